@@ -1,0 +1,1 @@
+"""Arrays, keys, errors and types: what every layer may use."""

@@ -1,0 +1,1 @@
+"""The mathematics: pure functions of arrays, ignorant of networks and files."""

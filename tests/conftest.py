@@ -1,0 +1,11 @@
+"""Eight fake CPU devices for every test, set before JAX starts."""
+
+import os
+import pathlib
+import sys
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
