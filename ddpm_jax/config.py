@@ -1,0 +1,290 @@
+"""The schema of a run: every field once, with its meaning, unit and source.
+
+A file in `configs/` starts from `base()` and changes what its experiment changes. Below
+`builders` no function reads a config.
+"""
+
+import difflib
+import importlib.util
+import pathlib
+from typing import Any
+
+from ml_collections import config_dict
+
+from ddpm_jax.core import errors
+
+MAX_SEED = 2**32 - 1
+
+
+def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
+    """Return the configuration that every experiment is a small difference of."""
+    config = config_dict.ConfigDict()
+    config.seed = 0  # 0 … 2³²−1; decides weights, data order and every draw
+
+    config.data = data = config_dict.ConfigDict()
+    data.name = "digits"  # a key of data.sources.SOURCES
+    data.path = ""  # where a data set lies on disk; "" for its usual place
+    data.image_size = ()  # (side,) or (height, width); () for the data's own
+    data.channels = 0  # 0 for the data's own
+    data.test_fraction = 0.2  # of sources that come without a test split
+    data.flip = False  # mirror images left-right with probability ½ in training
+    data.crop = "none"  # images whose size is already right
+
+    config.model = model = config_dict.ConfigDict()
+    model.channels = 128  # width at full resolution
+    model.channel_mult = (1, 2, 2, 2)  # width of each level; one downsampling between
+    model.num_res_blocks = 2  # of each level
+    model.attention_resolutions = (16,)  # shorter sides of maps with self-attention
+    model.num_heads = 4  # attention heads, where head_channels is 0
+    model.head_channels = 0  # channels of a head; 0 uses num_heads instead
+    model.norm_groups = 32  # of GroupNorm
+    model.scale_shift = True  # AdaGN; False adds the time embedding (DDPM)
+    model.resblock_updown = False  # resample inside residual blocks (ADM)
+    model.dropout = 0.0  # of activations inside residual blocks
+    model.class_conditional = False  # learn an embedding of the labels
+    model.dtype = "float32"  # of the computation: float32 or bfloat16
+    model.remat = False  # recompute activations in the backward pass: less memory
+
+    config.diffusion = diffusion = config_dict.ConfigDict()
+    diffusion.schedule = "linear"  # a key of diffusion.schedules.SCHEDULES, or custom
+    diffusion.num_steps = 1000  # T
+    diffusion.beta_start = 1e-4  # DDPM section 4
+    diffusion.beta_end = 0.02  # DDPM section 4
+    diffusion.betas = ()  # with schedule "custom": T values …
+    diffusion.betas_path = ""  # … or a .npy file of them
+    diffusion.zero_terminal_snr = False  # Lin et al. 2023
+    diffusion.log_var_floor = "next"  # or "1e-20"; see process.Schedule
+    diffusion.rescale_timesteps = False  # the network sees t·1000/T (Improved DDPM)
+    diffusion.prediction = "noise"  # noise, x_0, x_prev or v
+    diffusion.variance = "fixed_large"  # fixed_small, learned, learned_range
+    diffusion.loss = "simple"  # kl, rescaled_kl, hybrid, rescaled_hybrid
+    diffusion.weighting = "none"  # of the squared error: min_snr, p2
+    diffusion.weighting_gamma = 0.0  # γ; 0 for the paper's (5 for min_snr, 1 for p2)
+    diffusion.weighting_k = 1.0  # k of p2
+    diffusion.timestep_sampler = "uniform"  # or loss_second_moment
+
+    config.train = train = config_dict.ConfigDict()
+    train.steps = 100_000  # optimizer steps
+    train.batch_size = 128  # images of one step, over all devices
+    train.microbatches = 1  # parts of a batch evaluated in turn: less memory
+    train.learning_rate = 1e-4  # peak
+    train.warmup_steps = 0  # linear rise from 0
+    train.decay = "none"  # of the learning rate to 0 at train.steps: linear, cosine
+    train.weight_decay = 0.0  # decoupled (AdamW)
+    train.clip_norm = 0.0  # global norm of the gradient; 0 for no clipping
+    train.beta_1 = 0.9  # Adam
+    train.beta_2 = 0.999  # Adam
+    train.epsilon = 1e-8  # Adam
+    train.ema_decay = (0.9999,)  # one or several rates; sampling uses the first
+    train.ema_ramp = True  # see training.ema.decay_at; the papers' codes: False
+    train.label_dropout = 0.0  # probability of the null label: enables guidance
+    train.log_every = 100  # steps
+    train.sample_every = 5_000  # steps between sample grids; 0 for none
+    train.checkpoint_every = 5_000  # steps; the last step is always saved
+    train.keep_checkpoints = 3  # newest ones kept
+    train.evaluate_every = 0  # steps between bits/dim of test images; 0 for none
+    train.init_from = ""  # run whose weights to start from
+
+    config.sampling = sampling = config_dict.ConfigDict()
+    sampling.method = "ancestral"  # or ddim
+    sampling.steps = config_dict.placeholder(int)  # 1 … T, evenly spaced; None for T
+    sampling.respacing = ""  # instead of steps: "ddim50", "90,60,60,20,20", "fast27"
+    sampling.num_samples = 64
+    sampling.batch_size = 64  # images made at a time; changes no image
+    sampling.eta = 0.0  # noise share of ddim, 0 … 1
+    sampling.labels = ()  # indices or names, one per sample or cycled; () for all
+    sampling.guidance_scale = 1.0  # 1 is plain conditional, 0 unconditional
+    sampling.weights = "auto"  # ema, raw, or whichever is better
+    sampling.clip = True  # clip x̂_0 to [−1, 1]
+    sampling.dynamic_threshold = 0.0  # largest threshold; 0 for none
+    sampling.seed = 0  # image i of a seed is the same for any batch size
+
+    config.evaluation = evaluation = config_dict.ConfigDict()
+    evaluation.metric = "bits_per_dim"
+    evaluation.num_images = 0  # first images of the test split; 0 for all
+    evaluation.batch_size = 64  # images scored at a time; changes no score
+    evaluation.steps = config_dict.placeholder(int)  # 1 … T; None for T
+    evaluation.respacing = ""  # instead of steps
+    evaluation.weights = "auto"
+    evaluation.clip = True  # clip x̂_0 to [−1, 1]
+    evaluation.seed = 0  # of the noise
+
+    config.mesh = mesh = config_dict.ConfigDict()
+    mesh.data = -1  # devices along which only the batch is split; −1 for the rest
+    mesh.fsdp = 1  # devices along which the state is split too
+    return config
+
+
+# What an existing run lets change: the rest decides what its weights mean.
+MUTABLE = (
+    "train.steps",
+    "train.log_every",
+    "train.sample_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.evaluate_every",
+    "train.microbatches",
+    "data.path",
+    "sampling.*",
+    "evaluation.*",
+    "mesh.*",
+)
+TUPLE_ELEMENTS = {
+    "data.image_size": (int,),
+    "model.channel_mult": (int, float),
+    "model.attention_resolutions": (int,),
+    "diffusion.betas": (int, float),
+    "train.ema_decay": (int, float),
+    "sampling.labels": (int, str),
+}
+
+
+# ---- reading -------------------------------------------------------------------------
+
+
+def from_file(spec: str) -> config_dict.ConfigDict:
+    """Return the config of "file.py" or "file.py:variant".
+
+    The file is Python of the user's own: its `get_config()`, or `get_config(variant)`,
+    is called.
+
+    Raises:
+        Refusal: no such file, no `get_config` in it, or fields outside the schema.
+    """
+    name, _, variant = spec.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file():
+        folder = path.parent
+        there = sorted(str(file) for file in folder.glob("*.py"))
+        hint = f"; there are {', '.join(there)}" if there else ""
+        raise errors.Refusal(f"config file {name!r} does not exist{hint}")
+    module_spec = importlib.util.spec_from_file_location("ddpm_jax_config", path)
+    if module_spec is None:
+        raise errors.Refusal(
+            f"config file {name!r} is not Python: its name ends in .py"
+        )
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise errors.Refusal(f"config file {name!r} defines no function get_config()")
+    config = module.get_config(variant) if variant else module.get_config()
+    return from_dict(config.to_dict(), where=name)
+
+
+def from_dict(values: dict[str, Any], *, where: str) -> config_dict.ConfigDict:
+    """Return the schema filled with nested `values`; lists become tuples again.
+
+    Raises:
+        Refusal: a field that the schema does not have or of another type.
+    """
+    config = base()
+    for path, value in _leaves(values):
+        check_name(path, where=where)
+        _set(config, path, tuple(value) if isinstance(value, list) else value)
+    return config
+
+
+def check_name(path: str, *, where: str) -> None:
+    """Refuse a dotted field name that the schema does not have; suggest one."""
+    known = dict(_leaves(base().to_dict()))
+    if path in known:
+        return
+    close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+    last = path.rpartition(".")[2]
+    close = [name for name in known if name.rpartition(".")[2] == last] or close
+    hint = f": did you mean {close[0]}?" if close else "; ddpm_jax/config.py lists them"
+    raise errors.Refusal(f"unknown field {path!r} in {where}{hint}")
+
+
+def check_types(config: config_dict.ConfigDict) -> None:
+    """Refuse values of another type than the schema's, tuples element by element."""
+    schema = dict(_leaves(base().to_dict()))
+    for path, value in _leaves(config.to_dict()):
+        expected = schema[path]
+        if path in TUPLE_ELEMENTS:
+            _check_tuple(path, value, TUPLE_ELEMENTS[path])
+        elif expected is None or value is None:
+            if value is not None and (
+                isinstance(value, bool) or type(value) is not int
+            ):
+                raise errors.Refusal(f"{path} = {value!r}: give an integer")
+        elif type(value) is not type(expected):
+            raise errors.Refusal(
+                f"{path} = {value!r} is of type {type(value).__name__}: give "
+                f"{type(expected).__name__}, such as {expected!r}"
+            )
+    if not 0 <= config.seed <= MAX_SEED:
+        raise errors.Refusal(f"seed = {config.seed}: choose 0 … {MAX_SEED}")
+
+
+def _check_tuple(path, value, kinds):
+    names = " or ".join(kind.__name__ for kind in kinds)
+    good = isinstance(value, tuple) and all(
+        isinstance(element, kinds) and not isinstance(element, bool)
+        for element in value
+    )
+    if not good:
+        raise errors.Refusal(
+            f"{path} = {value!r}: give a list of {names}, such as --config.{path}=1,2"
+        )
+
+
+def _leaves(values, prefix=""):
+    """Yield (dotted path, value) of a nested dictionary."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _set(config, path, value):
+    *parents, name = path.split(".")
+    for parent in parents:
+        config = config[parent]
+    if isinstance(config.get(name), float) and type(value) is int:
+        value = float(value)
+    try:
+        config[name] = value
+    except TypeError as error:
+        raise errors.Refusal(f"{path} = {value!r}: {error}") from error
+
+
+# ---- comparing -----------------------------------------------------------------------
+
+
+def differences(saved, given) -> list[tuple[str, Any, Any]]:
+    """Return (field, saved value, given value) of every immutable difference."""
+    given_values = dict(_leaves(given.to_dict()))
+    return [
+        (path, value, given_values[path])
+        for path, value in _leaves(saved.to_dict())
+        if given_values[path] != value and not is_mutable(path)
+    ]
+
+
+def is_mutable(path: str) -> bool:
+    """Return whether an existing run lets this field change."""
+    return any(
+        path == rule or (rule.endswith(".*") and path.startswith(rule[:-1]))
+        for rule in MUTABLE
+    )
+
+
+def check_same_run(saved, given, *, workdir) -> None:
+    """Refuse to use a run with a config that would change what its weights mean.
+
+    Raises:
+        Refusal: names the fields with both values.
+    """
+    changed = differences(saved, given)
+    if not changed:
+        return
+    listed = "; ".join(
+        f"{path} is {old!r} there and {new!r} here" for path, old, new in changed
+    )
+    raise errors.Refusal(
+        f"{workdir} holds another run: {listed}; give the same values, choose another "
+        f"--workdir, or start a new run from its weights with "
+        f"--config.train.init_from={workdir}"
+    )

@@ -1,0 +1,1 @@
+"""Data sources, their order and the pipeline of batches."""

@@ -1,0 +1,149 @@
+"""The command line: flags, then one mode.
+
+python -m ddpm_jax.main --config=configs/digits.py                      trains
+python -m ddpm_jax.main --mode=sample --workdir=runs/digits             makes images
+python -m ddpm_jax.main --mode=evaluate --workdir=runs/digits           scores
+Any field of the config: --config.train.steps=500
+"""
+
+import importlib
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from ddpm_jax import config as config_lib
+from ddpm_jax.core import errors
+
+# Modules by name: only the one that runs is imported, for a quick start.
+MODES = {
+    "train": "ddpm_jax.modes.train",
+    "sample": "ddpm_jax.modes.sample",
+    "evaluate": "ddpm_jax.modes.evaluate",
+}
+CONFIG_PREFIXES = ("--config.", "-config.", "--noconfig.", "-noconfig.")
+
+
+def main(argv=None) -> int:
+    """Run one mode and return the exit status: 0, or 1 after an error in one sentence.
+
+    Args:
+        argv: program name and arguments; those of the process by default.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    debug = "--debug" in argv
+    try:
+        arguments = parse(argv)
+        if arguments is None:
+            return 0
+        name, workdir, config = arguments
+        module = importlib.import_module(MODES[name])
+        module.run(config, workdir)
+    except errors.Refusal as refusal:
+        if debug:
+            raise
+        print(f"error: {refusal}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def parse(argv):
+    """Return (mode, workdir, config), or None where only help was asked for.
+
+    The config is that of --config, else that of the run in --workdir, with the
+    --config.… overrides applied.
+
+    Raises:
+        Refusal: anything that is not understood.
+    """
+    if any(
+        argument in ("--help", "-h", "-help", "--helpfull") for argument in argv[1:]
+    ):
+        print(__doc__)
+        print("Modes: " + ", ".join(MODES) + ". Fields: see ddpm_jax/config.py.")
+        return None
+    parser = flags.FlagValues()
+    flags.DEFINE_string("config", "", "file.py or file.py:variant", flag_values=parser)
+    flags.DEFINE_string("workdir", "", "directory of the run", flag_values=parser)
+    flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=parser)
+    flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=parser)
+    overrides = [a for a in argv[1:] if a.startswith(CONFIG_PREFIXES)]
+    rest = [a for a in argv[1:] if not a.startswith(CONFIG_PREFIXES)]
+    _parse_flags(parser, [argv[0], *rest])
+    errors.choose("mode", MODES, parser.mode)
+
+    workdir = parser.workdir or _default_workdir(parser.config)
+    if parser.config:
+        config = config_lib.from_file(parser.config)
+    elif not workdir:
+        raise errors.Refusal(
+            "no --config and no --workdir: train with --config=configs/digits.py, or "
+            "name an existing run with --workdir=runs/digits"
+        )
+    else:
+        config = _config_of_run(workdir)
+    config = _apply(config, argv[0], overrides, where=parser.config or workdir)
+    config_lib.check_types(config)
+    return parser.mode, workdir, config
+
+
+def _config_of_run(workdir):
+    from ddpm_jax.runtime import rundir
+
+    run = rundir.RunDir.open_existing(workdir)
+    return config_lib.from_dict(run.read_config()["config"], where=str(run.config))
+
+
+def _default_workdir(spec):
+    """Return runs/<config name> for "configs/<config name>.py[:variant]"."""
+    if not spec:
+        return ""
+    name, _, variant = spec.partition(":")
+    stem = pathlib.Path(name).stem
+    return str(pathlib.Path("runs") / (f"{stem}-{variant}" if variant else stem))
+
+
+def _apply(config, program, overrides, *, where):
+    """Return `config` with the --config.field=value arguments applied."""
+    for argument in overrides:
+        path = argument.lstrip("-").removeprefix("no").partition("=")[0]
+        config_lib.check_name(path.removeprefix("config."), where=where)
+    parser = flags.FlagValues()
+    argv = [program, *overrides]
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=parser, sys_argv=argv
+    )
+    _parse_flags(parser, argv)
+    labels = parser.config.sampling.labels
+    names = [part for label in labels for part in _split_names(label)]
+    parser.config.sampling.labels = tuple(names)
+    return parser.config
+
+
+def _split_names(label):
+    """Return ["cat", "dog"] for "cat,dog", which the flag parser keeps in one."""
+    if not isinstance(label, str):
+        return [label]
+    return [part.strip() for part in label.split(",") if part.strip()]
+
+
+def _parse_flags(parser, argv):
+    try:
+        unparsed = parser(argv)
+    except flags.Error as error:
+        text = " ".join(str(error).split())
+        raise errors.Refusal(f"{text}; --help lists the flags") from error
+    if len(unparsed) > 1:
+        raise errors.Refusal(
+            f"unexpected argument {unparsed[1]!r}: every argument is --name=value"
+        )
+
+
+def console() -> None:
+    """Entry point of the console script `ddpm-jax`."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

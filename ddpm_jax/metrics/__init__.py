@@ -1,0 +1,1 @@
+"""Numbers that judge a model, streamed over data and devices."""

@@ -1,0 +1,1 @@
+"""Networks: they know (x, t, labels) and nothing of diffusion."""

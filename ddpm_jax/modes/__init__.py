@@ -1,0 +1,1 @@
+"""One story per mode, each read from top to bottom."""

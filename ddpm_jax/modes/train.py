@@ -1,0 +1,324 @@
+"""Training, from top to bottom: data, network, state, the loop, the end."""
+
+import dataclasses
+import functools
+import time
+
+import jax
+import numpy as np
+
+from ddpm_jax import builders, runs
+from ddpm_jax import config as config_lib
+from ddpm_jax import observer as observer_lib
+from ddpm_jax.core import errors
+from ddpm_jax.data import order as order_lib
+from ddpm_jax.data import pipeline
+from ddpm_jax.diffusion import process
+from ddpm_jax.models import network as network_lib
+from ddpm_jax.runtime import (
+    checkpoints,
+    compilation,
+    preemption,
+    rundir,
+    versions,
+)
+from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.training import progress, step
+
+
+def run(config, workdir) -> None:
+    """Train, or go on training, the run in `workdir`.
+
+    Raises:
+        Refusal: anything about the config, the data, the directory or the numbers that
+            does not permit to go on.
+    """
+    started = time.perf_counter()
+    check_config(config)
+    run_dir = rundir.RunDir.create(workdir)
+    if run_dir.config.exists():
+        check_resumable(config, run_dir, workdir)
+    say(f"run directory {run_dir.path}")
+    compilation.enable_cache()
+    dataset = builders.dataset(config, "train")
+    facts = builders.DataFacts.of(dataset)
+    check_same_data(run_dir, facts)
+    order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
+    mesh = builders.mesh(config)
+    mesh_lib.check_batch(mesh, config.train.batch_size, "train.batch_size")
+
+    network = builders.network(config, facts)
+    optimizer = builders.optimizer(config)
+    train_step = make_train_step(config, facts, network, optimizer)
+    abstract = builders.abstract_state(config, network, mesh)
+    describe(config, facts, network, mesh)
+
+    with (
+        preemption.StopRequest() as stop,
+        checkpoints.Checkpoints(
+            run_dir.checkpoints, keep=config.train.keep_checkpoints
+        ) as saved,
+    ):
+        state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
+        write_config(run_dir, config, facts)
+        if first_step >= config.train.steps:
+            say(f"the run has its {config.train.steps} steps already")
+            say(closing(run_dir, workdir))
+            return
+        compiled = compile_step(train_step, abstract, facts, config, mesh)
+        say(f"first step {time.perf_counter() - started:.1f} s after the start")
+        batches = pipeline.batches(
+            dataset,
+            order,
+            first_step=first_step,
+            flip=config.data.flip,
+            seed=config.seed,
+        )
+        with batches:
+            state, last = loop(
+                config,
+                Job(run_dir, saved, mesh, compiled, batches, stop),
+                state,
+                observer_lib.Observer(
+                    config,
+                    facts,
+                    network,
+                    mesh,
+                    run_dir=run_dir,
+                    should_stop=lambda: stop.requested,
+                    say=say,
+                ),
+            )
+    if last < config.train.steps:
+        say(f"stopped by {stop.signal_name} at step {last}; everything is saved")
+        say(f"go on with: python -m ddpm_jax.main --workdir={workdir}")
+        return
+    say(f"finished {last} steps in {progress.duration(time.perf_counter() - started)}")
+    say(closing(run_dir, workdir))
+
+
+# ---- the loop ------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the loop works with."""
+
+    run_dir: rundir.RunDir
+    saved: checkpoints.Checkpoints
+    mesh: jax.sharding.Mesh
+    compiled: jax.stages.Compiled
+    batches: pipeline.Prefetcher
+    stop: preemption.StopRequest
+
+
+def loop(config, job, state, observer):
+    """Take steps until train.steps or a request to stop; return state and step.
+
+    The order within a step is what makes a resume exact: the batch of step n is used
+    once, then the state after n+1 steps may be saved, and only then looked at.
+    """
+    train = config.train
+    learning_rate = builders.learning_rate(config)
+    done = int(state.step)
+    watch = progress.Progress(
+        first_step=done, last_step=train.steps, batch_size=train.batch_size
+    )
+
+    def log(records):
+        for record in records:
+            record["learning_rate"] = float(learning_rate(record["step"]))
+            job.run_dir.append_metrics(record)
+            say(progress.line(record, train.steps))
+
+    names = ("image", "label") if config.model.class_conditional else ("image",)
+    for _, rows in job.batches:
+        batch = mesh_lib.put_batch(job.mesh, {name: rows[name] for name in names})
+        state, metrics = job.compiled(state, batch)
+        watch.add(metrics)
+        done += 1
+        job.saved.poll()
+        ends = done >= train.steps or job.stop.requested
+        saves = ends or observer_lib.due(done, train.checkpoint_every)
+        looks = observer_lib.due(done, train.sample_every) or observer_lib.due(
+            done, train.evaluate_every
+        )
+        if saves or looks:
+            log(watch.flush(done, job.batches.wait_seconds))
+        elif observer_lib.due(done, train.log_every):
+            log(filter(None, [watch.turn(done, job.batches.wait_seconds)]))
+        if saves:
+            # The flush above has seen that every step so far is finite.
+            job.saved.save(done, state)
+        if looks and not job.stop.requested:
+            observer.look(state, done)
+            watch.pause()
+        if ends:
+            break
+    return state, done
+
+
+# ---- before the loop -----------------------------------------------------------------
+
+
+def check_config(config) -> None:
+    """Refuse numbers that cannot be meant, before anything is loaded."""
+    builders.check_positive(
+        config,
+        "train.steps",
+        "train.microbatches",
+        "train.log_every",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "sampling.batch_size",
+        "evaluation.batch_size",
+    )
+    size, parts = config.train.batch_size, config.train.microbatches
+    if size > 0 and size % parts:
+        raise errors.Refusal(
+            f"train.microbatches={parts} does not divide train.batch_size={size}: "
+            f"use {largest_divisor(size, parts)}"
+        )
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """Return the largest divisor of `number` that is at most `limit`."""
+    return max(part for part in range(1, limit + 1) if number % part == 0)
+
+
+def check_resumable(config, run_dir, workdir) -> None:
+    """Refuse to go on with a run whose config says something else."""
+    saved, _ = runs.read(run_dir)
+    config_lib.check_same_run(saved, config, workdir=workdir)
+
+
+def check_same_data(run_dir, facts) -> None:
+    """Refuse to go on with other images than the run began with."""
+    if not run_dir.config.exists():
+        return
+    _, before = runs.read(run_dir)
+    if before != facts:
+        raise errors.Refusal(
+            f"the data of {run_dir.path} has changed: {before.num_examples} examples "
+            f"of {before.image_shape} with fingerprint {before.fingerprint} then, "
+            f"{facts.num_examples} of {facts.image_shape} with {facts.fingerprint} "
+            "now; restore it, or choose another --workdir"
+        )
+
+
+def make_train_step(config, facts, network, optimizer):
+    """Return `(state, batch) → (state, metrics)` for this config."""
+    tables = process.tables(builders.schedule(config))
+    return functools.partial(
+        step.train_step,
+        seed=config.seed,
+        apply=network.apply,
+        tables=tables,
+        objective=builders.objective(config, facts),
+        optimizer=optimizer,
+        timestep_sampler=builders.timestep_sampler(config),
+        ema_ramp=config.train.ema_ramp,
+        null_label=builders.null_label(config, facts),
+        label_dropout=config.train.label_dropout,
+        dropout=config.model.dropout > 0,
+        microbatches=config.train.microbatches,
+    )
+
+
+def compile_step(train_step, abstract, facts, config, mesh):
+    """Compile the train step for its shardings; the state is donated."""
+    rows = mesh_lib.batch_sharding(mesh)
+    size = config.train.batch_size
+    batch = {
+        "image": jax.ShapeDtypeStruct(
+            (size, *facts.image_shape), np.float32, sharding=rows
+        )
+    }
+    if config.model.class_conditional:
+        batch["label"] = jax.ShapeDtypeStruct((size,), np.int32, sharding=rows)
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    jitted = jax.jit(
+        train_step,
+        out_shardings=(state_shardings, mesh_lib.replicated(mesh)),
+        donate_argnums=0,
+    )
+    return compilation.compile_ahead(jitted, abstract, batch, what="the train step")
+
+
+def start_state(config, run_dir, saved, abstract, network, mesh):
+    """Return the state to go on from and its step; prints the receipt of a resume."""
+    if saved.latest_step() is None:
+        params = builders.initial_params(config, network, mesh)
+        if config.train.init_from:
+            params, notes = runs.transfer(config.train.init_from, params)
+            say(notes)
+        return builders.initial_state(config, params, abstract), 0
+    restored = saved.restore(abstract)
+    for bad_step, reason in restored.skipped:
+        say(f"checkpoint {bad_step} was not used: {reason}")
+    moved = run_dir.truncate_metrics_after(restored.step)
+    if restored.step > config.train.steps:
+        raise errors.Refusal(
+            f"train.steps={config.train.steps}: the run has taken {restored.step} "
+            "steps already; give at least as many"
+        )
+    say(receipt(restored, config, moved))
+    return restored.state, restored.step
+
+
+def receipt(restored, config, moved: int) -> str:
+    """Return the line that lists every part of a resume."""
+    state = restored.state
+    count = network_lib.num_parameters(state.params)
+    averages = ", ".join(
+        f"{name} ({100 * float(share):.2g} % initial)"
+        for name, share in state.ema_initial_share.items()
+    )
+    history = "with history" if jax.tree.leaves(state.timesteps) else "no history"
+    parts = [
+        f"resumed at step {restored.step}",
+        f"parameters {count:,}",
+        f"optimizer {len(jax.tree.leaves(state.opt_state))} arrays",
+        f"EMA {averages}",
+        f"timestep sampler {config.diffusion.timestep_sampler} ({history})",
+        f"skipped updates {int(state.skipped)}",
+        f"data order at batch {restored.step} of seed {config.seed}",
+    ]
+    if moved:
+        parts.append(f"{moved} later lines moved to metrics.superseded.jsonl")
+    return "\n  ".join(parts)
+
+
+def write_config(run_dir, config, facts) -> None:
+    """Write config.json: the resolved config, the data's facts, the versions."""
+    run_dir.write_json(
+        run_dir.config,
+        {
+            "config": config.to_dict(),
+            "data": dataclasses.asdict(facts),
+            "versions": versions.versions(),
+        },
+    )
+
+
+def describe(config, facts, network, mesh) -> None:
+    """Print what is about to be trained, and on what."""
+    device = jax.devices()[0]
+    height, width, channels = facts.image_shape
+    say(
+        f"{config.data.name}: {facts.num_examples:,} images {height}x{width}x{channels}"
+        f", {facts.levels} levels, {facts.num_classes or 'no'} classes; U-Net of "
+        f"{network_lib.num_parameters(network.shapes):,} parameters; "
+        f"{mesh.size} x {device.device_kind} ({device.platform})"
+    )
+
+
+def closing(run_dir, workdir) -> str:
+    """Return the last lines: where the run is and how to sample from it."""
+    return (
+        f"the run is in {run_dir.path}\n"
+        f"sample from it: python -m ddpm_jax.main --mode=sample --workdir={workdir}"
+    )
+
+
+say = functools.partial(print, flush=True)

@@ -1,0 +1,93 @@
+"""Compile once per machine, and say what the wait is for."""
+
+import functools
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+say = functools.partial(print, flush=True)
+
+
+def enable_cache(
+    directory: str | os.PathLike | None = None, log: Callable[[str], None] = say
+) -> str | None:
+    """Keep compiled programs on disk, so that the next process does not compile them.
+
+    Call it before the first compilation. Whoever can write this directory can run code
+    as its reader, so it belongs to the user alone.
+
+    Args:
+        directory: where; by default what JAX_COMPILATION_CACHE_DIR says (a path or the
+            address of a bucket, used unchecked), else ddpm_jax/xla in the user's
+            cache directory (XDG_CACHE_HOME or ~/.cache).
+        log: told, in one line, if there will be no cache.
+
+    Returns:
+        The directory, or None where none can be used; that is no error.
+    """
+    chosen = jax.config.jax_compilation_cache_dir
+    if directory is not None or not chosen:
+        path = Path(directory or _user_directory()).absolute()
+        try:
+            _make_private(path)
+        except OSError as error:
+            reason = error.strerror or error
+            log(f"no compilation cache: {path} cannot be used ({reason})")
+            return None
+        chosen = str(path)
+        jax.config.update("jax_compilation_cache_dir", chosen)
+    _set_default("jax_persistent_cache_min_compile_time_secs", 0.5)
+    _set_default("jax_persistent_cache_min_entry_size_bytes", -1)
+    return chosen
+
+
+def compile_ahead(
+    function: jax.stages.Wrapped,
+    *args,
+    what: str,
+    log: Callable[[str], None] = say,
+    **kwargs,
+) -> jax.stages.Compiled:
+    """Compile a jitted function for its arguments and report how long it took.
+
+    Args:
+        function: result of `jax.jit`.
+        *args: the arguments, or `jax.ShapeDtypeStruct` with shardings in their place.
+        what: what is compiled, e.g. "the train step".
+        log: receives one line before and one after.
+        **kwargs: keyword arguments of `function`.
+
+    Returns:
+        The compiled program; call it with arguments of exactly these shapes.
+    """
+    cached = jax.config.jax_compilation_cache_dir is not None
+    log(f"compiling {what}{' (kept for the next time)' if cached else ''} …")
+    start = time.perf_counter()
+    compiled = function.lower(*args, **kwargs).compile()
+    log(f"compiled {what} in {time.perf_counter() - start:.1f} s")
+    return compiled
+
+
+def _user_directory() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "ddpm_jax", "xla")
+
+
+def _make_private(directory: Path) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise OSError("others can write it")
+    with tempfile.TemporaryFile(dir=directory):
+        pass  # modes and quotas are believed only when a file can really be made
+
+
+def _set_default(option: str, value: float) -> None:
+    """Set an option of JAX unless the user did so in the environment."""
+    if option.upper() not in os.environ:
+        jax.config.update(option, value)

@@ -1,0 +1,204 @@
+"""The directory of a run: what lies where, and writing that survives a kill."""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+
+from ddpm_jax.core import errors
+from ddpm_jax.runtime import files
+
+SHOWN_NAMES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """The directory of one run; it is a run once it holds config.json.
+
+    Make one with `create` (to train) or `open_existing` (to use a trained run).
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | os.PathLike) -> "RunDir":
+        """Make the directory, or take one that is empty or already a run.
+
+        Raises:
+            Refusal: the path is a file, cannot be written, or holds other things.
+        """
+        run = cls(_absolute(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise errors.Refusal(
+                f"{run.path} is a file, not a directory: choose another --workdir"
+            )
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            names = sorted(p.name for p in run.path.iterdir() if p.name[0] != ".")
+            # Only making a file tells: modes say little to root or on network disks.
+            with tempfile.TemporaryFile(dir=run.path, prefix="."):
+                pass
+        except OSError as error:
+            raise errors.Refusal(
+                f"{run.path} cannot be written ({error.strerror}): "
+                "choose another --workdir"
+            ) from error
+        if names and not run.config.exists():
+            more = len(names) - SHOWN_NAMES
+            shown = ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" * (more > 0))
+            raise errors.Refusal(
+                f"{run.path} is not a run and not empty (it holds {shown}): "
+                "choose another --workdir"
+            )
+        return run
+
+    @classmethod
+    def open_existing(cls, path: str | os.PathLike) -> "RunDir":
+        """Return the run in a directory.
+
+        Raises:
+            Refusal: there is none.
+        """
+        run = cls(_absolute(path))
+        if not run.config.is_file():
+            raise errors.Refusal(
+                f"no run in {run.path}: train one with "
+                f"`python -m ddpm_jax.main --config=… --workdir={path}`"
+            )
+        return run
+
+    @property
+    def config(self) -> Path:
+        """config.json: the resolved config and the versions of the packages."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.jsonl: one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def superseded_metrics(self) -> Path:
+        """metrics.superseded.jsonl: lines of steps that were run again."""
+        return self.path / "metrics.superseded.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory that `Checkpoints` writes."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """The directory of grids and of generated images."""
+        return self.path / "samples"
+
+    @property
+    def evaluation(self) -> Path:
+        """The directory of evaluation cards."""
+        return self.path / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """report.html: curves, grids and cards."""
+        return self.path / "report.html"
+
+    def write_json(self, path: str | os.PathLike, value) -> None:
+        """Replace a JSON file of the run atomically.
+
+        Args:
+            path: relative to the run, or one of its paths.
+            value: what JSON can express, and arrays.
+
+        Raises:
+            Refusal: `value` holds NaN or an infinity.
+        """
+        files.write_json(self.path / path, value)
+
+    def read_config(self) -> dict:
+        """Return the object in config.json.
+
+        Raises:
+            Refusal: the file is missing, unreadable or not a JSON object.
+        """
+        try:
+            value = json.loads(self.config.read_bytes())
+        except OSError as error:
+            raise errors.Refusal(
+                f"{self.config} cannot be read ({error.strerror})"
+            ) from error
+        except ValueError as error:
+            raise errors.Refusal(
+                f"{self.config} is damaged ({error}): restore it from a copy, or "
+                "train again in another --workdir"
+            ) from error
+        if not isinstance(value, dict):
+            raise errors.Refusal(f"{self.config} is damaged: it holds no JSON object")
+        return value
+
+    def append_metrics(self, record: dict) -> None:
+        """Append one line to metrics.jsonl and flush it.
+
+        Args:
+            record: names to numbers, "step" among them; NaN and infinities are written
+                as null, for JSON has no name for them.
+        """
+        plain = json.loads(
+            json.dumps(record, default=files.to_plain), parse_constant=lambda _: None
+        )
+        line = json.dumps(plain, allow_nan=False).encode() + b"\n"
+        with open(self.metrics, "ab+") as file:
+            if file.tell():
+                # A kill may have cut the last line short: it must not swallow this one.
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
+
+    def read_metrics(self) -> list[dict]:
+        """Return the records of metrics.jsonl in order, without half-written lines."""
+        return [record for _, record in self._metric_lines()]
+
+    def truncate_metrics_after(self, step: int) -> int:
+        """Take the records of later steps out of metrics.jsonl, for a resumed run.
+
+        They move to metrics.superseded.jsonl: appended there before they go here, so
+        that a kill between the two can double but never lose them.
+
+        Args:
+            step: the step resumed from; its own record stays.
+
+        Returns:
+            How many records were moved.
+        """
+        if not self.metrics.exists():
+            return 0
+        kept, moved = [], []
+        for line, record in self._metric_lines():
+            later = record.get("step", -math.inf) > step
+            (moved if later else kept).append(line + b"\n")
+        if moved:
+            with open(self.superseded_metrics, "ab") as file:
+                file.write(b"".join(moved))
+                file.flush()
+                os.fsync(file.fileno())
+        files.write_bytes(self.metrics, b"".join(kept))
+        return len(moved)
+
+    def _metric_lines(self) -> list[tuple[bytes, dict]]:
+        """Return (line, record) of every whole line of metrics.jsonl."""
+        if not self.metrics.exists():
+            return []
+        lines = []
+        for line in self.metrics.read_bytes().split(b"\n"):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # cut short by a kill, or the end of the file
+            if isinstance(record, dict):
+                lines.append((line, record))
+        return lines
+
+
+def _absolute(path: str | os.PathLike) -> Path:
+    return Path(path).expanduser().absolute()

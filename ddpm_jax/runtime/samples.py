@@ -1,0 +1,159 @@
+"""Generated images on disk: written in parts, continued after an interruption.
+
+    samples/<tag>/request.json            what decides the images
+    samples/<tag>/parts/<from>-<to>.npy   finished batches, until all are there
+    samples/<tag>/samples.npz             arr_0 uint8 [N, H, W, C], arr_1 labels
+
+The archive is streamed from the parts: memory is that of one part for any N.
+"""
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ddpm_jax.core import errors
+from ddpm_jax.runtime import files
+
+ROWS_AT_A_TIME = 256
+
+
+class SampleStore:
+    """The images of one request, numbered from 0."""
+
+    def __init__(self, folder: Path, request: dict):
+        """Open or continue a folder.
+
+        Args:
+            folder: samples/<tag>.
+            request: everything that decides image i.
+
+        Raises:
+            Refusal: the folder holds images of another request.
+        """
+        self.folder = folder
+        self.archive = folder / "samples.npz"
+        self._parts = folder / "parts"
+        request_file = folder / "request.json"
+        plain = json.loads(json.dumps(request))
+        if request_file.exists():
+            _check_same_request(json.loads(request_file.read_text()), plain, folder)
+        else:
+            self._parts.mkdir(parents=True, exist_ok=True)
+            files.write_json(request_file, plain)
+
+    def count(self) -> int:
+        """Return how many images 0 … n−1 exist."""
+        return max([self._archived(), *(stop for _, stop, _ in self._runs())])
+
+    def is_finished(self, num_samples: int) -> bool:
+        """Return whether the archive holds at least `num_samples` images."""
+        return self._archived() >= num_samples
+
+    def add(self, start: int, images: np.ndarray) -> None:
+        """Keep uint8 images start … start+n−1; a kill leaves whole parts only."""
+        name = f"{start:09d}-{start + len(images):09d}.npy"
+        buffer = io.BytesIO()
+        np.save(buffer, images, allow_pickle=False)
+        files.write_bytes(self._parts / name, buffer.getvalue())
+
+    def finish(self, num_samples: int, labels: np.ndarray | None) -> None:
+        """Stream the first `num_samples` images into the archive, drop the parts.
+
+        Args:
+            labels: [num_samples] written as arr_1, or None.
+        """
+        images = self._images(num_samples)
+        first = next(images)
+        shape = (num_samples, *first.shape[1:])
+        temporary = self.archive.with_suffix(".npz.tmp")
+        with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+            with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+                _write_header(member, shape)
+                member.write(first.tobytes())
+                for rows in images:
+                    member.write(rows.tobytes())
+            if labels is not None:
+                with archive.open("arr_1.npy", "w") as member:
+                    np.lib.format.write_array(member, np.asarray(labels, np.int64))
+        os.replace(temporary, self.archive)
+        for part in self._parts.glob("*.npy"):
+            part.unlink()
+
+    def first(self, count: int) -> np.ndarray:
+        """Return the first images, uint8 [count, H, W, C]."""
+        return np.concatenate(list(self._images(count)))
+
+    def _archived(self) -> int:
+        if not self.archive.exists():
+            return 0
+        with (
+            zipfile.ZipFile(self.archive) as archive,
+            archive.open("arr_0.npy") as member,
+        ):
+            return _read_header(member)[0]
+
+    def _runs(self) -> Iterator[tuple[int, int, Path]]:
+        """Yield (start, stop, part) that continue the archive without a gap."""
+        reached = self._archived()
+        for part in sorted(self._parts.glob("*.npy")):
+            start, stop = (int(text) for text in part.stem.split("-"))
+            if start <= reached < stop:
+                yield reached - start, stop, part
+                reached = stop
+
+    def _images(self, count: int) -> Iterator[np.ndarray]:
+        """Yield the images 0 … count−1 in order, a few rows at a time."""
+        remaining = count
+        if self.archive.exists():
+            for rows in self._archived_rows(count):
+                yield rows
+                remaining -= len(rows)
+        for skipped, _, part in self._runs():
+            if remaining <= 0:
+                return
+            rows = np.load(part, allow_pickle=False)[skipped:][:remaining]
+            yield rows
+            remaining -= len(rows)
+
+    def _archived_rows(self, count: int) -> Iterator[np.ndarray]:
+        with (
+            zipfile.ZipFile(self.archive) as archive,
+            archive.open("arr_0.npy") as member,
+        ):
+            available, *image_shape = _read_header(member)
+            size = int(np.prod(image_shape))
+            wanted = min(available, count)
+            for done in range(0, wanted, ROWS_AT_A_TIME):
+                rows = min(ROWS_AT_A_TIME, wanted - done)
+                data = np.frombuffer(member.read(rows * size), np.uint8)
+                yield data.reshape(rows, *image_shape)
+
+
+def _check_same_request(saved, given, folder):
+    changed = [
+        f"{key} is {saved.get(key)!r} there and {given.get(key)!r} here"
+        for key in sorted(saved.keys() | given.keys())
+        if saved.get(key) != given.get(key)
+    ]
+    if changed:
+        raise errors.Refusal(
+            f"{folder} holds other images: {'; '.join(changed)}; move that folder "
+            "away, or choose another sampling.seed"
+        )
+
+
+def _write_header(member, shape):
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(member, header)
+
+
+def _read_header(member):
+    """Return the shape of an array file and leave its data next to be read."""
+    np.lib.format.read_magic(member)
+    shape, _, _ = np.lib.format.read_array_header_1_0(member)
+    return shape

@@ -1,0 +1,1 @@
+"""The train state, the train step and what they are made of."""

@@ -1,0 +1,61 @@
+"""The optimizer: clipping, Adam(W), warm-up and decay of the learning rate."""
+
+import math
+
+import jax.numpy as jnp
+import optax
+
+from ddpm_jax.core import errors
+
+# Share of the learning rate left at progress u = step/steps in [0, 1].
+DECAYS = {
+    "none": jnp.ones_like,
+    "linear": lambda u: 1 - u,  # the OpenAI codes' annealing
+    "cosine": lambda u: 0.5 * (1 + jnp.cos(math.pi * u)),
+}
+
+
+def learning_rate_schedule(*, learning_rate, warmup_steps, decay, decay_steps):
+    """Return `step → learning rate`.
+
+    Args:
+        learning_rate: the peak.
+        warmup_steps: linear rise from 0 at step 0 (DDPM's code: 5,000); 0 for none.
+        decay: "none", "linear" or "cosine", to 0 at `decay_steps`.
+        decay_steps: where the decay ends.
+
+    Raises:
+        Refusal: a learning rate that is not positive, an unknown decay.
+    """
+    shape = errors.choose("learning rate decay", DECAYS, decay)
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise errors.Refusal(
+            f"learning rate {learning_rate!r}: give a positive number such as 1e-4"
+        )
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32)
+        warm = jnp.minimum(step / warmup_steps, 1.0) if warmup_steps else 1.0
+        progress = jnp.clip(step / max(decay_steps, 1), 0.0, 1.0)
+        return learning_rate * warm * shape(progress)
+
+    return schedule
+
+
+def make_optimizer(
+    *, schedule, weight_decay=0.0, clip_norm=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-8
+) -> optax.GradientTransformation:
+    """Return AdamW (Adam where `weight_decay` is 0) behind a clip by global norm.
+
+    Args:
+        schedule: `step → learning rate`.
+        weight_decay: decoupled decay.
+        clip_norm: largest global norm of the gradient; 0 for no clipping.
+        beta_1, beta_2, epsilon: Adam's constants.
+    """
+    adam = optax.adamw(
+        schedule, b1=beta_1, b2=beta_2, eps=epsilon, weight_decay=weight_decay
+    )
+    if not clip_norm:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(clip_norm), adam)

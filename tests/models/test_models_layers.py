@@ -1,0 +1,179 @@
+"""Each block against NumPy, float32 against float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy_blocks
+import pytest
+from flax import nnx
+
+from ddpm_jax.models import layers, network
+
+RNG = np.random.default_rng(0)
+
+
+def randomised(module):
+    """Give a module random parameters; return it and the parameters by path."""
+    graph, state = nnx.split(module)
+    pure = jax.tree.map(
+        lambda leaf: RNG.normal(0.0, 0.4, leaf.shape).astype(np.float32),
+        nnx.to_pure_dict(state),
+    )
+    nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, pure))
+    by_path = {k: np.float64(v) for k, v in network.by_path(pure).items()}
+    return nnx.merge(graph, state), by_path
+
+
+def images(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def assert_close(got, wanted, tolerance=1e-4):
+    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_timestep_embedding_has_the_published_numbers():
+    # t = 10, dimension 8, of the published code (six digits).
+    wanted = [-0.839072, 0.540302, 0.995004, 0.999950]
+    wanted += [-0.544021, 0.841471, 0.099833, 0.010000]
+    for t in (jnp.array([10]), jnp.array([10.0])):
+        got = layers.timestep_embedding(t, 8)
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got[0], wanted, atol=1e-6)
+    odd = layers.timestep_embedding(jnp.array([10]), 9)
+    np.testing.assert_allclose(odd[0], [*wanted, 0.0], atol=1e-6)
+
+
+def test_timestep_embedding_keeps_its_digits_at_large_t():
+    got = layers.timestep_embedding(jnp.array([999.0]), 128)[0]
+    angles = 999.0 * 10000.0 ** (-np.arange(64) / 64)
+    wanted = np.concatenate([np.cos(angles), np.sin(angles)])
+    # float32 holds an angle near 999 to 6e-5.
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale_shift", "widths"),
+    [
+        (None, True, (8, 8)),
+        (None, False, (8, 16)),
+        ("downsample", True, (8, 8)),
+        ("upsample", False, (8, 8)),
+    ],
+)
+def test_res_block(name, scale_shift, widths):
+    block, p = randomised(
+        layers.ResBlock(
+            *widths,
+            embedding_channels=12,
+            norm_groups=4,
+            scale_shift=scale_shift,
+            dropout=0.5,
+            dropout_index=0,
+            resample=getattr(layers, name) if name else None,
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    resample = {
+        None: lambda x: x,
+        "downsample": numpy_blocks.halve,
+        "upsample": numpy_blocks.double,
+    }[name]
+    x, embedding = images(2, 4, 6, widths[0]), images(2, 12)
+    got = block(x, embedding, None)
+    for b in range(2):
+        wanted = numpy_blocks.res_block(
+            p,
+            np.float64(x[b]),
+            np.float64(embedding[b]),
+            groups=4,
+            scale_shift=scale_shift,
+            resample=resample,
+        )
+        assert_close(got[b], wanted)
+    assert ("shortcut/kernel" in p) == (widths[0] != widths[1])
+
+
+@pytest.mark.parametrize("order", ["legacy", "new"])
+def test_attention(order):
+    block, p = randomised(
+        layers.Attention(
+            12,
+            heads=3,
+            norm_groups=4,
+            qkv_order=order,
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    x = images(2, 3, 4, 12)
+    got = block(x, None, None)
+    for b in range(2):
+        wanted = numpy_blocks.attention(
+            p, np.float64(x[b]), groups=4, heads=3, order=order
+        )
+        assert_close(got[b], wanted)
+
+
+def test_downsampling_convolution_pads_every_side():
+    block, p = randomised(
+        layers.Downsample(4, dtype=jnp.float32, rngs=nnx.Rngs(0)),
+    )
+    x = images(1, 4, 6, 4)
+    wanted = numpy_blocks.conv3x3(
+        np.float64(x[0]), p["conv/kernel"], p["conv/bias"], stride=2
+    )
+    assert_close(block(x, None, None)[0], wanted)
+
+
+def test_upsampling_repeats_pixels_and_convolves():
+    block, p = randomised(
+        layers.Upsample(4, dtype=jnp.float32, rngs=nnx.Rngs(0)),
+    )
+    x = images(1, 2, 3, 4)
+    wanted = numpy_blocks.conv3x3(
+        numpy_blocks.double(np.float64(x[0])), p["conv/kernel"], p["conv/bias"]
+    )
+    assert_close(block(x, None, None)[0], wanted)
+
+
+def test_group_norm_survives_a_large_mean_and_half_precision():
+    norm = layers.GroupNorm(8, 2, rngs=nnx.Rngs(0))
+    x = (3e4 + 10.0 * images(1, 8, 8, 8)).astype(np.float32)
+    wanted = numpy_blocks.group_norm(np.float64(x[0]), 2, 1.0, 0.0)
+    np.testing.assert_allclose(norm(x)[0], wanted, atol=2e-3)
+
+    half = jnp.asarray(images(1, 8, 8, 8), jnp.bfloat16)
+    got = norm(half)
+    assert got.dtype == jnp.bfloat16
+    wanted = numpy_blocks.group_norm(np.float64(half[0]), 2, 1.0, 0.0)
+    # Only the result is rounded: half a unit of 8 bits.
+    np.testing.assert_allclose(np.float64(got[0]), wanted, rtol=2**-8, atol=1e-6)
+
+
+KEYS = jax.vmap(jax.random.key)(jnp.arange(8))
+
+
+def test_dropout_drops_at_its_rate_and_keeps_the_mean():
+    x = jnp.ones((8, 64, 64))
+    dropped = np.asarray(layers.dropout(x, 0.3, KEYS, index=0), np.float64)
+    assert set(np.unique(dropped.astype(np.float32))) == {0.0, np.float32(1 / 0.7)}
+    error = 4 * np.sqrt(0.3 * 0.7 / x.size)
+    assert abs((dropped == 0).mean() - 0.3) < error
+    assert abs(dropped.mean() - 1.0) < error / 0.7
+
+
+def test_dropout_masks_belong_to_the_example_and_the_layer():
+    x = jnp.ones((8, 16, 16))
+    whole = layers.dropout(x, 0.5, KEYS, index=2)
+    halves = [layers.dropout(x[s], 0.5, KEYS[s], index=2) for s in np.s_[:4, 4:]]
+    np.testing.assert_array_equal(whole, np.concatenate(halves))
+    assert len({np.asarray(mask).tobytes() for mask in whole}) == 8
+    assert np.any(layers.dropout(x, 0.5, KEYS, index=3) != whole)
+
+
+def test_dropout_without_keys_or_rate_does_nothing():
+    x = jnp.ones((8, 4))
+    assert layers.dropout(x, 0.5, None, index=0) is x
+    assert layers.dropout(x, 0.0, KEYS, index=0) is x

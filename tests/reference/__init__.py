@@ -1,0 +1,1 @@
+"""The papers' mathematics in float64 NumPy, written apart from the package."""
