@@ -250,6 +250,23 @@ def _set(config, path, value):
         raise errors.Refusal(f"{path} = {value!r}: {error}") from error
 
 
+def normalise_tuples(config: config_dict.ConfigDict) -> None:
+    """Undo what the flag parser does to tuples, in place.
+
+    It reads an empty value as one empty string, and names separated by commas as one
+    name: `--config.sampling.labels=cat,dog`.
+    """
+    for path in TUPLE_ELEMENTS:
+        section, field = path.split(".")
+        elements = []
+        for element in config[section][field]:
+            if isinstance(element, str):
+                elements += [part.strip() for part in element.split(",")]
+            else:
+                elements.append(element)
+        config[section][field] = tuple(part for part in elements if part != "")
+
+
 # ---- comparing -----------------------------------------------------------------------
 
 

@@ -115,17 +115,8 @@ def _apply(config, program, overrides, *, where):
         "config", config, flag_values=parser, sys_argv=argv
     )
     _parse_flags(parser, argv)
-    labels = parser.config.sampling.labels
-    names = [part for label in labels for part in _split_names(label)]
-    parser.config.sampling.labels = tuple(names)
+    config_lib.normalise_tuples(parser.config)
     return parser.config
-
-
-def _split_names(label):
-    """Return ["cat", "dog"] for "cat,dog", which the flag parser keeps in one."""
-    if not isinstance(label, str):
-        return [label]
-    return [part.strip() for part in label.split(",") if part.strip()]
 
 
 def _parse_flags(parser, argv):

@@ -1,0 +1,47 @@
+"""Installation of ddpm-jax; versions are those that `.ci/run` tests."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (ROOT / "ddpm_jax/__init__.py").read_text(), re.M
+)[1]
+
+# Python 3.11 gets jax 0.10 and flax 0.12.8, Python 3.12 gets jax 0.12 and flax 0.12.12.
+REQUIRES = [
+    "absl-py>=2.1",
+    "flax>=0.12.8,<0.13",
+    "grain>=0.2.18,<0.3",
+    "jax>=0.10.2,<0.13",
+    "matplotlib>=3.8",
+    "ml-collections>=1.1,<2",
+    "numpy>=2.0",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "pillow>=10",
+    "scikit-learn>=1.4",
+]
+TFDS = ["tensorflow-datasets>=4.9.10,<5"]
+TEST = ["chex>=0.1.92,<0.2", "pytest>=8", "ruff>=0.17.6,<0.18", "scipy>=1.12", *TFDS]
+
+setuptools.setup(
+    name="ddpm-jax",
+    version=VERSION,
+    description="The reference implementation of diffusion models in JAX",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["ddpm_jax", "ddpm_jax.*"]),
+    install_requires=REQUIRES,
+    extras_require={
+        "tfds": TFDS,
+        "test": TEST,
+        "cuda12": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+    },
+    entry_points={"console_scripts": ["ddpm-jax=ddpm_jax.main:console"]},
+)
