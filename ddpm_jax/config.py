@@ -4,9 +4,11 @@ A file in `configs/` starts from `base()` and changes what its experiment change
 `builders` no function reads a config.
 """
 
+import contextlib
 import difflib
 import importlib.util
 import pathlib
+import sys
 from typing import Any
 
 from ml_collections import config_dict
@@ -146,7 +148,7 @@ def from_file(spec: str) -> config_dict.ConfigDict:
     """Return the config of "file.py" or "file.py:variant".
 
     The file is Python of the user's own: its `get_config()`, or `get_config(variant)`,
-    is called.
+    is called. It can import its neighbours.
 
     Raises:
         Refusal: no such file, no `get_config` in it, or fields outside the schema.
@@ -164,11 +166,21 @@ def from_file(spec: str) -> config_dict.ConfigDict:
             f"config file {name!r} is not Python: its name ends in .py"
         )
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    with _importable(path.parent):
+        module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise errors.Refusal(f"config file {name!r} defines no function get_config()")
     config = module.get_config(variant) if variant else module.get_config()
     return from_dict(config.to_dict(), where=name)
+
+
+@contextlib.contextmanager
+def _importable(folder: pathlib.Path):
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def from_dict(values: dict[str, Any], *, where: str) -> config_dict.ConfigDict:

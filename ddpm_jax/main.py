@@ -111,9 +111,7 @@ def _apply(config, program, overrides, *, where):
         config_lib.check_name(path.removeprefix("config."), where=where)
     parser = flags.FlagValues()
     argv = [program, *overrides]
-    config_flags.DEFINE_config_dict(
-        "config", config, flag_values=parser, sys_argv=argv
-    )
+    config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
     _parse_flags(parser, argv)
     config_lib.normalise_tuples(parser.config)
     return parser.config

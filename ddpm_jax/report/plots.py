@@ -21,7 +21,7 @@ def bits_by_t(timesteps, vb, *, total, standard_error, note) -> bytes:
     terms.annotate(
         "decoder",
         (timesteps[0], positive[0]),
-        xytext=(10, -3),
+        xytext=(9, -12),
         textcoords="offset points",
         color="#c2410c",
     )

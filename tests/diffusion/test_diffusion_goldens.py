@@ -122,7 +122,7 @@ def reference_chain(golden, schedule, spec, prediction, variance):
 
 def reference_tables(golden):
     values = {}
-    for key, value in golden.items():
+    for key in golden:
         if key.startswith("betas/"):
             _, name, steps = key.split("/")
             values[key] = ref_schedules.BY_NAME[name](int(steps))
@@ -225,7 +225,12 @@ def package_math(golden, schedule, prediction, variance, rescale):
         return values
 
     prefix = f"{schedule}1000"
-    inputs = golden["x0"], golden["noise"], golden[f"{prefix}/t"], golden[f"{prefix}/x_t"]
+    inputs = (
+        golden["x0"],
+        golden["noise"],
+        golden[f"{prefix}/t"],
+        golden[f"{prefix}/x_t"],
+    )
     return compute(*map(float32, inputs))
 
 

@@ -19,9 +19,7 @@ def data(seed=0):
 
 def wide_network(weight, calls):
     """A network of 2C channels that notes what it was called with."""
-    weight = jnp.asarray(
-        np.random.default_rng(weight).normal(size=(2, 4)), jnp.float32
-    )
+    weight = jnp.asarray(np.random.default_rng(weight).normal(size=(2, 4)), jnp.float32)
 
     def network(x_t, t_seen, labels=None):
         calls.append((x_t, t_seen, labels))

@@ -230,7 +230,9 @@ def test_the_whole_bound_with_recorded_noise(name, levels):
         )
 
     def predict(x_t, t):
-        output = np.tanh(x_t @ weight.astype(np.float64) + kept[t].reshape(-1, 1, 1) / 40)
+        output = np.tanh(
+            x_t @ weight.astype(np.float64) + kept[t].reshape(-1, 1, 1) / 40
+        )
         return ref_reverse.reverse(
             reference, output, x_t, t, hook=ref_reverse.clip, **kinds
         )
@@ -243,13 +245,9 @@ def test_the_whole_bound_with_recorded_noise(name, levels):
         computed = getattr(bound, field)
         assert computed.shape == value.shape
         assert computed.dtype == jnp.float32
-        np.testing.assert_allclose(
-            computed, value, rtol=1e-4, atol=2e-5, err_msg=field
-        )
+        np.testing.assert_allclose(computed, value, rtol=1e-4, atol=2e-5, err_msg=field)
     np.testing.assert_allclose(bound.decoder, expected["vb"][:, 0], rtol=1e-4)
-    np.testing.assert_allclose(
-        bound.rate + bound.decoder, expected["total"], rtol=1e-4
-    )
+    np.testing.assert_allclose(bound.rate + bound.decoder, expected["total"], rtol=1e-4)
     chex.assert_trees_all_close(evaluate(x_0), bound, rtol=1e-5, atol=1e-5)
 
 

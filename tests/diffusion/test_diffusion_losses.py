@@ -156,8 +156,13 @@ def test_gradients(prediction, variance, loss):
             )
 
 
-@pytest.mark.parametrize("loss", ["hybrid", "rescaled_hybrid"])
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize(
+    ("prediction", "loss"),
+    [
+        *[(prediction, "hybrid") for prediction in PREDICTIONS],
+        ("noise", "rescaled_hybrid"),
+    ],
+)
 def test_the_hybrid_stops_exactly_the_mean_half(prediction, loss):
     tables, reference = pair()
     x_0, noise, output = case(reference, prediction, "learned_range")

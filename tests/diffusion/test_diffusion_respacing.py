@@ -168,9 +168,7 @@ def test_kept_steps_keep_their_alpha_bar(name, spec):
     whole = ref_schedules.alpha_bar(ref_schedules.BY_NAME[name](1000))
     # A β near 1 stores ᾱ with the rounding of 1: 2^-53.
     np.testing.assert_allclose(short.alpha_bar, whole[kept], rtol=1e-9, atol=2.3e-16)
-    np.testing.assert_allclose(
-        short.betas, ref_respacing.betas(whole, kept), rtol=1e-8
-    )
+    np.testing.assert_allclose(short.betas, ref_respacing.betas(whole, kept), rtol=1e-8)
     assert short.num_steps == len(kept)
     assert short.original_num_steps == 1000
     assert short.log_var_floor == "1e-20"

@@ -57,7 +57,8 @@ def check_frequencies(t, p):
 def test_uniform(num_steps):
     sampler = timesteps.uniform(num_steps)
     state = sampler.init()
-    t, weight = sampler.sample(state, jax.random.key(0), 20000)
+    draw = jax.jit(lambda key: sampler.sample(state, key, 20000))
+    t, weight = draw(jax.random.key(0))
     assert t.dtype == jnp.int32
     assert weight.dtype == jnp.float32
     np.testing.assert_array_equal(weight, np.ones(20000))
@@ -80,13 +81,13 @@ def test_published_probabilities():
     np.testing.assert_allclose(
         reference.probabilities(), [0.10015, 0.20005, 0.29995, 0.39985], rtol=1e-9
     )
-    t, weight = sample(4, state, jax.random.key(0), 100000)
+    t, weight = sample(4, state, jax.random.key(0), 40000)
     published = np.array([2.49625562, 1.24968758, 0.83347225, 0.62523446])
     np.testing.assert_allclose(weight, published[np.asarray(t)], rtol=1e-5)
     check_frequencies(t, reference.probabilities())
     # 1/(T p) undoes p: the mean of weight · f(t) is the uniform mean of f.
     estimate = float(np.mean(np.asarray(weight) * np.asarray(t)))
-    assert estimate == pytest.approx(1.5, abs=0.02)
+    assert estimate == pytest.approx(1.5, abs=0.03)
 
 
 def test_uniform_until_every_step_has_ten_losses():
@@ -104,10 +105,10 @@ def test_uniform_until_every_step_has_ten_losses():
         else:
             assert float(jnp.ptp(weight)) > 1
             check_frequencies(t, reference.probabilities())
-        check_weights(3, state, reference, seed=count)
+        check_weights(3, state, reference, n=3000, seed=count)
 
 
-@pytest.mark.parametrize(("num_steps", "batch"), [(2, 64), (3, 7), (8, 25), (5, 200)])
+@pytest.mark.parametrize(("num_steps", "batch"), [(2, 64), (4, 7), (4, 200)])
 def test_repeated_steps_in_one_batch(num_steps, batch):
     rng = np.random.default_rng(batch)
     sampler = timesteps.loss_second_moment(num_steps)
@@ -133,8 +134,7 @@ def test_only_the_last_ten_of_a_large_batch_count():
     # √E[L²] is 1 and 3: p = ¼ and ¾, mixed with 0.1 % uniform.
     expected = np.array([0.25, 0.75]) * 0.999 + 0.0005
     np.testing.assert_allclose(reference.probabilities(), expected, rtol=1e-12)
-    drawn, weight = sampler.sample(state, jax.random.key(1), 500)
-    np.testing.assert_allclose(weight, 1 / (2 * expected[np.asarray(drawn)]), rtol=1e-5)
+    check_weights(2, state, reference)
 
 
 def test_one_batch_equals_many_of_one_example():
@@ -170,9 +170,8 @@ def test_the_smallest_probability_keeps_its_uniform_share():
 
 
 def test_draws_are_a_function_of_the_key():
-    sampler = timesteps.loss_second_moment(50)
-    state = sampler.init()
-    one = sampler.sample(state, jax.random.key(0), 16)
-    chex.assert_trees_all_equal(one, sampler.sample(state, jax.random.key(0), 16))
-    other = sampler.sample(state, jax.random.key(1), 16)
+    state = timesteps.loss_second_moment(4).init()
+    one = sample(4, state, jax.random.key(0), 64)
+    chex.assert_trees_all_equal(one, sample(4, state, jax.random.key(0), 64))
+    other = sample(4, state, jax.random.key(1), 64)
     assert (np.asarray(one[0]) != np.asarray(other[0])).any()

@@ -53,9 +53,7 @@ def vlb_elements(process, x_0, x_t, t, predicted, levels):
     """Elementwise VLB term in bits: decoder at t = 0, else KL to the posterior."""
     true_mean, true_log_var = process.posterior(x_0, x_t, t)
     kl = normal_kl(true_mean, true_log_var, predicted.mean, predicted.log_var)
-    decoder = -discretised_log_prob(
-        x_0, predicted.mean, predicted.log_var / 2, levels
-    )
+    decoder = -discretised_log_prob(x_0, predicted.mean, predicted.log_var / 2, levels)
     first = (t == 0).reshape(len(t), *[1] * (x_0.ndim - 1))
     return np.where(first, decoder, kl) / LN_2
 

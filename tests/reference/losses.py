@@ -82,5 +82,3 @@ def gradient(process, output, step=1e-5, **kwargs):
         return by_mean
     by_var = difference(lambda h: elements(process, mean, var + h, mean, **kwargs))
     return np.concatenate([by_mean, by_var], axis=-1)
-
-

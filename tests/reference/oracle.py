@@ -30,9 +30,7 @@ class Oracle:
         self.var = self.signal**2 * self.data_var + self.spread**2
         before = np.sqrt(process.alpha_bar_before)[:, None]
         self.center_before = before * self.mean
-        self.var_before = (
-            before**2 * self.data_var + process.noise_var_before[:, None]
-        )
+        self.var_before = before**2 * self.data_var + process.noise_var_before[:, None]
 
     def regress(self, center, covariance):
         slope = covariance / self.var

@@ -71,7 +71,9 @@ def sigmoid(num_steps, *, beta_start=1e-4, beta_end=0.02):
         return 1 / (1 + math.exp(-z))
 
     points = [-6 + 12 * i / max(num_steps - 1, 1) for i in range(num_steps)]
-    return np.array([beta_start + (beta_end - beta_start) * logistic(z) for z in points])
+    return np.array(
+        [beta_start + (beta_end - beta_start) * logistic(z) for z in points]
+    )
 
 
 BY_NAME = {
@@ -88,10 +90,10 @@ BY_NAME = {
 
 
 def alpha_bar(betas):
-    """Signal that is left: the product of 1 − β as the exponential of exact sums."""
+    """Signal that is left: the product of 1 − β by logarithms in extended precision."""
     with np.errstate(divide="ignore"):
-        logs = np.log1p(-np.asarray(betas, np.float64))
-    return np.array([math.exp(math.fsum(logs[: i + 1])) for i in range(len(logs))])
+        logs = np.log1p(-np.asarray(betas, np.longdouble))
+    return np.exp(np.cumsum(logs)).astype(np.float64)
 
 
 def zero_terminal_snr(betas):
