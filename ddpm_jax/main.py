@@ -45,6 +45,9 @@ def main(argv=None) -> int:
             raise
         print(f"error: {refusal}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        # Modes catch the signal themselves once there is something to save.
+        print("stopped on request; there was nothing to save yet", flush=True)
     return 0
 
 

@@ -33,6 +33,7 @@ class Observer:
         self._run_dir = run_dir
         self._should_stop = should_stop
         self._say = say
+        builders.respaced(config, "evaluation")  # refused now rather than hours later
         recipe = builders.recipe(config, facts)
         self._labels = builders.sampling_labels(config, facts)
         self._sampler = generate.make_sampler(recipe, network.apply)

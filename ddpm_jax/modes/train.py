@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shlex
 import time
 
 import jax
@@ -51,10 +52,20 @@ def run(config, workdir) -> None:
     optimizer = builders.optimizer(config)
     train_step = make_train_step(config, facts, network, optimizer)
     abstract = builders.abstract_state(config, network, mesh)
+    stop = preemption.StopRequest()
+    observer = observer_lib.Observer(
+        config,
+        facts,
+        network,
+        mesh,
+        run_dir=run_dir,
+        should_stop=lambda: stop.requested,
+        say=say,
+    )
     describe(config, facts, network, mesh)
 
     with (
-        preemption.StopRequest() as stop,
+        stop,
         checkpoints.Checkpoints(
             run_dir.checkpoints, keep=config.train.keep_checkpoints
         ) as saved,
@@ -79,19 +90,13 @@ def run(config, workdir) -> None:
                 config,
                 Job(run_dir, saved, mesh, compiled, batches, stop),
                 state,
-                observer_lib.Observer(
-                    config,
-                    facts,
-                    network,
-                    mesh,
-                    run_dir=run_dir,
-                    should_stop=lambda: stop.requested,
-                    say=say,
-                ),
+                observer,
             )
     if last < config.train.steps:
         say(f"stopped by {stop.signal_name} at step {last}; everything is saved")
-        say(f"go on with: python -m ddpm_jax.main --workdir={workdir}")
+        say(
+            f"go on with: python -m ddpm_jax.main --workdir={shlex.quote(str(workdir))}"
+        )
         return
     say(f"finished {last} steps in {progress.duration(time.perf_counter() - started)}")
     say(closing(run_dir, workdir))
@@ -248,6 +253,7 @@ def compile_step(train_step, abstract, facts, config, mesh):
 def start_state(config, run_dir, saved, abstract, network, mesh):
     """Return the state to go on from and its step; prints the receipt of a resume."""
     if saved.latest_step() is None:
+        say("drawing the initial weights …")
         params = builders.initial_params(config, network, mesh)
         if config.train.init_from:
             params, notes = runs.transfer(config.train.init_from, params)
@@ -317,7 +323,8 @@ def closing(run_dir, workdir) -> str:
     """Return the last lines: where the run is and how to sample from it."""
     return (
         f"the run is in {run_dir.path}\n"
-        f"sample from it: python -m ddpm_jax.main --mode=sample --workdir={workdir}"
+        "sample from it: python -m ddpm_jax.main --mode=sample "
+        f"--workdir={shlex.quote(str(workdir))}"
     )
 
 

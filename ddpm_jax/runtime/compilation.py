@@ -40,7 +40,7 @@ def enable_cache(
             return None
         chosen = str(path)
         jax.config.update("jax_compilation_cache_dir", chosen)
-    _set_default("jax_persistent_cache_min_compile_time_secs", 0.5)
+    _set_default("jax_persistent_cache_min_compile_time_secs", 0.05)
     _set_default("jax_persistent_cache_min_entry_size_bytes", -1)
     return chosen
 

@@ -11,11 +11,12 @@ MEAN = (0.0, 0.4, -0.7, 0.2)
 STD = (1.0, 0.5, 0.15, 0.05)
 
 
-def build(name, num_steps, spec="", mean=MEAN, std=STD, **schedule_options):
+def build(name, num_steps, spec="", mean=MEAN, std=STD, **options):
     """Return the package's tables and the oracle of the same betas."""
-    schedule = process.Schedule.from_betas(schedules.make_betas(name, num_steps))
+    betas = schedules.make_betas(name, num_steps, **options)
+    schedule = process.Schedule.from_betas(betas)
     schedule = respacing.respace(schedule, spec)
-    reference = ref_process.Process(schedule.betas, **schedule_options)
+    reference = ref_process.Process(schedule.betas)
     return process.tables(schedule), ref_oracle.Oracle(reference, mean, std)
 
 

@@ -166,6 +166,23 @@ def test_ddim_samples_have_the_law_of_the_recursion(prediction, eta, name, spec)
     check_law(samples, *oracle.ddim_law(eta))
 
 
+@pytest.mark.parametrize("step", [samplers.ancestral(), samplers.ddim(eta=0.5)])
+def test_zero_terminal_snr_starts_from_pure_noise(step):
+    tables, oracle = oracle_network.build("linear", 30, zero_terminal_snr=True)
+    denoise = reverse.denoiser(
+        tables,
+        oracle_network.network(tables, oracle, "v"),
+        prediction="v",
+        variance="fixed_large",
+    )
+    samples = draw(tables, denoise, step, seed=8)
+    if step == samplers.ancestral():
+        law = oracle.ancestral_law(chosen_variance(oracle, "fixed_large"))
+    else:
+        law = oracle.ddim_law(0.5)
+    check_law(samples, *law)
+
+
 def test_correlated_data_keeps_its_correlation():
     # A rotation of independent coordinates: the chain's noise is isotropic, so the law
     # of its samples is the rotated one.

@@ -1,4 +1,4 @@
-"""Chains: limits known exactly, special cases, paths, snapshots, refusals."""
+"""Chains against float64, where they are known exactly, and their special cases."""
 
 import itertools
 

@@ -53,7 +53,7 @@ def test_the_users_own_choice_is_honoured(tmp_path):
     lines = run(JAX_COMPILATION_CACHE_DIR=str(own), XDG_CACHE_HOME=str(tmp_path / "x"))
     assert lines[0] == str(own)
     assert not (tmp_path / "x").exists()
-    assert float(lines[-1]) == 0.5
+    assert float(lines[-1]) == 0.05
 
 
 def test_a_directory_that_cannot_be_used_is_one_line(tmp_path):
