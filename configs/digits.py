@@ -18,7 +18,7 @@ def get_config():
 
     config.model.channels = 32
     config.model.channel_mult = (1, 2)
-    config.model.num_res_blocks = 2
+    config.model.num_res_blocks = 1
     config.model.attention_resolutions = (4,)
     config.model.num_heads = 2
     config.model.norm_groups = 8
@@ -30,7 +30,7 @@ def get_config():
     config.diffusion.variance = "learned_range"
     config.diffusion.loss = "rescaled_hybrid"
 
-    config.train.steps = 3000
+    config.train.steps = 1500
     config.train.batch_size = 128
     config.train.learning_rate = 2e-3
     config.train.warmup_steps = 100
@@ -38,8 +38,8 @@ def get_config():
     config.train.clip_norm = 1.0
     config.train.ema_decay = (0.995,)
     config.train.label_dropout = 0.1
-    config.train.log_every = 50
-    config.train.sample_every = 250
+    config.train.log_every = 25
+    config.train.sample_every = 150
     config.train.checkpoint_every = 500
 
     config.sampling.steps = 50

@@ -376,17 +376,11 @@ def test_impossible_eta_is_refused(eta):
         samplers.ddim(eta=eta)
 
 
-def test_impossible_snapshots_are_refused():
+@pytest.mark.parametrize("position", [10, -1])
+def test_impossible_snapshots_are_refused(position):
     tables = make_tables("linear", 1000, 10)
-    for positions in ((10,), (-1,)):
-        with pytest.raises(errors.Refusal, match=str(positions[0])):
-            run(
-                tables,
-                make_denoiser(tables),
-                samplers.ddim(),
-                trajectory=positions,
-                jit=False,
-            )
+    with pytest.raises(errors.Refusal, match=str(position)):
+        run(tables, make_denoiser(tables), samplers.ddim(), trajectory=(position,))
 
 
 def test_step_transforms_need_noise_of_their_own():
@@ -397,5 +391,4 @@ def test_step_transforms_need_noise_of_their_own():
             make_denoiser(tables),
             samplers.ddim(),
             step_transforms=(lambda x, t_next, noise: x,),
-            jit=False,
         )
