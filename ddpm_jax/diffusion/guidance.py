@@ -72,7 +72,7 @@ def _mix(main, other, scale, channels):
     return jnp.concatenate([mixed, main[..., channels:]], axis=-1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ClassifierGuidance:
     """The prediction transform that `classifier` returns."""
 

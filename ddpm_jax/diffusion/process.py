@@ -94,7 +94,7 @@ class Schedule:
     ],
     meta_fields=["schedule"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tables:
     """The process on the device: float32 [T′] arrays, gathered at t.
 

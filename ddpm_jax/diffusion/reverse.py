@@ -136,9 +136,12 @@ def dynamic_threshold(percentile: float = 0.995, maximum: float = 1.0) -> X0Hook
 # ---- the denoiser --------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Denoiser:
-    """A network together with what its output means; see `denoiser`."""
+    """A network together with what its output means; see `denoiser`.
+
+    Compared and hashed by identity, because its tables are arrays.
+    """
 
     tables: process.Tables
     network: Network
