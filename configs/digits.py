@@ -30,7 +30,7 @@ def get_config():
     config.diffusion.variance = "learned_range"
     config.diffusion.loss = "rescaled_hybrid"
 
-    config.train.steps = 1500
+    config.train.steps = 1200
     config.train.batch_size = 128
     config.train.learning_rate = 2e-3
     config.train.warmup_steps = 100

@@ -3,17 +3,19 @@
 import os
 import signal
 import threading
+import time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECOND_SIGNAL_STATUS = 130
+ONE_REQUEST_SECONDS = 0.2  # `timeout` and launchers send the same request twice
 
 
 class StopRequest:
     """Context manager that turns the first SIGINT or SIGTERM into a request to stop.
 
     Every loop that lasts longer than a second or two looks at `requested`, saves, and
-    returns. A second signal ends the process at once with status 130, even in the
-    middle of a compilation: Python runs its own handlers only between two bytecodes of
+    returns. A second signal, more than an instant later, ends the process at once with
+    status 130, even in the middle of a compilation: Python runs its own handlers only between two bytecodes of
     the main thread, so a thread that reads the signals' wake-up pipe does the counting.
 
     Signals can be caught in the main thread only; entered in another one, it changes
@@ -56,13 +58,16 @@ class StopRequest:
         self.requested = True
 
     def _watch(self) -> None:
-        seen = 0
+        first = None
         while number := os.read(self._reader, 1):
             if number[0] not in SIGNALS:
                 continue  # other handlers of the process wake the same pipe
-            seen += 1
+            now = time.monotonic()
+            if first is not None and now - first < ONE_REQUEST_SECONDS:
+                continue
             name = signal.Signals(number[0]).name
-            if seen == 1:
+            if first is None:
+                first = now
                 self._on_signal(number[0], None)
                 _tell(f"{name}: stopping after saving; once more ends at once")
             else:

@@ -95,6 +95,14 @@ def test_other_threads_leave_signals_alone():
     assert seen == [(False, before)]
 
 
+def test_one_request_sent_twice_is_one_request():
+    with preemption.StopRequest() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        wait_for(lambda: stop.requested)
+        time.sleep(0.1)  # the process would have ended by now
+
+
 @pytest.mark.parametrize("where", WAITS)
 def test_second_signal_ends_at_once(where):
     process = subprocess.Popen(
