@@ -79,10 +79,6 @@ def dataset(config, split: str) -> sources.Dataset:
             f"data.channels={data.channels}: images of {data.name!r} have {channels}; "
             "leave the field 0"
         )
-    if data.crop != "none":
-        raise errors.Refusal(
-            f"data.crop={data.crop!r}: its images have one size; use 'none'"
-        )
     return loaded
 
 
@@ -184,11 +180,9 @@ def null_label(config, facts: DataFacts) -> int | None:
     """Return the label of "no class": one past the last, with label drop-out only.
 
     Raises:
-        Refusal: label drop-out outside [0, 1) or without labels to drop.
+        Refusal: label drop-out without labels to drop.
     """
     rate = config.train.label_dropout
-    if not 0 <= rate < 1:
-        raise errors.Refusal(f"train.label_dropout={rate}: choose 0 … below 1")
     conditional = config.model.class_conditional
     if conditional and not facts.num_classes:
         raise errors.Refusal(
@@ -375,12 +369,3 @@ def scorer(config, facts: DataFacts, network: network_lib.Network):
         levels=facts.levels,
         seed=evaluation.seed,
     )
-
-
-def check_positive(config, *names: str) -> None:
-    """Refuse fields, given by dotted name, that must be at least 1."""
-    for name in names:
-        section, field = name.split(".")
-        value = config[section][field]
-        if value < 1:
-            raise errors.Refusal(f"{name}={value}: give an integer of at least 1")

@@ -7,6 +7,7 @@ A file in `configs/` starts from `base()` and changes what its experiment change
 import contextlib
 import difflib
 import importlib.util
+import math
 import pathlib
 import sys
 from typing import Any
@@ -140,6 +141,39 @@ TUPLE_ELEMENTS = {
     "sampling.labels": (int, str),
 }
 
+CHOICES = {
+    "sampling.weights": ("auto", "ema", "raw"),
+    "evaluation.weights": ("auto", "ema", "raw"),
+    "evaluation.metric": ("bits_per_dim",),
+    "data.crop": ("none",),
+}
+SEEDS = ("seed", "sampling.seed", "evaluation.seed")
+AT_LEAST_ONE = (
+    "diffusion.num_steps",
+    "train.steps",
+    "train.batch_size",
+    "train.microbatches",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "sampling.num_samples",
+    "sampling.batch_size",
+    "evaluation.batch_size",
+)
+NOT_NEGATIVE = (
+    "data.channels",
+    "diffusion.weighting_gamma",
+    "diffusion.weighting_k",
+    "train.warmup_steps",
+    "train.weight_decay",
+    "train.clip_norm",
+    "train.epsilon",
+    "train.sample_every",
+    "train.evaluate_every",
+    "evaluation.num_images",
+)
+BELOW_ONE = ("train.beta_1", "train.beta_2", "train.label_dropout", "model.dropout")
+
 
 # ---- reading -------------------------------------------------------------------------
 
@@ -151,7 +185,7 @@ def from_file(spec: str) -> config_dict.ConfigDict:
     is called. It can import its neighbours.
 
     Raises:
-        Refusal: no such file, no `get_config` in it, or fields outside the schema.
+        Refusal: no such file, an error in it, or fields outside the schema.
     """
     name, _, variant = spec.partition(":")
     path = pathlib.Path(name)
@@ -166,12 +200,20 @@ def from_file(spec: str) -> config_dict.ConfigDict:
             f"config file {name!r} is not Python: its name ends in .py"
         )
     module = importlib.util.module_from_spec(module_spec)
-    with _importable(path.parent):
-        module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise errors.Refusal(f"config file {name!r} defines no function get_config()")
-    config = module.get_config(variant) if variant else module.get_config()
-    return from_dict(config.to_dict(), where=name)
+    try:
+        with _importable(path.parent):
+            module_spec.loader.exec_module(module)
+        config = module.get_config(variant) if variant else module.get_config()
+        values = config.to_dict()
+    except errors.Refusal:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise errors.Refusal(
+            f"config file {name!r} gives no config ({type(error).__name__}: {error}): "
+            "its get_config() must return ddpm_jax.config.base() with changes; --debug "
+            "shows where it fails"
+        ) from error
+    return from_dict(values, where=name)
 
 
 @contextlib.contextmanager
@@ -225,8 +267,29 @@ def check_types(config: config_dict.ConfigDict) -> None:
                 f"{path} = {value!r} is of type {type(value).__name__}: give "
                 f"{type(expected).__name__}, such as {expected!r}"
             )
-    if not 0 <= config.seed <= MAX_SEED:
-        raise errors.Refusal(f"seed = {config.seed}: choose 0 … {MAX_SEED}")
+
+
+def check_values(config: config_dict.ConfigDict) -> None:
+    """Refuse values that no run can have; `builders` refuses contradictions.
+
+    Raises:
+        Refusal: names the field, its value and the good ones.
+    """
+    values = dict(_leaves(config.to_dict()))
+
+    def check(paths, is_good, good):
+        for path in paths:
+            if not is_good(values[path]):
+                raise errors.Refusal(f"{path}={values[path]!r}: give {good}")
+
+    floats = [path for path, value in values.items() if isinstance(value, float)]
+    check(floats, math.isfinite, "a finite number")
+    check(SEEDS, lambda value: 0 <= value <= MAX_SEED, f"a seed of 0 … {MAX_SEED}")
+    check(AT_LEAST_ONE, lambda value: value >= 1, "an integer of at least 1")
+    check(NOT_NEGATIVE, lambda value: value >= 0, "0 or more")
+    check(BELOW_ONE, lambda value: 0 <= value < 1, "0 … below 1")
+    for path, choices in CHOICES.items():
+        check([path], choices.__contains__, "one of " + ", ".join(choices))
 
 
 def _check_tuple(path, value, kinds):

@@ -66,6 +66,12 @@ class Recipe:
                 "train a class-conditional run with train.label_dropout=0.1"
             )
 
+        if self.dynamic_threshold and self.dynamic_threshold < 1:
+            raise errors.Refusal(
+                f"sampling.dynamic_threshold={self.dynamic_threshold}: give the largest "
+                "threshold, at least 1, or 0 for none"
+            )
+
     @property
     def hooks(self) -> tuple[reverse.X0Hook, ...]:
         """The hooks on x̂_0, thresholding before clipping."""

@@ -88,6 +88,7 @@ def parse(argv):
         config = _config_of_run(workdir)
     config = _apply(config, argv[0], overrides, where=parser.config or workdir)
     config_lib.check_types(config)
+    config_lib.check_values(config)
     return parser.mode, workdir, config
 
 
@@ -109,15 +110,37 @@ def _default_workdir(spec):
 
 def _apply(config, program, overrides, *, where):
     """Return `config` with the --config.field=value arguments applied."""
-    for argument in overrides:
-        path = argument.lstrip("-").removeprefix("no").partition("=")[0]
-        config_lib.check_name(path.removeprefix("config."), where=where)
+    names = [
+        argument.lstrip("-")
+        .removeprefix("no")
+        .partition("=")[0]
+        .removeprefix("config.")
+        for argument in overrides
+    ]
+    for name in names:
+        config_lib.check_name(name, where=where)
     parser = flags.FlagValues()
     argv = [program, *overrides]
     config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
     _parse_flags(parser, argv)
     config_lib.normalise_tuples(parser.config)
+    _prefer_given_steps(parser.config, names)
     return parser.config
+
+
+def _prefer_given_steps(config, names):
+    """Let steps given here replace a respacing given before, and the other way round.
+
+    Where both are given here, `builders` refuses them.
+    """
+    for section in ("sampling", "evaluation"):
+        given = {
+            name for name in ("steps", "respacing") if f"{section}.{name}" in names
+        }
+        if given == {"steps"}:
+            config[section].respacing = ""
+        elif given == {"respacing"} and config[section].respacing:
+            config[section].steps = None
 
 
 def _parse_flags(parser, argv):

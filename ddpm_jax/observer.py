@@ -23,6 +23,13 @@ def grid_columns(labels) -> int:
     return 8
 
 
+def check(config, facts) -> None:
+    """Refuse sampling and evaluation fields that would fail hours later."""
+    builders.recipe(config, facts)
+    builders.sampling_labels(config, facts)
+    builders.respaced(config, "evaluation")
+
+
 class Observer:
     """Looks at the state while it trains: grids of samples, bits per dimension."""
 
@@ -33,7 +40,6 @@ class Observer:
         self._run_dir = run_dir
         self._should_stop = should_stop
         self._say = say
-        builders.respaced(config, "evaluation")  # refused now rather than hours later
         recipe = builders.recipe(config, facts)
         self._labels = builders.sampling_labels(config, facts)
         self._sampler = generate.make_sampler(recipe, network.apply)

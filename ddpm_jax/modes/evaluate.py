@@ -10,8 +10,6 @@ from ddpm_jax.report import plots
 from ddpm_jax.runtime import compilation, files, preemption, versions
 from ddpm_jax.training import progress
 
-METRICS = ("bits_per_dim",)
-
 
 def run(config, workdir) -> None:
     """Score the run in `workdir` and write evaluation/bits_per_dim_<tag>.json.
@@ -20,12 +18,6 @@ def run(config, workdir) -> None:
         Refusal: no run, no checkpoint, or an evaluation that cannot be made.
     """
     evaluation = config.evaluation
-    if evaluation.metric not in METRICS:
-        raise errors.Refusal(
-            f"unknown evaluation.metric {evaluation.metric!r}: choose "
-            + ", ".join(METRICS)
-        )
-    builders.check_positive(config, "evaluation.batch_size")
     compilation.enable_cache()
     trained = runs.open_run(workdir, config)
     dataset = builders.dataset(config, "test")

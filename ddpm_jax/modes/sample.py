@@ -21,7 +21,6 @@ def run(config, workdir) -> None:
     Raises:
         Refusal: no run, no checkpoint, or a request that the run cannot meet.
     """
-    builders.check_positive(config, "sampling.num_samples", "sampling.batch_size")
     _, facts = runs.read(rundir.RunDir.open_existing(workdir))
     recipe = builders.recipe(config, facts)
     labels = builders.sampling_labels(config, facts)

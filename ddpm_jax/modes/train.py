@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 import shlex
 import time
 
@@ -35,23 +36,22 @@ def run(config, workdir) -> None:
             does not permit to go on.
     """
     started = time.perf_counter()
-    check_config(config)
-    run_dir = rundir.RunDir.create(workdir)
-    if run_dir.config.exists():
-        check_resumable(config, run_dir, workdir)
-    say(f"run directory {run_dir.path}")
+    check_microbatches(config)
     compilation.enable_cache()
     dataset = builders.dataset(config, "train")
     facts = builders.DataFacts.of(dataset)
-    check_same_data(run_dir, facts)
+    check_same_run(config, facts, workdir)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     mesh = builders.mesh(config)
     mesh_lib.check_batch(mesh, config.train.batch_size, "train.batch_size")
-
     network = builders.network(config, facts)
-    optimizer = builders.optimizer(config)
-    train_step = make_train_step(config, facts, network, optimizer)
+    train_step = make_train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
+    observer_lib.check(config, facts)
+
+    # Nothing above has written a file: what is refused leaves no trace.
+    run_dir = rundir.RunDir.create(workdir)
+    say(f"run directory {run_dir.path}")
     stop = preemption.StopRequest()
     observer = observer_lib.Observer(
         config,
@@ -166,20 +166,10 @@ def loop(config, job, state, observer):
 # ---- before the loop -----------------------------------------------------------------
 
 
-def check_config(config) -> None:
-    """Refuse numbers that cannot be meant, before anything is loaded."""
-    builders.check_positive(
-        config,
-        "train.steps",
-        "train.microbatches",
-        "train.log_every",
-        "train.checkpoint_every",
-        "train.keep_checkpoints",
-        "sampling.batch_size",
-        "evaluation.batch_size",
-    )
+def check_microbatches(config) -> None:
+    """Refuse a batch that cannot be split as asked, before anything is loaded."""
     size, parts = config.train.batch_size, config.train.microbatches
-    if size > 0 and size % parts:
+    if size % parts:
         raise errors.Refusal(
             f"train.microbatches={parts} does not divide train.batch_size={size}: "
             f"use {largest_divisor(size, parts)}"
@@ -191,27 +181,27 @@ def largest_divisor(number: int, limit: int) -> int:
     return max(part for part in range(1, limit + 1) if number % part == 0)
 
 
-def check_resumable(config, run_dir, workdir) -> None:
-    """Refuse to go on with a run whose config says something else."""
-    saved, _ = runs.read(run_dir)
-    config_lib.check_same_run(saved, config, workdir=workdir)
+def check_same_run(config, facts, workdir) -> None:
+    """Refuse to go on with a run of another config or other data.
 
-
-def check_same_data(run_dir, facts) -> None:
-    """Refuse to go on with other images than the run began with."""
+    Raises:
+        Refusal: names what differs, with both values.
+    """
+    run_dir = rundir.RunDir(pathlib.Path(workdir))
     if not run_dir.config.exists():
         return
-    _, before = runs.read(run_dir)
+    saved, before = runs.read(run_dir)
+    config_lib.check_same_run(saved, config, workdir=workdir)
     if before != facts:
         raise errors.Refusal(
-            f"the data of {run_dir.path} has changed: {before.num_examples} examples "
-            f"of {before.image_shape} with fingerprint {before.fingerprint} then, "
+            f"the data of {workdir} has changed: {before.num_examples} examples of "
+            f"{before.image_shape} with fingerprint {before.fingerprint} then, "
             f"{facts.num_examples} of {facts.image_shape} with {facts.fingerprint} "
             "now; restore it, or choose another --workdir"
         )
 
 
-def make_train_step(config, facts, network, optimizer):
+def make_train_step(config, facts, network):
     """Return `(state, batch) → (state, metrics)` for this config."""
     tables = process.tables(builders.schedule(config))
     return functools.partial(
@@ -220,7 +210,7 @@ def make_train_step(config, facts, network, optimizer):
         apply=network.apply,
         tables=tables,
         objective=builders.objective(config, facts),
-        optimizer=optimizer,
+        optimizer=builders.optimizer(config),
         timestep_sampler=builders.timestep_sampler(config),
         ema_ramp=config.train.ema_ramp,
         null_label=builders.null_label(config, facts),
@@ -281,12 +271,16 @@ def receipt(restored, config, moved: int) -> str:
         for name, share in state.ema_initial_share.items()
     )
     history = "with history" if jax.tree.leaves(state.timesteps) else "no history"
+    rate = float(builders.learning_rate(config)(restored.step))
+    decay = config.train.decay
+    ends = "constant" if decay == "none" else f"{decay} to 0 at {config.train.steps}"
     parts = [
         f"resumed at step {restored.step}",
         f"parameters {count:,}",
         f"optimizer {len(jax.tree.leaves(state.opt_state))} arrays",
         f"EMA {averages}",
         f"timestep sampler {config.diffusion.timestep_sampler} ({history})",
+        f"learning rate {rate:.3g} ({ends})",
         f"skipped updates {int(state.skipped)}",
         f"data order at batch {restored.step} of seed {config.seed}",
     ]
