@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import numpy as np
 
 from ddpm_jax import generate
 from ddpm_jax.core import errors, keys
@@ -88,37 +87,18 @@ def dataset(config, split: str) -> sources.Dataset:
 def schedule(config) -> process.Schedule:
     """Return the process that the network is trained on."""
     diffusion = config.diffusion
-    betas = _custom_betas(diffusion)
     return process.Schedule.from_betas(
         schedules.make_betas(
             diffusion.schedule,
             diffusion.num_steps,
             beta_start=diffusion.beta_start,
             beta_end=diffusion.beta_end,
-            betas=betas,
+            betas=diffusion.betas or None,
             zero_terminal_snr=diffusion.zero_terminal_snr,
         ),
         rescale_timesteps=diffusion.rescale_timesteps,
         log_var_floor=diffusion.log_var_floor,
     )
-
-
-def _custom_betas(diffusion):
-    if diffusion.betas and diffusion.betas_path:
-        raise errors.Refusal(
-            "diffusion.betas and diffusion.betas_path are both given: keep one"
-        )
-    if diffusion.betas:
-        return diffusion.betas
-    if not diffusion.betas_path:
-        return None
-    try:
-        return np.load(diffusion.betas_path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise errors.Refusal(
-            f"diffusion.betas_path={diffusion.betas_path!r} cannot be read as a .npy "
-            f"file of numbers: {error}"
-        ) from error
 
 
 def respaced(config, section: str) -> process.Schedule:
@@ -260,10 +240,11 @@ def mesh(config):
 def _create(config):
     """Return `params → TrainState`."""
     decays = tuple(config.train.ema_decay)
-    if not decays or not all(0 <= decay < 1 for decay in decays):
+    valid = all(0 <= decay < 1 for decay in decays)
+    if not decays or not valid or len(set(decays)) < len(decays):
         raise errors.Refusal(
-            f"train.ema_decay={decays}: give one or several rates, 0 … below 1, such "
-            "as 0.9999"
+            f"train.ema_decay={decays}: give one or several different rates, 0 … below "
+            "1, such as 0.9999"
         )
     return lambda params: state_lib.create(
         params,
@@ -283,6 +264,11 @@ def abstract_state(config, network, device_mesh) -> state_lib.TrainState:
         shapes,
         mesh_lib.state_shardings(device_mesh, shapes),
     )
+
+
+def ema_name(config) -> str:
+    """Return the name of the average that sampling and evaluation use: the first."""
+    return str(config.train.ema_decay[0])
 
 
 def initial_params(config, network, device_mesh):
@@ -355,6 +341,21 @@ def _class_index(label, facts):
             f"({known})"
         )
     return label
+
+
+def num_test_images(config, there: int) -> int:
+    """Return how many of the test images to score.
+
+    Raises:
+        Refusal: more than there are.
+    """
+    asked = config.evaluation.num_images
+    if asked > there:
+        raise errors.Refusal(
+            f"evaluation.num_images={asked}: the test split has {there} images; choose "
+            f"1 … {there}, or 0 for all"
+        )
+    return asked or there
 
 
 def scorer(config, facts: DataFacts, network: network_lib.Network):

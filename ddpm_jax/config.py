@@ -7,16 +7,14 @@ A file in `configs/` starts from `base()` and changes what its experiment change
 import contextlib
 import difflib
 import importlib.util
-import math
 import pathlib
 import sys
 from typing import Any
 
+import numpy as np
 from ml_collections import config_dict
 
 from ddpm_jax.core import errors
-
-MAX_SEED = 2**32 - 1
 
 
 def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
@@ -31,7 +29,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     data.channels = 0  # 0 for the data's own
     data.test_fraction = 0.2  # of sources that come without a test split
     data.flip = False  # mirror images left-right with probability ½ in training
-    data.crop = "none"  # images whose size is already right
+    data.crop = "none"  # how images are cut to size; none: they have it already
 
     config.model = model = config_dict.ConfigDict()
     model.channels = 128  # width at full resolution
@@ -54,7 +52,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     diffusion.beta_start = 1e-4  # DDPM section 4
     diffusion.beta_end = 0.02  # DDPM section 4
     diffusion.betas = ()  # with schedule "custom": T values …
-    diffusion.betas_path = ""  # … or a .npy file of them
+    diffusion.betas_path = ""  # … or a .npy file of them, read once into betas
     diffusion.zero_terminal_snr = False  # Lin et al. 2023
     diffusion.log_var_floor = "next"  # or "1e-20"; see process.Schedule
     diffusion.rescale_timesteps = False  # the network sees t·1000/T (Improved DDPM)
@@ -92,7 +90,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.method = "ancestral"  # or ddim
     sampling.steps = config_dict.placeholder(int)  # 1 … T, evenly spaced; None for T
     sampling.respacing = ""  # instead of steps: "ddim50", "90,60,60,20,20", "fast27"
-    sampling.num_samples = 64
+    sampling.num_samples = 64  # images to make
     sampling.batch_size = 64  # images made at a time; changes no image
     sampling.eta = 0.0  # noise share of ddim, 0 … 1
     sampling.labels = ()  # indices or names, one per sample or cycled; () for all
@@ -103,12 +101,12 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.seed = 0  # image i of a seed is the same for any batch size
 
     config.evaluation = evaluation = config_dict.ConfigDict()
-    evaluation.metric = "bits_per_dim"
+    evaluation.metric = "bits_per_dim"  # the variational bound of the test split
     evaluation.num_images = 0  # first images of the test split; 0 for all
     evaluation.batch_size = 64  # images scored at a time; changes no score
     evaluation.steps = config_dict.placeholder(int)  # 1 … T; None for T
     evaluation.respacing = ""  # instead of steps
-    evaluation.weights = "auto"
+    evaluation.weights = "auto"  # ema, raw, or whichever is better
     evaluation.clip = True  # clip x̂_0 to [−1, 1]
     evaluation.seed = 0  # of the noise
 
@@ -132,47 +130,6 @@ MUTABLE = (
     "evaluation.*",
     "mesh.*",
 )
-TUPLE_ELEMENTS = {
-    "data.image_size": (int,),
-    "model.channel_mult": (int, float),
-    "model.attention_resolutions": (int,),
-    "diffusion.betas": (int, float),
-    "train.ema_decay": (int, float),
-    "sampling.labels": (int, str),
-}
-
-CHOICES = {
-    "sampling.weights": ("auto", "ema", "raw"),
-    "evaluation.weights": ("auto", "ema", "raw"),
-    "evaluation.metric": ("bits_per_dim",),
-    "data.crop": ("none",),
-}
-SEEDS = ("seed", "sampling.seed", "evaluation.seed")
-AT_LEAST_ONE = (
-    "diffusion.num_steps",
-    "train.steps",
-    "train.batch_size",
-    "train.microbatches",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "sampling.num_samples",
-    "sampling.batch_size",
-    "evaluation.batch_size",
-)
-NOT_NEGATIVE = (
-    "data.channels",
-    "diffusion.weighting_gamma",
-    "diffusion.weighting_k",
-    "train.warmup_steps",
-    "train.weight_decay",
-    "train.clip_norm",
-    "train.epsilon",
-    "train.sample_every",
-    "train.evaluate_every",
-    "evaluation.num_images",
-)
-BELOW_ONE = ("train.beta_1", "train.beta_2", "train.label_dropout", "model.dropout")
 
 
 # ---- reading -------------------------------------------------------------------------
@@ -232,7 +189,7 @@ def from_dict(values: dict[str, Any], *, where: str) -> config_dict.ConfigDict:
         Refusal: a field that the schema does not have or of another type.
     """
     config = base()
-    for path, value in _leaves(values):
+    for path, value in leaves(values):
         check_name(path, where=where)
         _set(config, path, tuple(value) if isinstance(value, list) else value)
     return config
@@ -240,7 +197,7 @@ def from_dict(values: dict[str, Any], *, where: str) -> config_dict.ConfigDict:
 
 def check_name(path: str, *, where: str) -> None:
     """Refuse a dotted field name that the schema does not have; suggest one."""
-    known = dict(_leaves(base().to_dict()))
+    known = dict(leaves(base().to_dict()))
     if path in known:
         return
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
@@ -250,65 +207,11 @@ def check_name(path: str, *, where: str) -> None:
     raise errors.Refusal(f"unknown field {path!r} in {where}{hint}")
 
 
-def check_types(config: config_dict.ConfigDict) -> None:
-    """Refuse values of another type than the schema's, tuples element by element."""
-    schema = dict(_leaves(base().to_dict()))
-    for path, value in _leaves(config.to_dict()):
-        expected = schema[path]
-        if path in TUPLE_ELEMENTS:
-            _check_tuple(path, value, TUPLE_ELEMENTS[path])
-        elif expected is None or value is None:
-            if value is not None and (
-                isinstance(value, bool) or type(value) is not int
-            ):
-                raise errors.Refusal(f"{path} = {value!r}: give an integer")
-        elif type(value) is not type(expected):
-            raise errors.Refusal(
-                f"{path} = {value!r} is of type {type(value).__name__}: give "
-                f"{type(expected).__name__}, such as {expected!r}"
-            )
-
-
-def check_values(config: config_dict.ConfigDict) -> None:
-    """Refuse values that no run can have; `builders` refuses contradictions.
-
-    Raises:
-        Refusal: names the field, its value and the good ones.
-    """
-    values = dict(_leaves(config.to_dict()))
-
-    def check(paths, is_good, good):
-        for path in paths:
-            if not is_good(values[path]):
-                raise errors.Refusal(f"{path}={values[path]!r}: give {good}")
-
-    floats = [path for path, value in values.items() if isinstance(value, float)]
-    check(floats, math.isfinite, "a finite number")
-    check(SEEDS, lambda value: 0 <= value <= MAX_SEED, f"a seed of 0 … {MAX_SEED}")
-    check(AT_LEAST_ONE, lambda value: value >= 1, "an integer of at least 1")
-    check(NOT_NEGATIVE, lambda value: value >= 0, "0 or more")
-    check(BELOW_ONE, lambda value: 0 <= value < 1, "0 … below 1")
-    for path, choices in CHOICES.items():
-        check([path], choices.__contains__, "one of " + ", ".join(choices))
-
-
-def _check_tuple(path, value, kinds):
-    names = " or ".join(kind.__name__ for kind in kinds)
-    good = isinstance(value, tuple) and all(
-        isinstance(element, kinds) and not isinstance(element, bool)
-        for element in value
-    )
-    if not good:
-        raise errors.Refusal(
-            f"{path} = {value!r}: give a list of {names}, such as --config.{path}=1,2"
-        )
-
-
-def _leaves(values, prefix=""):
+def leaves(values, prefix=""):
     """Yield (dotted path, value) of a nested dictionary."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -325,21 +228,30 @@ def _set(config, path, value):
         raise errors.Refusal(f"{path} = {value!r}: {error}") from error
 
 
-def normalise_tuples(config: config_dict.ConfigDict) -> None:
-    """Undo what the flag parser does to tuples, in place.
+def read_betas(config: config_dict.ConfigDict) -> None:
+    """Put the numbers of diffusion.betas_path into diffusion.betas, in place.
 
-    It reads an empty value as one empty string, and names separated by commas as one
-    name: `--config.sampling.labels=cat,dog`.
+    A run then carries them itself, whatever becomes of the file.
+
+    Raises:
+        Refusal: both fields are given, or the file is not one of numbers.
     """
-    for path in TUPLE_ELEMENTS:
-        section, field = path.split(".")
-        elements = []
-        for element in config[section][field]:
-            if isinstance(element, str):
-                elements += [part.strip() for part in element.split(",")]
-            else:
-                elements.append(element)
-        config[section][field] = tuple(part for part in elements if part != "")
+    diffusion = config.diffusion
+    if not diffusion.betas_path:
+        return
+    if diffusion.betas:
+        raise errors.Refusal(
+            "diffusion.betas and diffusion.betas_path are both given: keep one"
+        )
+    try:
+        betas = np.load(diffusion.betas_path, allow_pickle=False).astype(np.float64)
+    except (OSError, ValueError) as error:
+        raise errors.Refusal(
+            f"diffusion.betas_path={diffusion.betas_path!r} cannot be read as a .npy "
+            f"file of numbers: {error}"
+        ) from error
+    diffusion.betas = tuple(float(beta) for beta in betas.reshape(-1))
+    diffusion.betas_path = ""
 
 
 # ---- comparing -----------------------------------------------------------------------
@@ -347,10 +259,10 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
 
 def differences(saved, given) -> list[tuple[str, Any, Any]]:
     """Return (field, saved value, given value) of every immutable difference."""
-    given_values = dict(_leaves(given.to_dict()))
+    given_values = dict(leaves(given.to_dict()))
     return [
         (path, value, given_values[path])
-        for path, value in _leaves(saved.to_dict())
+        for path, value in leaves(saved.to_dict())
         if given_values[path] != value and not is_mutable(path)
     ]
 

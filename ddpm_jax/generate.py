@@ -68,8 +68,8 @@ class Recipe:
 
         if self.dynamic_threshold and self.dynamic_threshold < 1:
             raise errors.Refusal(
-                f"sampling.dynamic_threshold={self.dynamic_threshold}: give the largest "
-                "threshold, at least 1, or 0 for none"
+                f"sampling.dynamic_threshold={self.dynamic_threshold}: give the "
+                "largest threshold, at least 1, or 0 for none"
             )
 
     @property

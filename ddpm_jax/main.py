@@ -6,7 +6,6 @@ python -m ddpm_jax.main --mode=evaluate --workdir=runs/digits           scores
 Any field of the config: --config.train.steps=500
 """
 
-import importlib
 import pathlib
 import sys
 
@@ -14,14 +13,30 @@ from absl import flags
 from ml_collections import config_flags
 
 from ddpm_jax import config as config_lib
+from ddpm_jax import values
 from ddpm_jax.core import errors
 
-# Modules by name: only the one that runs is imported, for a quick start.
-MODES = {
-    "train": "ddpm_jax.modes.train",
-    "sample": "ddpm_jax.modes.sample",
-    "evaluate": "ddpm_jax.modes.evaluate",
-}
+
+def _train(config, workdir):
+    from ddpm_jax.modes import train
+
+    train.run(config, workdir)
+
+
+def _sample(config, workdir):
+    from ddpm_jax.modes import sample
+
+    sample.run(config, workdir)
+
+
+def _evaluate(config, workdir):
+    from ddpm_jax.modes import evaluate
+
+    evaluate.run(config, workdir)
+
+
+# Each imports its module itself: a refused command line should not wait for JAX.
+MODES = {"train": _train, "sample": _sample, "evaluate": _evaluate}
 CONFIG_PREFIXES = ("--config.", "-config.", "--noconfig.", "-noconfig.")
 
 
@@ -32,18 +47,23 @@ def main(argv=None) -> int:
         argv: program name and arguments; those of the process by default.
     """
     argv = list(sys.argv if argv is None else argv)
-    debug = "--debug" in argv
+    debug = any(a.lstrip("-") in ("debug", "debug=true", "debug=1") for a in argv)
     try:
         arguments = parse(argv)
         if arguments is None:
             return 0
         name, workdir, config = arguments
-        module = importlib.import_module(MODES[name])
-        module.run(config, workdir)
+        MODES[name](config, workdir)
     except errors.Refusal as refusal:
         if debug:
             raise
         print(f"error: {refusal}", file=sys.stderr, flush=True)
+        return 1
+    except OSError as error:
+        # Disks fill up and vanish; that is no defect of ours if a file is to blame.
+        if debug or error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         # Modes catch the signal themselves once there is something to save.
@@ -87,8 +107,9 @@ def parse(argv):
     else:
         config = _config_of_run(workdir)
     config = _apply(config, argv[0], overrides, where=parser.config or workdir)
-    config_lib.check_types(config)
-    config_lib.check_values(config)
+    config_lib.read_betas(config)
+    values.check_types(config)
+    values.check_values(config)
     return parser.mode, workdir, config
 
 
@@ -123,7 +144,7 @@ def _apply(config, program, overrides, *, where):
     argv = [program, *overrides]
     config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
     _parse_flags(parser, argv)
-    config_lib.normalise_tuples(parser.config)
+    values.normalise_tuples(parser.config)
     _prefer_given_steps(parser.config, names)
     return parser.config
 

@@ -6,9 +6,10 @@ from ddpm_jax import builders, generate
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.metrics import bits
 from ddpm_jax.runtime import pictures
+from ddpm_jax.runtime.console import say
 
 GRID_IMAGES = 40
-MAX_CLASS_COLUMNS = 16
+GAP_BETWEEN_GRIDS = 16  # pixels
 
 
 def due(done: int, every: int) -> bool:
@@ -16,35 +17,27 @@ def due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def grid_columns(labels) -> int:
-    """Return the columns of a grid: one for each label if there are few, else 8."""
-    if labels is not None and 1 < len(labels) <= MAX_CLASS_COLUMNS:
-        return len(labels)
-    return 8
-
-
 def check(config, facts) -> None:
     """Refuse sampling and evaluation fields that would fail hours later."""
     builders.recipe(config, facts)
     builders.sampling_labels(config, facts)
     builders.respaced(config, "evaluation")
+    if config.train.evaluate_every:
+        builders.num_test_images(config, len(builders.dataset(config, "test")))
 
 
 class Observer:
-    """Looks at the state while it trains: grids of samples, bits per dimension."""
+    """Looks at the state while it trains; compiles what it needs at the first look."""
 
-    def __init__(self, config, facts, network, mesh, *, run_dir, should_stop, say):
+    def __init__(self, config, facts, network, mesh, *, run_dir, should_stop):
         self._config = config
         self._facts = facts
+        self._network = network
         self._mesh = mesh
         self._run_dir = run_dir
         self._should_stop = should_stop
-        self._say = say
-        recipe = builders.recipe(config, facts)
         self._labels = builders.sampling_labels(config, facts)
-        self._sampler = generate.make_sampler(recipe, network.apply)
-        self._network = network
-        self._is_compiled = False
+        self._sampler = None
         self._scorer = None
         self._test = None
 
@@ -57,47 +50,52 @@ class Observer:
 
     def _grid(self, state, done):
         """Write raw and EMA samples of the same noise side by side."""
-        batch_size = generate.rounded_batch(GRID_IMAGES, self._mesh)
-        if not self._is_compiled:
-            self._say("compiling the sampler …")
-            self._is_compiled = True
-        halves = []
-        for params in (state.params, next(iter(state.ema.values()))):
+        if self._sampler is None:
+            say("compiling the sampler …")
+            recipe = builders.recipe(self._config, self._facts)
+            self._sampler = generate.make_sampler(recipe, self._network.apply)
+        columns = pictures.columns_for(self._labels)
+        grids = []
+        for params in (state.params, state.ema[builders.ema_name(self._config)]):
             made = generate.images(
                 self._sampler,
                 self._mesh,
                 params,
                 start=0,
                 stop=GRID_IMAGES,
-                batch_size=batch_size,
+                batch_size=generate.rounded_batch(GRID_IMAGES, self._mesh),
                 labels=self._labels,
             )
-            tiles = images_lib.to_uint8(made)
-            halves.append(pictures.grid(tiles, columns=grid_columns(self._labels)))
-        gap = np.full((halves[0].shape[0], 16, halves[0].shape[2]), 255, np.uint8)
+            grids.append(pictures.grid(images_lib.to_uint8(made), columns=columns))
+        height, _, channels = grids[0].shape
+        gap = np.full((height, GAP_BETWEEN_GRIDS, channels), 255, np.uint8)
         path = self._run_dir.samples / f"step_{done}.png"
-        pictures.write_png(path, np.concatenate([halves[0], gap, halves[1]], axis=1))
-        self._say(f"samples of raw (left) and EMA weights (right): {path}")
+        pictures.write_png(path, np.concatenate([grids[0], gap, grids[1]], axis=1))
+        say(f"samples of raw (left) and EMA weights (right): {path}")
 
     def _evaluate(self, state, done):
         """Append the bits per dimension of test images, with fixed noise."""
         if self._scorer is None:
-            self._say("compiling the evaluation …")
+            say("compiling the evaluation …")
             self._scorer = builders.scorer(self._config, self._facts, self._network)
             self._test = builders.dataset(self._config, "test")
-        evaluation = self._config.evaluation
-        scores = bits.evaluate(
+        num_images = builders.num_test_images(self._config, len(self._test))
+        schedule = builders.respaced(self._config, "evaluation")
+        batch_size = min(self._config.evaluation.batch_size, num_images)
+        sums = bits.evaluate(
             self._scorer,
             self._mesh,
-            next(iter(state.ema.values())),
+            state.ema[builders.ema_name(self._config)],
             self._test,
-            num_images=evaluation.num_images or len(self._test),
-            batch_size=generate.rounded_batch(evaluation.batch_size, self._mesh),
+            sums=bits.Sums.empty(schedule.num_steps),
+            num_images=num_images,
+            batch_size=generate.rounded_batch(batch_size, self._mesh),
             conditional=self._config.model.class_conditional,
             should_stop=self._should_stop,
         )
-        if scores is None:
-            return
+        if sums.count < num_images:
+            return  # stopped on request: half a mean would not compare with others
+        scores = sums.result()
         self._run_dir.append_metrics(
             {
                 "step": done,
@@ -105,6 +103,4 @@ class Observer:
                 "test_bits_per_dim_standard_error": scores.standard_error,
             }
         )
-        self._say(
-            f"test bits/dim {scores.total:.3f} ± {scores.standard_error:.3f} (EMA)"
-        )
+        say(f"test bits/dim of the EMA weights {scores.total:.4f}")

@@ -6,6 +6,7 @@ import jax
 
 from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.core import errors
 from ddpm_jax.models import network as network_lib
 from ddpm_jax.runtime import checkpoints, rundir
 from ddpm_jax.training import ema
@@ -23,18 +24,20 @@ class TrainedRun:
     network: network_lib.Network
     state: state_lib.TrainState
     step: int
-    skipped: tuple[tuple[int, str], ...]
 
-    def weights(self, which: str):
+    def weights(self, which: str, *, field: str):
         """Return parameters, "ema" or "raw", and the sentence that says why.
 
         Args:
             which: "auto", "ema" or "raw".
+            field: the config field that it comes from.
         """
         shares = {
             name: float(share) for name, share in self.state.ema_initial_share.items()
         }
-        name, sentence = ema.choose(which, shares)
+        name, sentence = ema.choose(
+            which, shares, name=builders.ema_name(self.config), field=field
+        )
         if name is None:
             return self.state.params, "raw", sentence
         return self.state.ema[name], "ema", sentence
@@ -48,13 +51,15 @@ def read(run_dir: rundir.RunDir):
     return config, builders.DataFacts.from_dict(saved["data"])
 
 
-def open_run(workdir, config=None) -> TrainedRun:
+def open_run(workdir, config=None, *, mesh=None, say) -> TrainedRun:
     """Open a run for everything but training.
 
     Args:
         workdir: its directory.
         config: its config with changes of sampling, evaluation and mesh; None for its
             own.
+        mesh: devices to restore to; None for those that the config asks for.
+        say: told, in a line each, of checkpoints that could not be used.
 
     Raises:
         Refusal: no run, no checkpoint, or a config that says another network.
@@ -64,11 +69,13 @@ def open_run(workdir, config=None) -> TrainedRun:
     if config is None:
         config = saved
     config_lib.check_same_run(saved, config, workdir=workdir)
-    mesh = builders.mesh(config)
+    if mesh is None:
+        mesh = builders.mesh(config)
     network = builders.network(config, facts)
     abstract = builders.abstract_state(config, network, mesh)
     with checkpoints.Checkpoints(run_dir.checkpoints) as saved_states:
         restored = saved_states.restore(abstract)
+    say_skipped(restored, say)
     return TrainedRun(
         run_dir=run_dir,
         config=config,
@@ -77,22 +84,29 @@ def open_run(workdir, config=None) -> TrainedRun:
         network=network,
         state=restored.state,
         step=restored.step,
-        skipped=restored.skipped,
     )
 
 
-def transfer(workdir, params):
+def say_skipped(restored: checkpoints.Restored, say) -> None:
+    """Name every checkpoint that was newer but could not be used."""
+    for step, reason in restored.skipped:
+        say(f"checkpoint {step} was not used: {reason}")
+
+
+def transfer(workdir, params, *, mesh, say):
     """Return `params` with every leaf of a run's weights that fits, and what was done.
 
     Args:
         workdir: the run whose weights to start from.
         params: freshly drawn parameters on their shardings.
+        mesh: the devices of `params`.
+        say: told which leaves were loaded and which start fresh.
 
-    Returns:
-        Parameters, and lines that list the leaves that start fresh.
+    Raises:
+        Refusal: no leaf fits.
     """
-    source = open_run(workdir)
-    weights, _, sentence = source.weights("auto")
+    source = open_run(workdir, mesh=mesh, say=say)
+    weights, _, sentence = source.weights("auto", field="weights")
     given = network_lib.by_path(weights)
     fresh = []
 
@@ -105,9 +119,12 @@ def transfer(workdir, params):
 
     taken = jax.tree_util.tree_map_with_path(take, params)
     loaded = len(jax.tree.leaves(params)) - len(fresh)
-    lines = [
-        f"initial weights of {workdir}, step {source.step}, {sentence}",
-        f"  loaded {loaded} arrays",
-        f"  fresh  {len(fresh)} arrays{': ' if fresh else ''}{', '.join(fresh)}",
-    ]
-    return taken, "\n".join(lines)
+    if not loaded:
+        raise errors.Refusal(
+            f"train.init_from={workdir}: none of its arrays has the shape of one here; "
+            "make the fields of model.* alike, or leave init_from empty"
+        )
+    say(f"initial weights of {workdir}, step {source.step}, {sentence}")
+    say(f"  loaded {loaded} arrays")
+    say(f"  fresh  {len(fresh)} arrays{': ' if fresh else ''}{', '.join(fresh)}")
+    return taken

@@ -80,6 +80,7 @@ def batches(
     start: int = 0,
     stop: int | None = None,
     prefetch: int = 2,
+    place: Callable = lambda batch: batch,
 ) -> Prefetcher:
     """Return an iterator over `(step, {"image", "label"})` from `first_step` on.
 
@@ -94,6 +95,7 @@ def batches(
         seed: seed of the flips, 0 … 2³² - 1.
         start, stop: this process's rows of the global batch; None means its end.
         prefetch: how many batches are prepared ahead, at least 1.
+        place: applied to each batch in the background, e.g. to move it to devices.
 
     Returns:
         A `Prefetcher`; images float32 [stop - start, H, W, C] in [-1, 1], labels int32
@@ -107,6 +109,6 @@ def batches(
                 seed, step * order.batch_size + start, len(batch["label"])
             )
             batch["image"] = transforms.mirror(batch["image"], flipped)
-        return batch
+        return place(batch)
 
     return Prefetcher(make, first_step=first_step, prefetch=prefetch)

@@ -57,12 +57,12 @@ def classifier_free(
         return lambda x_t, t_seen: network(x_t, t_seen, null_labels)
 
     def guided(x_t, t_seen):
-        both = jnp.concatenate([labels, null_labels])
-        output = network(
-            jnp.concatenate([x_t, x_t]), jnp.concatenate([t_seen, t_seen]), both
-        )
-        conditional, unconditional = jnp.split(output, 2)
-        return _mix(conditional, unconditional, scale, x_t.shape[-1])
+        # Pairs stay together, so that a batch split over devices is not moved.
+        both = jnp.stack([labels, null_labels], axis=1).reshape(-1)
+        x_twice, t_twice = (jnp.repeat(a, 2, axis=0) for a in (x_t, t_seen))
+        output = network(x_twice, t_twice, both)
+        pairs = output.reshape(-1, 2, *output.shape[1:])
+        return _mix(pairs[:, 0], pairs[:, 1], scale, x_t.shape[-1])
 
     return guided
 

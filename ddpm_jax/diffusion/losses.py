@@ -166,5 +166,6 @@ def quarter_sums(values, t, num_steps):
     devices; their ratio is the mean, undefined for a quarter that was never drawn.
     """
     quarter = (QUARTERS * t) // num_steps
-    member = (quarter[None] == jnp.arange(QUARTERS)[:, None]).astype(values.dtype)
-    return member @ values, jnp.sum(member, axis=1)
+    member = quarter[None] == jnp.arange(QUARTERS)[:, None]
+    sums = jnp.sum(jnp.where(member, values, 0), axis=1)
+    return sums, jnp.sum(member, axis=1, dtype=values.dtype)

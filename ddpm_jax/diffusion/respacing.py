@@ -120,11 +120,10 @@ def _sections(num_steps, counts):
 
 def _fast27(num_steps):
     """Return GLIDE's 27 steps: sections 10,10,3,2,2 with T−1 replaced by T−3."""
-    *kept, last = _sections(num_steps, FAST27_SECTIONS)
+    kept = _sections(num_steps, FAST27_SECTIONS)[:-1]
     if kept[-1] >= num_steps - 3:
         raise errors.Refusal(
             f"respacing 'fast27' of {num_steps} steps: it needs room for T−3 after "
             f"{kept[-1]}; use more steps"
         )
-    del last
     return (*kept, num_steps - 3)

@@ -14,12 +14,13 @@ from ddpm_jax.runtime import mesh as mesh_lib
 class BitsResult:
     """Means over images of the bound's parts, in bits per dimension.
 
-    `total` = `prior` + `rate` + `decoder`; `rate` is Σ_{t≥1} L_t. `standard_error` is
-    that of `total` over images. `vb`, `x_0_mse` and `noise_mse` are [T′], indexed by t.
+    `total` = `rate` + `decoder`; `rate` is `prior` + Σ_{t≥1} L_t, as in DDPM section
+    4.3. `standard_error` is that of `total` over images, None for a single one. `vb`,
+    `x_0_mse` and `noise_mse` are [T′], indexed by t.
     """
 
     total: float
-    standard_error: float
+    standard_error: float | None
     prior: float
     rate: float
     decoder: float
@@ -74,64 +75,99 @@ def make_scorer(
     return jax.jit(score)
 
 
+@dataclasses.dataclass
+class Sums:
+    """What has been scored so far, in float64: per image totals, sums by t.
+
+    Memory grows by two numbers an image, whatever the number of timesteps.
+
+    Attributes:
+        total, prior: [n] per image, bits per dimension.
+        by_t: [3, T′] sums over images of the terms, the x_0 and the noise errors.
+    """
+
+    total: np.ndarray
+    prior: np.ndarray
+    by_t: np.ndarray
+
+    @classmethod
+    def empty(cls, num_steps: int) -> "Sums":
+        """Return the sums of no image."""
+        return cls(np.zeros(0), np.zeros(0), np.zeros((3, num_steps)))
+
+    @property
+    def count(self) -> int:
+        """Images scored."""
+        return len(self.total)
+
+    def add(self, scores: likelihood.BitsPerDim, count: int) -> "Sums":
+        """Return the sums with the first `count` rows of a batch."""
+        rows = [np.asarray(value)[:count].astype(np.float64) for value in scores]
+        total, prior, *tables = rows
+        return Sums(
+            np.concatenate([self.total, total]),
+            np.concatenate([self.prior, prior]),
+            self.by_t + np.stack([table.sum(axis=0) for table in tables]),
+        )
+
+    def result(self) -> BitsResult:
+        """Return the means; the standard error needs two images."""
+        vb, x_0_mse, noise_mse = self.by_t / self.count
+        prior = float(self.prior.mean())
+        error = None
+        if self.count > 1:
+            error = float(self.total.std(ddof=1) / np.sqrt(self.count))
+        return BitsResult(
+            total=float(self.total.mean()),
+            standard_error=error,
+            prior=prior,
+            rate=prior + float(vb[1:].sum()),
+            decoder=float(vb[0]),
+            vb=vb,
+            x_0_mse=x_0_mse,
+            noise_mse=noise_mse,
+            num_images=self.count,
+        )
+
+
 def evaluate(
     scorer,
     mesh,
     params,
     dataset,
     *,
+    sums: Sums,
     num_images: int,
     batch_size: int,
     conditional: bool,
     should_stop=lambda: False,
-    on_batch=lambda done: None,
-) -> BitsResult | None:
-    """Score the first `num_images` of a data set.
+    on_batch=lambda sums: None,
+) -> Sums:
+    """Score the first `num_images` of a data set, going on from `sums`.
 
     Args:
         scorer: from `make_scorer`.
         mesh: devices to share each batch.
         params: parameters on the mesh.
         dataset: has `fetch(indices) → {"image", "label"}`.
+        sums: of the images scored before, `Sums.empty(T′)` at first.
         batch_size: a multiple of the devices; the last batch is padded.
         conditional: whether the network takes labels.
-        should_stop: asked between batches; True ends with None.
-        on_batch: told the number of images done.
+        should_stop: asked between batches.
+        on_batch: told the sums after each batch.
 
     Returns:
-        The result, or None if stopped. Sums are float64 on the host.
+        The sums, of fewer images than asked for if stopped.
     """
-    rows = []
-    for start in range(0, num_images, batch_size):
-        if should_stop():
-            return None
-        count = min(batch_size, num_images - start)
+    while sums.count < num_images and not should_stop():
+        start = sums.count
         index = np.minimum(np.arange(start, start + batch_size), num_images - 1)
         fetched = dataset.fetch(index)
         batch = {"index": index.astype(np.int32), "image": fetched["image"]}
         if conditional:
             batch["label"] = fetched["label"]
         batch = mesh_lib.put_batch(mesh, batch)
-        bits = scorer(params, batch["index"], batch["image"], batch.get("label"))
-        rows.append(jax.tree.map(lambda value, n=count: np.asarray(value)[:n], bits))
-        on_batch(start + count)
-    return _summarise(rows)
-
-
-def _summarise(rows):
-    total, prior, vb, x_0_mse, noise_mse = (
-        np.concatenate(parts).astype(np.float64) for parts in zip(*rows, strict=True)
-    )
-    by_t = vb.mean(axis=0)
-    error = total.std(ddof=1) / np.sqrt(len(total)) if len(total) > 1 else 0.0
-    return BitsResult(
-        total=float(total.mean()),
-        standard_error=float(error),
-        prior=float(prior.mean()),
-        rate=float(by_t[1:].sum()),
-        decoder=float(by_t[0]),
-        vb=by_t,
-        x_0_mse=x_0_mse.mean(axis=0),
-        noise_mse=noise_mse.mean(axis=0),
-        num_images=len(total),
-    )
+        scores = scorer(params, batch["index"], batch["image"], batch.get("label"))
+        sums = sums.add(scores, min(batch_size, num_images - start))
+        on_batch(sums)
+    return sums

@@ -1,13 +1,16 @@
 """Bits per dimension of a trained run on the test split: a card and a plot."""
 
-import functools
+import io
+import pathlib
 import time
 
+import numpy as np
+
 from ddpm_jax import builders, generate, runs
-from ddpm_jax.core import errors
 from ddpm_jax.metrics import bits
 from ddpm_jax.report import plots
-from ddpm_jax.runtime import compilation, files, preemption, versions
+from ddpm_jax.runtime import compilation, files, preemption, rundir, versions
+from ddpm_jax.runtime.console import say
 from ddpm_jax.training import progress
 
 
@@ -17,15 +20,23 @@ def run(config, workdir) -> None:
     Raises:
         Refusal: no run, no checkpoint, or an evaluation that cannot be made.
     """
-    evaluation = config.evaluation
-    compilation.enable_cache()
-    trained = runs.open_run(workdir, config)
+    run_dir = rundir.RunDir.open_existing(workdir)
+    run_dir.check_writable()
     dataset = builders.dataset(config, "test")
-    num_images = check_num_images(evaluation.num_images, len(dataset))
-    params, kind, sentence = trained.weights(evaluation.weights)
+    num_images = builders.num_test_images(config, len(dataset))
+    schedule = builders.respaced(config, "evaluation")
+    compilation.enable_cache()
+    trained = runs.open_run(workdir, config, say=say)
+    params, kind, sentence = trained.weights(
+        config.evaluation.weights, field="evaluation.weights"
+    )
     say(f"step {trained.step}, {sentence}")
 
-    schedule = builders.respaced(config, "evaluation")
+    card_path = run_dir.evaluation / f"bits_per_dim_{tag_of(trained, kind)}.json"
+    partial = Partial(card_path.with_suffix(".partial.npz"), schedule.num_steps)
+    before = partial.read()
+    if before.count:
+        say(f"going on after {before.count} of {num_images} images")
     scorer = builders.scorer(config, trained.facts, trained.network)
     say(
         f"bits/dim of {num_images} test images at {schedule.num_steps} timesteps; "
@@ -33,50 +44,78 @@ def run(config, workdir) -> None:
     )
     started = time.perf_counter()
 
-    def report(done):
-        left = (time.perf_counter() - started) * (num_images - done) / done
-        say(f"{done}/{num_images} images  ETA {progress.duration(left)}")
+    def on_batch(sums):
+        partial.write(sums)
+        rate = (sums.count - before.count) / (time.perf_counter() - started)
+        left = progress.duration((num_images - sums.count) / rate)
+        say(f"{sums.count}/{num_images} images  ETA {left}")
 
     with preemption.StopRequest() as stop:
-        result = bits.evaluate(
+        sums = bits.evaluate(
             scorer,
             trained.mesh,
             params,
             dataset,
+            sums=before,
             num_images=num_images,
             batch_size=generate.rounded_batch(
-                min(evaluation.batch_size, num_images), trained.mesh
+                min(config.evaluation.batch_size, num_images), trained.mesh
             ),
             conditional=config.model.class_conditional,
             should_stop=lambda: stop.requested,
-            on_batch=report,
+            on_batch=on_batch,
         )
-    if result is None:
-        say(f"stopped by {stop.signal_name}; nothing was written")
+    if sums.count < num_images:
+        say(f"stopped by {stop.signal_name} after {sums.count} of {num_images} images")
+        say("the same command goes on from there")
         return
-    write(trained, config, schedule, result, kind)
+    write(trained, dataset, schedule, sums.result(), kind, card_path)
+    partial.remove()
 
 
-def check_num_images(asked: int, there: int) -> int:
-    """Return how many images to score.
+class Partial:
+    """The sums of an evaluation under way, so that stopping it loses nothing."""
 
-    Raises:
-        Refusal: more than there are, or a negative number.
-    """
-    if not 0 <= asked <= there:
-        raise errors.Refusal(
-            f"evaluation.num_images={asked}: the test split has {there} images; choose "
-            f"1 … {there}, or 0 for all"
-        )
-    return asked or there
+    def __init__(self, path: pathlib.Path, num_steps: int):
+        self._path = path
+        self._num_steps = num_steps
+
+    def read(self) -> bits.Sums:
+        """Return the sums of an interrupted evaluation, or those of no image."""
+        if not self._path.exists():
+            return bits.Sums.empty(self._num_steps)
+        with np.load(self._path, allow_pickle=False) as saved:
+            return bits.Sums(**saved)
+
+    def write(self, sums: bits.Sums) -> None:
+        """Replace the file."""
+        buffer = io.BytesIO()
+        np.savez(buffer, total=sums.total, prior=sums.prior, by_t=sums.by_t)
+        files.write_bytes(self._path, buffer.getvalue())
+
+    def remove(self) -> None:
+        """Drop the file once the card is written."""
+        self._path.unlink(missing_ok=True)
 
 
-def write(trained, config, schedule, result, kind) -> None:
+def tag_of(trained, kind: str) -> str:
+    """Return what tells this evaluation from others of the run, for file names."""
+    evaluation = trained.config.evaluation
+    steps = evaluation.steps or trained.config.diffusion.num_steps
+    if evaluation.respacing:
+        steps = "respacing" + evaluation.respacing.replace(",", ".")
+    parts = [str(steps), kind, f"seed{evaluation.seed}"]
+    if evaluation.num_images:
+        parts.append(f"n{evaluation.num_images}")
+    if not evaluation.clip:
+        parts.append("noclip")
+    return "-".join([*parts, f"step{trained.step}"])
+
+
+def write(trained, dataset, schedule, result, kind, path) -> None:
     """Write the card and the plot, and print the result."""
+    config = trained.config
     evaluation = config.evaluation
-    steps = evaluation.respacing or schedule.num_steps
-    tag = f"{str(steps).replace(',', '.')}-{kind}-seed{evaluation.seed}"
-    tag = f"{tag}-n{result.num_images}-step{trained.step}"
     card = {
         "metric": "bits_per_dim",
         "value": result.total,
@@ -96,7 +135,7 @@ def write(trained, config, schedule, result, kind) -> None:
             "split": "test",
             "num_images": result.num_images,
             "levels": trained.facts.levels,
-            "data_fingerprint": trained.facts.fingerprint,
+            "data_fingerprint": dataset.fingerprint(),
             "steps": schedule.num_steps,
             "respacing": evaluation.respacing,
             "weights": kind,
@@ -108,22 +147,17 @@ def write(trained, config, schedule, result, kind) -> None:
             "versions": versions.versions(),
         },
     }
-    path = trained.run_dir.evaluation / f"bits_per_dim_{tag}.json"
     files.write_json(path, card)
+    error = result.standard_error
+    value = f"{result.total:.4f}" + ("" if error is None else f" ± {error:.4f}")
+    title = f"{value} bits/dim, {config.data.name}, {result.num_images} test images"
     image = plots.bits_by_t(
-        schedule.timesteps,
-        result.vb,
-        total=result.total,
-        standard_error=result.standard_error,
-        note=f"{config.data.name}, {result.num_images} test images",
+        schedule.timesteps, result.vb, prior=result.prior, title=title
     )
     files.write_bytes(path.with_suffix(".png"), image)
     say(
-        f"bits/dim {result.total:.4f} ± {result.standard_error:.4f} = prior "
-        f"{result.prior:.4f} + rate {result.rate:.4f} + decoder {result.decoder:.4f}"
+        f"bits/dim {value} = rate {result.rate:.4f} (prior {result.prior:.2g}) "
+        f"+ decoder {result.decoder:.4f}"
     )
     say(f"card: {path}")
     say(f"plot: {path.with_suffix('.png')}")
-
-
-say = functools.partial(print, flush=True)

@@ -1,18 +1,14 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
-import functools
+import zlib
 
-from ddpm_jax import builders, generate, observer, runs
+from ddpm_jax import builders, generate, runs
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.runtime import (
-    compilation,
-    pictures,
-    preemption,
-    rundir,
-    samples,
-)
+from ddpm_jax.runtime import compilation, pictures, preemption, rundir, samples
+from ddpm_jax.runtime.console import say
 
 MAX_GRID_IMAGES = 100
+MAX_NAMED_LABELS = 10
 
 
 def run(config, workdir) -> None:
@@ -21,25 +17,34 @@ def run(config, workdir) -> None:
     Raises:
         Refusal: no run, no checkpoint, or a request that the run cannot meet.
     """
-    _, facts = runs.read(rundir.RunDir.open_existing(workdir))
+    run_dir = rundir.RunDir.open_existing(workdir)
+    run_dir.check_writable()
+    _, facts = runs.read(run_dir)
     recipe = builders.recipe(config, facts)
     labels = builders.sampling_labels(config, facts)
-
     compilation.enable_cache()
-    trained = runs.open_run(workdir, config)
-    for bad_step, reason in trained.skipped:
-        say(f"checkpoint {bad_step} was not used: {reason}")
-    params, kind, sentence = trained.weights(config.sampling.weights)
+    trained = runs.open_run(workdir, config, say=say)
+    params, kind, sentence = trained.weights(
+        config.sampling.weights, field="sampling.weights"
+    )
     say(f"step {trained.step}, {sentence}")
 
     request = request_of(config, labels, kind, trained.step)
-    folder = trained.run_dir.samples / tag_of(request)
-    store = samples.SampleStore(folder, request)
+    store = samples.SampleStore(run_dir.samples / tag_of(config, request), request)
     wanted = config.sampling.num_samples
     if store.is_finished(wanted):
-        say(f"{wanted} samples are there already: {folder}")
+        say(f"{wanted} samples are there already: {store.archive}")
+        write_grid(store, wanted, labels)
         return
-    done = store.count()
+    if make_missing(config, trained, recipe, params, labels, store):
+        store.finish(wanted, None if labels is None else cycled(labels, wanted))
+        say(f"samples: {store.archive}")
+        write_grid(store, wanted, labels)
+
+
+def make_missing(config, trained, recipe, params, labels, store) -> bool:
+    """Make the images that the store lacks; return whether all are there."""
+    wanted, done = config.sampling.num_samples, store.count()
     if done:
         say(f"going on after {done} of {wanted} images")
     batch_size = generate.rounded_batch(
@@ -50,9 +55,9 @@ def run(config, workdir) -> None:
     with preemption.StopRequest() as stop:
         for start in range(done, wanted, batch_size):
             if stop.requested:
-                say(f"stopped by {stop.signal_name} after {start} of {wanted} images; ")
+                say(f"stopped by {stop.signal_name} after {start} of {wanted} images")
                 say("the same command goes on from there")
-                return
+                return False
             made = generate.images(
                 sampler,
                 trained.mesh,
@@ -64,19 +69,19 @@ def run(config, workdir) -> None:
             )
             store.add(start, images_lib.to_uint8(made))
             say(f"{min(start + batch_size, wanted)}/{wanted} images")
-        finish(store, wanted, labels)
+    return True
 
 
-def finish(store, wanted, labels) -> None:
-    """Write samples.npz and grid.png, and say where they are."""
-    index = range(wanted)
-    store.finish(
-        wanted, None if labels is None else [labels[i % len(labels)] for i in index]
-    )
+def cycled(labels, count: int) -> list[int]:
+    """Return the labels of images 0 … count−1."""
+    return [labels[i % len(labels)] for i in range(count)]
+
+
+def write_grid(store, wanted: int, labels) -> None:
+    """Write grid.png of the first images, and say where it is."""
     shown = store.first(min(wanted, MAX_GRID_IMAGES))
-    grid = pictures.grid(shown, columns=observer.grid_columns(labels))
+    grid = pictures.grid(shown, columns=pictures.columns_for(labels))
     pictures.write_png(store.folder / "grid.png", grid)
-    say(f"samples: {store.archive}")
     say(f"grid:    {store.folder / 'grid.png'}")
 
 
@@ -85,7 +90,8 @@ def request_of(config, labels, kind: str, step: int) -> dict:
     sampling = config.sampling
     return {
         "method": sampling.method,
-        "steps": sampling.respacing or sampling.steps or config.diffusion.num_steps,
+        "steps": sampling.steps or config.diffusion.num_steps,
+        "respacing": sampling.respacing,
         "eta": sampling.eta,
         "weights": kind,
         "guidance_scale": sampling.guidance_scale,
@@ -97,19 +103,31 @@ def request_of(config, labels, kind: str, step: int) -> dict:
     }
 
 
-def tag_of(request: dict) -> str:
-    """Return the name of the folder, e.g. "ddim-50-ema-guidance2-seed0-step3000"."""
-    parts = [
-        request["method"],
-        str(request["steps"]).replace(",", "."),
-        request["weights"],
-        f"guidance{request['guidance_scale']:g}",
-        f"seed{request['seed']}",
-        f"step{request['checkpoint']}",
-    ]
-    if request["eta"]:
-        parts.insert(2, f"eta{request['eta']:g}")
-    return "-".join(parts)
+def tag_of(config, request: dict) -> str:
+    """Return the name of the folder, e.g. "ddim-50-ema-guidance2-seed0-step3000".
+
+    What is left at its usual value is not named; the request tells the rest apart.
+    """
+    sampling = config.sampling
+    steps = str(request["steps"])
+    if sampling.respacing:
+        steps = "respacing" + sampling.respacing.replace(",", ".")
+    parts = [sampling.method, steps]
+    if sampling.eta:
+        parts.append(f"eta{sampling.eta:g}")
+    parts += [request["weights"], f"guidance{sampling.guidance_scale:g}"]
+    if sampling.labels:
+        parts.append(f"labels{_short(request['labels'])}")
+    if not sampling.clip:
+        parts.append("noclip")
+    if sampling.dynamic_threshold:
+        parts.append(f"threshold{sampling.dynamic_threshold:g}")
+    return "-".join([*parts, f"seed{sampling.seed}", f"step{request['checkpoint']}"])
 
 
-say = functools.partial(print, flush=True)
+def _short(labels) -> str:
+    """Return "3.7" for a few labels, a checksum for many."""
+    text = ".".join(str(label) for label in labels)
+    if len(labels) > MAX_NAMED_LABELS:
+        return f"{zlib.crc32(text.encode()):08x}"
+    return text

@@ -25,6 +25,7 @@ from ddpm_jax.runtime import (
     versions,
 )
 from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime.console import say
 from ddpm_jax.training import progress, step
 
 
@@ -44,6 +45,11 @@ def run(config, workdir) -> None:
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     mesh = builders.mesh(config)
     mesh_lib.check_batch(mesh, config.train.batch_size, "train.batch_size")
+    mesh_lib.check_batch(
+        mesh,
+        config.train.batch_size // config.train.microbatches,
+        "train.batch_size / train.microbatches",
+    )
     network = builders.network(config, facts)
     train_step = make_train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
@@ -52,20 +58,10 @@ def run(config, workdir) -> None:
     # Nothing above has written a file: what is refused leaves no trace.
     run_dir = rundir.RunDir.create(workdir)
     say(f"run directory {run_dir.path}")
-    stop = preemption.StopRequest()
-    observer = observer_lib.Observer(
-        config,
-        facts,
-        network,
-        mesh,
-        run_dir=run_dir,
-        should_stop=lambda: stop.requested,
-        say=say,
-    )
     describe(config, facts, network, mesh)
-
     with (
-        stop,
+        run_dir.lock(),
+        preemption.StopRequest() as stop,
         checkpoints.Checkpoints(
             run_dir.checkpoints, keep=config.train.keep_checkpoints
         ) as saved,
@@ -76,22 +72,27 @@ def run(config, workdir) -> None:
             say(f"the run has its {config.train.steps} steps already")
             say(closing(run_dir, workdir))
             return
-        compiled = compile_step(train_step, abstract, facts, config, mesh)
-        say(f"first step {time.perf_counter() - started:.1f} s after the start")
-        batches = pipeline.batches(
+        observer = observer_lib.Observer(
+            config,
+            facts,
+            network,
+            mesh,
+            run_dir=run_dir,
+            should_stop=lambda: stop.requested,
+        )
+        # The first batches are prepared while the step compiles.
+        with pipeline.batches(
             dataset,
             order,
             first_step=first_step,
             flip=config.data.flip,
             seed=config.seed,
-        )
-        with batches:
-            state, last = loop(
-                config,
-                Job(run_dir, saved, mesh, compiled, batches, stop),
-                state,
-                observer,
-            )
+            place=placer(config, mesh),
+        ) as batches:
+            compiled = compile_step(train_step, abstract, facts, config, mesh)
+            say(f"first step {time.perf_counter() - started:.1f} s after the start")
+            job = Job(run_dir, saved, compiled, batches, observer, stop)
+            state, last = loop(config.train, job, state, first_step)
     if last < config.train.steps:
         say(f"stopped by {stop.signal_name} at step {last}; everything is saved")
         say(
@@ -111,56 +112,59 @@ class Job:
 
     run_dir: rundir.RunDir
     saved: checkpoints.Checkpoints
-    mesh: jax.sharding.Mesh
     compiled: jax.stages.Compiled
     batches: pipeline.Prefetcher
+    observer: observer_lib.Observer
     stop: preemption.StopRequest
 
 
-def loop(config, job, state, observer):
+def loop(train, job, state, done):
     """Take steps until train.steps or a request to stop; return state and step.
 
     The order within a step is what makes a resume exact: the batch of step n is used
     once, then the state after n+1 steps may be saved, and only then looked at.
     """
-    train = config.train
-    learning_rate = builders.learning_rate(config)
-    done = int(state.step)
+    due = observer_lib.due
     watch = progress.Progress(
         first_step=done, last_step=train.steps, batch_size=train.batch_size
     )
 
     def log(records):
         for record in records:
-            record["learning_rate"] = float(learning_rate(record["step"]))
             job.run_dir.append_metrics(record)
             say(progress.line(record, train.steps))
 
-    names = ("image", "label") if config.model.class_conditional else ("image",)
-    for _, rows in job.batches:
-        batch = mesh_lib.put_batch(job.mesh, {name: rows[name] for name in names})
+    for _, batch in job.batches:
         state, metrics = job.compiled(state, batch)
         watch.add(metrics)
         done += 1
         job.saved.poll()
         ends = done >= train.steps or job.stop.requested
-        saves = ends or observer_lib.due(done, train.checkpoint_every)
-        looks = observer_lib.due(done, train.sample_every) or observer_lib.due(
-            done, train.evaluate_every
-        )
+        saves = ends or due(done, train.checkpoint_every)
+        looks = due(done, train.sample_every) or due(done, train.evaluate_every)
         if saves or looks:
             log(watch.flush(done, job.batches.wait_seconds))
-        elif observer_lib.due(done, train.log_every):
+        elif due(done, train.log_every):
             log(filter(None, [watch.turn(done, job.batches.wait_seconds)]))
         if saves:
             # The flush above has seen that every step so far is finite.
             job.saved.save(done, state)
         if looks and not job.stop.requested:
-            observer.look(state, done)
+            look(job, state, done, is_saved=saves)
             watch.pause()
         if ends:
             break
     return state, done
+
+
+def look(job, state, done: int, *, is_saved: bool) -> None:
+    """Let the observer look; what it may break must not cost the steps taken."""
+    try:
+        job.observer.look(state, done)
+    except Exception:
+        if not is_saved:
+            job.saved.save(done, state)
+        raise
 
 
 # ---- before the loop -----------------------------------------------------------------
@@ -211,6 +215,7 @@ def make_train_step(config, facts, network):
         tables=tables,
         objective=builders.objective(config, facts),
         optimizer=builders.optimizer(config),
+        learning_rate=builders.learning_rate(config),
         timestep_sampler=builders.timestep_sampler(config),
         ema_ramp=config.train.ema_ramp,
         null_label=builders.null_label(config, facts),
@@ -240,26 +245,48 @@ def compile_step(train_step, abstract, facts, config, mesh):
     return compilation.compile_ahead(jitted, abstract, batch, what="the train step")
 
 
+def placer(config, mesh):
+    """Return what moves a batch to the devices, without labels nobody reads."""
+    names = ("image", "label") if config.model.class_conditional else ("image",)
+    return lambda rows: mesh_lib.put_batch(mesh, {name: rows[name] for name in names})
+
+
 def start_state(config, run_dir, saved, abstract, network, mesh):
     """Return the state to go on from and its step; prints the receipt of a resume."""
     if saved.latest_step() is None:
-        say("drawing the initial weights …")
-        params = builders.initial_params(config, network, mesh)
-        if config.train.init_from:
-            params, notes = runs.transfer(config.train.init_from, params)
-            say(notes)
-        return builders.initial_state(config, params, abstract), 0
+        return new_state(config, run_dir, abstract, network, mesh), 0
     restored = saved.restore(abstract)
-    for bad_step, reason in restored.skipped:
-        say(f"checkpoint {bad_step} was not used: {reason}")
-    moved = run_dir.truncate_metrics_after(restored.step)
+    runs.say_skipped(restored, say)
     if restored.step > config.train.steps:
         raise errors.Refusal(
             f"train.steps={config.train.steps}: the run has taken {restored.step} "
             "steps already; give at least as many"
         )
+    moved = run_dir.truncate_metrics_after(restored.step)
     say(receipt(restored, config, moved))
     return restored.state, restored.step
+
+
+def new_state(config, run_dir, abstract, network, mesh):
+    """Return the state of step 0, drawn or taken from another run."""
+    damaged = sorted(path.name for path in run_dir.checkpoints.glob("damaged-*"))
+    if damaged:
+        raise errors.Refusal(
+            f"{run_dir.checkpoints} holds no whole checkpoint but "
+            f"{', '.join(damaged)}: restore one from a copy, or choose another "
+            "--workdir to start again"
+        )
+    if run_dir.config.exists():
+        moved = run_dir.truncate_metrics_after(0)
+        say(
+            "the run has no checkpoint yet: it starts again at step 0"
+            + (f"; {moved} lines moved to metrics.superseded.jsonl" if moved else "")
+        )
+    say("drawing the initial weights …")
+    params = builders.initial_params(config, network, mesh)
+    if config.train.init_from:
+        params = runs.transfer(config.train.init_from, params, mesh=mesh, say=say)
+    return builders.initial_state(config, params, abstract)
 
 
 def receipt(restored, config, moved: int) -> str:
@@ -320,6 +347,3 @@ def closing(run_dir, workdir) -> str:
         "sample from it: python -m ddpm_jax.main --mode=sample "
         f"--workdir={shlex.quote(str(workdir))}"
     )
-
-
-say = functools.partial(print, flush=True)

@@ -5,14 +5,14 @@ import io
 import numpy as np
 
 
-def bits_by_t(timesteps, vb, *, total, standard_error, note) -> bytes:
+def bits_by_t(timesteps, vb, *, prior, title) -> bytes:
     """Return the PNG of the bound's terms by t, with their running sum.
 
     Args:
         timesteps: [T′] original timesteps.
         vb: [T′] mean terms in bits per dimension, indexed by t.
-        total, standard_error: of the whole bound, for the title.
-        note: what was scored, for the title.
+        prior: the term of x_T, where the running sum starts.
+        title: what was scored, and the result.
     """
     figure, (terms, running) = _figure(2)
     positive = np.maximum(vb, 1e-9)
@@ -26,17 +26,15 @@ def bits_by_t(timesteps, vb, *, total, standard_error, note) -> bytes:
         color="#c2410c",
     )
     terms.set(xlabel="timestep t", ylabel="term of the bound, bits/dim")
-    running.plot(timesteps, np.cumsum(vb[::-1])[::-1], color="#1f5fa8", linewidth=1.5)
+    spent = prior + np.cumsum(vb[::-1])[::-1]
+    running.plot(timesteps, spent, color="#1f5fa8", linewidth=1.5)
     running.set(xlabel="timestep t", ylabel="bits/dim spent from T down to t")
     running.set_ylim(bottom=0)
-    figure.suptitle(f"{total:.3f} ± {standard_error:.3f} bits/dim, {note}")
+    figure.suptitle(title)
     return _png(figure)
 
 
 def _figure(columns):
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * columns, 3.6), layout="constrained", dpi=110)

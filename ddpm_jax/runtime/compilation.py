@@ -1,6 +1,5 @@
 """Compile once per machine, and say what the wait is for."""
 
-import functools
 import os
 import tempfile
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-say = functools.partial(print, flush=True)
+from ddpm_jax.runtime.console import say
 
 
 def enable_cache(

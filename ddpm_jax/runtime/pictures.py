@@ -10,8 +10,16 @@ from ddpm_jax.runtime import files
 GAP = 1
 GAP_LEVEL = 128
 MIN_TILE = 32
+MAX_LABEL_COLUMNS = 16
 RGB = 3
 RGBA = 4
+
+
+def columns_for(labels) -> int:
+    """Return the columns of a grid: one for each label if they are few, else 8."""
+    if labels is not None and 1 < len(labels) <= MAX_LABEL_COLUMNS:
+        return len(labels)
+    return 8
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:

@@ -1,22 +1,23 @@
-"""Stopping on request: SIGINT and SIGTERM become a flag that loops look at."""
+"""Stopping on request: SIGINT, SIGTERM and SIGHUP become a flag that loops look at."""
 
 import os
 import signal
 import threading
 import time
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECOND_SIGNAL_STATUS = 130
 ONE_REQUEST_SECONDS = 0.2  # `timeout` and launchers send the same request twice
 
 
 class StopRequest:
-    """Context manager that turns the first SIGINT or SIGTERM into a request to stop.
+    """Context manager that turns the first of `SIGNALS` into a request to stop.
 
     Every loop that lasts longer than a second or two looks at `requested`, saves, and
     returns. A second signal, more than an instant later, ends the process at once with
-    status 130, even in the middle of a compilation: Python runs its own handlers only between two bytecodes of
-    the main thread, so a thread that reads the signals' wake-up pipe does the counting.
+    status 130, even in the middle of a compilation: Python runs its own handlers only
+    between two bytecodes of the main thread, so a thread that reads the signals'
+    wake-up pipe does the counting.
 
     Signals can be caught in the main thread only; entered in another one, it changes
     nothing and `requested` stays False.
@@ -38,7 +39,8 @@ class StopRequest:
         self._watcher.start()
         self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in SIGNALS:
-            self._old_handlers[number] = signal.signal(number, self._on_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *exception) -> None:

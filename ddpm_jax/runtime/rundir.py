@@ -1,6 +1,8 @@
 """The directory of a run: what lies where, and writing that survives a kill."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import math
 import os
@@ -133,9 +135,48 @@ class RunDir:
                 f"{self.config} is damaged ({error}): restore it from a copy, or "
                 "train again in another --workdir"
             ) from error
-        if not isinstance(value, dict):
-            raise errors.Refusal(f"{self.config} is damaged: it holds no JSON object")
+        if not (isinstance(value, dict) and {"config", "data"} <= value.keys()):
+            raise errors.Refusal(
+                f"{self.config} is not the config of a run: {self.path} holds "
+                "something else, choose another --workdir"
+            )
         return value
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Hold the run for this process; it is free again when the process ends.
+
+        Raises:
+            Refusal: another process holds it.
+        """
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise errors.Refusal(
+                    f"another process trains in {self.path}: wait for it, or choose "
+                    "another --workdir"
+                ) from error
+            yield
+
+    def check_writable(self) -> None:
+        """Refuse a run whose results could not be written, before they are made.
+
+        Raises:
+            Refusal: names the directory and why.
+        """
+        try:
+            for folder in (self.path, self.samples, self.evaluation):
+                folder.mkdir(exist_ok=True)
+                # Only making a file tells: modes say little to root or on network
+                # disks.
+                with tempfile.TemporaryFile(dir=folder, prefix="."):
+                    pass
+        except OSError as error:
+            raise errors.Refusal(
+                f"{folder} cannot be written ({error.strerror}): free it, or copy the "
+                "run and give the copy as --workdir"
+            ) from error
 
     def append_metrics(self, record: dict) -> None:
         """Append one line to metrics.jsonl and flush it.

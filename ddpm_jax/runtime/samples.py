@@ -11,7 +11,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,28 +61,33 @@ class SampleStore:
         np.save(buffer, images, allow_pickle=False)
         files.write_bytes(self._parts / name, buffer.getvalue())
 
-    def finish(self, num_samples: int, labels: np.ndarray | None) -> None:
-        """Stream the first `num_samples` images into the archive, drop the parts.
+    def finish(self, num_samples: int, labels: Sequence[int] | None) -> None:
+        """Stream the first `num_samples` images into the archive, drop their parts.
 
         Args:
-            labels: [num_samples] written as arr_1, or None.
+            labels: sequence [num_samples] written as arr_1, or None.
         """
         images = self._images(num_samples)
         first = next(images)
         shape = (num_samples, *first.shape[1:])
         temporary = self.archive.with_suffix(".npz.tmp")
-        with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
-            with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-                _write_header(member, shape)
-                member.write(first.tobytes())
-                for rows in images:
-                    member.write(rows.tobytes())
-            if labels is not None:
-                with archive.open("arr_1.npy", "w") as member:
-                    np.lib.format.write_array(member, np.asarray(labels, np.int64))
+        with open(temporary, "wb") as file:
+            with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+                with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+                    _write_header(member, shape)
+                    member.write(first.tobytes())
+                    for rows in images:
+                        member.write(rows.tobytes())
+                if labels is not None:
+                    with archive.open("arr_1.npy", "w") as member:
+                        np.lib.format.write_array(member, np.asarray(labels, np.int64))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, self.archive)
-        for part in self._parts.glob("*.npy"):
-            part.unlink()
+        files.sync_directory(self.folder)
+        for stop, part in self._all_parts():
+            if stop <= num_samples:  # later ones are the user's too
+                part.unlink()
 
     def first(self, count: int) -> np.ndarray:
         """Return the first images, uint8 [count, H, W, C]."""
@@ -100,11 +105,16 @@ class SampleStore:
     def _runs(self) -> Iterator[tuple[int, int, Path]]:
         """Yield (start, stop, part) that continue the archive without a gap."""
         reached = self._archived()
-        for part in sorted(self._parts.glob("*.npy")):
-            start, stop = (int(text) for text in part.stem.split("-"))
+        for stop, part in self._all_parts():
+            start = int(part.stem.partition("-")[0])
             if start <= reached < stop:
                 yield reached - start, stop, part
                 reached = stop
+
+    def _all_parts(self) -> list[tuple[int, Path]]:
+        """Return (stop, part) of every part, by first image."""
+        parts = sorted(self._parts.glob("*.npy"))
+        return [(int(part.stem.partition("-")[2]), part) for part in parts]
 
     def _images(self, count: int) -> Iterator[np.ndarray]:
         """Yield the images 0 … count−1 in order, a few rows at a time."""

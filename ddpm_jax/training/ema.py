@@ -39,27 +39,30 @@ def update(averages, initial_share, params, step, *, ramp: bool):
     return new_averages, new_share
 
 
-def choose(weights: str, initial_share: dict[str, float]) -> tuple[str | None, str]:
+def choose(
+    weights: str, initial_share: dict[str, float], *, name: str, field: str
+) -> tuple[str | None, str]:
     """Decide which weights to use, and say why in a sentence.
 
     Args:
         weights: "auto", "ema" or "raw".
-        initial_share: the share of initial weights left in each average; the first
-            one counts.
+        initial_share: the share of initial weights left in each average.
+        name: the average that counts, e.g. "0.9999".
+        field: the config field of `weights`, for the sentence.
 
     Returns:
         The name of the average, or None for the raw weights; and the sentence.
     """
     if weights not in ("auto", "ema", "raw"):
         raise errors.Refusal(
-            f"unknown weights {weights!r}: choose 'auto', 'ema' or 'raw'"
+            f"unknown {field} {weights!r}: choose 'auto', 'ema' or 'raw'"
         )
     if weights == "raw":
         return None, "raw weights, as asked"
-    name, share = next(iter(initial_share.items()))
+    share = initial_share[name]
     holds = f"EMA {name} holds {100 * share:.2g} % of the initial weights"
     if weights == "ema":
         return name, f"EMA weights, as asked ({holds})"
     if share < MAX_INITIAL_SHARE:
         return name, f"EMA weights ({holds})"
-    return None, f"raw weights, because {holds}; sampling.weights=ema insists"
+    return None, f"raw weights, because {holds}; {field}=ema insists"

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from ddpm_jax.core import errors
 
 @dataclasses.dataclass
 class Window:
-    """The metrics of the steps since the last line, still on the device."""
+    """The metrics of the steps since the last record, still on the device."""
 
     first_step: int
     metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -33,8 +34,10 @@ class Progress:
         self._batch_size = batch_size
         self._current = Window(first_step)
         self._finished: Window | None = None
-        self._started = time.perf_counter()
         self._waited = 0.0
+        self._clock = self._turned = time.perf_counter()
+        self._counted_to = first_step  # steps that were done when the clock was read
+        self._rate = None  # steps per second
 
     def add(self, metrics: dict[str, Any]) -> None:
         """Take the device metrics of one step."""
@@ -48,36 +51,50 @@ class Progress:
             wait_seconds: total time that the loop has waited for data.
         """
         record = self._record()
+        now = time.perf_counter()
+        self._current.seconds, self._turned = now - self._turned, now
         self._current.wait_seconds = wait_seconds - self._waited
         self._waited = wait_seconds
         self._finished, self._current = self._current, Window(step)
         return record
 
-    def flush(self, step: int, wait_seconds: float) -> list[dict[str, Any]]:
-        """Return the records that are still due; waits for the device."""
-        records = [self.turn(step, wait_seconds), self._record()]
+    def flush(self, step: int, wait_seconds: float) -> Iterator[dict[str, Any]]:
+        """Yield the records that are still due; waits for the device."""
+        for record in (self.turn(step, wait_seconds), self._record()):
+            if record:
+                yield record
         self._finished = None
-        return [record for record in records if record]
 
     def pause(self) -> None:
         """Restart the clock after something that is not training."""
-        self._started = time.perf_counter()
+        self._clock = self._turned = time.perf_counter()
 
     def _record(self):
         window = self._finished
         if window is None or not window.metrics:
             return None
         fetched = jax.device_get(window.metrics)  # waits for that interval's steps
-        now = time.perf_counter()
-        seconds, self._started = now - self._started, now
         step = window.first_step + len(fetched)
         check_finite(fetched, window.first_step)
+        self._measure(step)
         record = {"step": step, **_means(fetched)}
-        rate = len(fetched) / max(seconds, 1e-9)
-        record["images_per_second"] = rate * self._batch_size
-        record["data_wait"] = min(window.wait_seconds / max(seconds, 1e-9), 1.0)
-        record["eta_seconds"] = (self._last_step - step) / rate
+        record["images_per_second"] = self._rate * self._batch_size
+        record["data_wait"] = window.wait_seconds / max(window.seconds, 1e-9)
+        record["eta_seconds"] = (self._last_step - step) / self._rate
         return record
+
+    def _measure(self, step):
+        """Update the rate from the steps done since the last reading of the clock.
+
+        Steps of the interval under way may be done too: they count, or a host that does
+        not run ahead of its device would seem half as fast at first.
+        """
+        done = step + sum(m["loss"].is_ready() for m in self._current.metrics)
+        now = time.perf_counter()
+        if done > self._counted_to:
+            seconds = max(now - self._clock, 1e-9)
+            self._rate = (done - self._counted_to) / seconds
+            self._counted_to, self._clock = done, now
 
 
 def _means(fetched):
@@ -86,6 +103,7 @@ def _means(fetched):
         name: float(np.mean([metrics[name] for metrics in fetched]))
         for name in ("loss", "mse", "vb", "grad_norm")
     }
+    record["learning_rate"] = float(fetched[-1]["learning_rate"])
     sums = np.sum([metrics["quarter_loss"] for metrics in fetched], axis=0)
     counts = np.sum([metrics["quarter_count"] for metrics in fetched], axis=0)
     for quarter, (total, count) in enumerate(zip(sums, counts, strict=True)):
@@ -105,9 +123,9 @@ def check_finite(fetched, first_step: int) -> None:
         raise errors.Refusal(
             f"step {first_step + bad[0] + 1} has loss {float(metrics['loss']):g} and "
             f"gradient norm {float(metrics['grad_norm']):g}: its update was left out "
-            "and nothing after it is saved; lower train.learning_rate or set "
-            "train.clip_norm=1 in a new run, or give the same command to go on from "
-            "the last checkpoint"
+            "and nothing after it is saved; start a new run with a lower "
+            "train.learning_rate or train.clip_norm=1, from this one's last checkpoint "
+            "if train.init_from names it"
         )
 
 

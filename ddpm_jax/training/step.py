@@ -19,6 +19,7 @@ def train_step(
     tables,
     objective: dict,
     optimizer: optax.GradientTransformation,
+    learning_rate,
     timestep_sampler,
     ema_ramp: bool = True,
     null_label: int | None = None,
@@ -40,6 +41,7 @@ def train_step(
         tables: the process.
         objective: keyword arguments of `losses.training_losses`.
         optimizer: Optax transformation.
+        learning_rate: `update → learning rate` of that optimizer, for the metrics.
         timestep_sampler: a value of `diffusion.timesteps`.
         ema_ramp: see `ema.decay_at`.
         null_label: the label that stands for "no class", if the network has one.
@@ -48,9 +50,9 @@ def train_step(
         microbatches: parts of the batch, evaluated one after the other.
 
     Returns:
-        The state, unchanged but for `step` and `skipped` where loss or gradient is not
-        finite; and "loss", "mse", "vb", "grad_norm", "finite", and by quarter of t
-        "quarter_loss" (sums) and "quarter_count", [4].
+        The state, unchanged but for `step` and `skipped` where loss or gradient or
+        update is not finite; and "loss", "mse", "vb", "grad_norm", "learning_rate",
+        "finite", and by quarter of t "quarter_loss" (sums) and "quarter_count", [4].
     """
     x_0 = batch["image"]
     draw = _drawer(seed, state)
@@ -84,9 +86,12 @@ def train_step(
     loss = jnp.mean(terms["loss"] * weight)
     grad_norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    proposed = _update(state, gradient, optimizer, ema_ramp)
+    proposed, updates = _update(state, gradient, optimizer, ema_ramp)
+    # The update too: Adam divides by the root of a gradient that may be zero.
+    finite &= jnp.isfinite(optax.tree.norm(updates))
     history = timestep_sampler.update(state.timesteps, t, terms["loss"])
     proposed = proposed.replace(timesteps=history)
+    rate = learning_rate(state.step - state.skipped)
     state = _keep_unless(finite, proposed, state)
 
     sums, counts = losses.quarter_sums(terms["loss"], t, tables.num_steps)
@@ -95,6 +100,7 @@ def train_step(
         "mse": jnp.mean(terms["mse"]),
         "vb": jnp.mean(terms["vb"]),
         "grad_norm": grad_norm,
+        "learning_rate": rate,
         "finite": finite,
         "quarter_loss": sums,
         "quarter_count": counts,
@@ -147,9 +153,10 @@ def _update(state, gradient, optimizer, ema_ramp):
         state.step - state.skipped,
         ramp=ema_ramp,
     )
-    return state.replace(
+    proposed = state.replace(
         params=params, opt_state=opt_state, ema=ema, ema_initial_share=share
     )
+    return proposed, updates
 
 
 def _keep_unless(finite, proposed, state):

@@ -1,0 +1,126 @@
+"""Which values the fields of a config may have, apart from contradictions.
+
+`builders` refuses what contradicts; here each field is looked at alone.
+"""
+
+import math
+
+from ml_collections import config_dict
+
+from ddpm_jax import config as config_lib
+from ddpm_jax.core import errors
+
+MAX_SEED = 2**32 - 1
+TUPLE_ELEMENTS = {
+    "data.image_size": (int,),
+    "model.channel_mult": (int, float),
+    "model.attention_resolutions": (int,),
+    "diffusion.betas": (int, float),
+    "train.ema_decay": (int, float),
+    "sampling.labels": (int, str),
+}
+
+CHOICES = {
+    "sampling.weights": ("auto", "ema", "raw"),
+    "evaluation.weights": ("auto", "ema", "raw"),
+    "evaluation.metric": ("bits_per_dim",),
+    "data.crop": ("none",),
+}
+SEEDS = ("seed", "sampling.seed", "evaluation.seed")
+AT_LEAST_ONE = (
+    "diffusion.num_steps",
+    "train.steps",
+    "train.batch_size",
+    "train.microbatches",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "sampling.num_samples",
+    "sampling.batch_size",
+    "evaluation.batch_size",
+)
+NOT_NEGATIVE = (
+    "data.channels",
+    "diffusion.weighting_gamma",
+    "diffusion.weighting_k",
+    "train.warmup_steps",
+    "train.weight_decay",
+    "train.clip_norm",
+    "train.sample_every",
+    "train.evaluate_every",
+    "evaluation.num_images",
+)
+POSITIVE = ("train.learning_rate", "train.epsilon")
+BELOW_ONE = ("train.beta_1", "train.beta_2", "train.label_dropout", "model.dropout")
+
+
+def normalise_tuples(config: config_dict.ConfigDict) -> None:
+    """Undo what the flag parser does to tuples, in place.
+
+    It reads an empty value as one empty string, and names separated by commas as one
+    name: `--config.sampling.labels=cat,dog`.
+    """
+    for path in TUPLE_ELEMENTS:
+        section, field = path.split(".")
+        elements = []
+        for element in config[section][field]:
+            if isinstance(element, str):
+                elements += [part.strip() for part in element.split(",")]
+            else:
+                elements.append(element)
+        config[section][field] = tuple(part for part in elements if part != "")
+
+
+def check_types(config: config_dict.ConfigDict) -> None:
+    """Refuse values of another type than the schema's, tuples element by element."""
+    schema = dict(config_lib.leaves(config_lib.base().to_dict()))
+    for path, value in config_lib.leaves(config.to_dict()):
+        expected = schema[path]
+        if path in TUPLE_ELEMENTS:
+            _check_tuple(path, value, TUPLE_ELEMENTS[path])
+        elif expected is None or value is None:
+            if value is not None and (
+                isinstance(value, bool) or type(value) is not int
+            ):
+                raise errors.Refusal(f"{path} = {value!r}: give an integer")
+        elif type(value) is not type(expected):
+            raise errors.Refusal(
+                f"{path} = {value!r} is of type {type(value).__name__}: give "
+                f"{type(expected).__name__}, such as {expected!r}"
+            )
+
+
+def check_values(config: config_dict.ConfigDict) -> None:
+    """Refuse values that no run can have; `builders` refuses contradictions.
+
+    Raises:
+        Refusal: names the field, its value and the good ones.
+    """
+    values = dict(config_lib.leaves(config.to_dict()))
+
+    def check(paths, is_good, good):
+        for path in paths:
+            if not is_good(values[path]):
+                raise errors.Refusal(f"{path}={values[path]!r}: give {good}")
+
+    floats = [path for path, value in values.items() if isinstance(value, float)]
+    check(floats, math.isfinite, "a finite number")
+    check(SEEDS, lambda value: 0 <= value <= MAX_SEED, f"a seed of 0 … {MAX_SEED}")
+    check(AT_LEAST_ONE, lambda value: value >= 1, "an integer of at least 1")
+    check(NOT_NEGATIVE, lambda value: value >= 0, "0 or more")
+    check(POSITIVE, lambda value: value > 0, "a number above 0")
+    check(BELOW_ONE, lambda value: 0 <= value < 1, "0 … below 1")
+    for path, choices in CHOICES.items():
+        check([path], choices.__contains__, "one of " + ", ".join(choices))
+
+
+def _check_tuple(path, value, kinds):
+    names = " or ".join(kind.__name__ for kind in kinds)
+    good = isinstance(value, tuple) and all(
+        isinstance(element, kinds) and not isinstance(element, bool)
+        for element in value
+    )
+    if not good:
+        raise errors.Refusal(
+            f"{path} = {value!r}: give a list of {names}, such as --config.{path}=1,2"
+        )
