@@ -60,7 +60,8 @@ class Progress:
 
     def flush(self, step: int, wait_seconds: float) -> Iterator[dict[str, Any]]:
         """Yield the records that are still due; waits for the device."""
-        for record in (self.turn(step, wait_seconds), self._record()):
+        for due in (lambda: self.turn(step, wait_seconds), self._record):
+            record = due()  # only now: the one before it is out if this one refuses
             if record:
                 yield record
         self._finished = None

@@ -1,6 +1,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import files, rundir
+
+MINIMAL = {"config": {}, "data": {}}
 
 
 @pytest.fixture
@@ -78,11 +82,11 @@ def test_open_refuses_where_no_run_is(tmp_path):
 
 
 def test_config_round_trip_and_its_form(run):
-    config = {"train": {"steps": 5, "lr": 2e-4}, "data": {"size": [8, 8]}, "n": None}
+    config = {"config": {"steps": 5, "lr": 2e-4}, "data": {"size": [8, 8]}, "n": None}
     run.write_json(run.config, config)
     assert run.read_config() == config
     text = run.config.read_text()
-    assert text.index('"data"') < text.index('"n"') < text.index('"train"')
+    assert text.index('"config"') < text.index('"data"') < text.index('"n"')
     assert text.count("\n") > 5
 
 
@@ -102,14 +106,14 @@ def test_arrays_become_numbers_and_lists(run):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.array([1, np.nan])])
 def test_json_refuses_what_is_not_finite_and_keeps_the_old_file(run, bad):
-    run.write_json(run.config, {"seed": 1})
+    run.write_json(run.config, MINIMAL)
     with pytest.raises(errors.Refusal, match=r"config.json.*finite"):
-        run.write_json(run.config, {"seed": bad})
-    assert run.read_config() == {"seed": 1}
+        run.write_json(run.config, {**MINIMAL, "seed": bad})
+    assert run.read_config() == MINIMAL
 
 
 def test_a_write_that_fails_keeps_the_old_file_and_no_scraps(run, monkeypatch):
-    run.write_json(run.config, {"seed": 1})
+    run.write_json(run.config, MINIMAL)
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -117,15 +121,54 @@ def test_a_write_that_fails_keeps_the_old_file_and_no_scraps(run, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left"):
         files.write_bytes(run.config, b"half")
-    assert run.read_config() == {"seed": 1}
+    assert run.read_config() == MINIMAL
     assert [path.name for path in run.path.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize("text", ['{"seed": ', "", "[1, 2]", "\ufffd"])
+@pytest.mark.parametrize("text", ['{"seed": ', "", "\ufffd"])
 def test_damaged_config_is_refused_by_name(run, text):
     run.config.write_text(text)
     with pytest.raises(errors.Refusal, match=r"config.json is damaged"):
         run.read_config()
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '{"model_type": "unet"}'])
+def test_a_config_of_something_else_is_refused(run, text):
+    run.config.write_text(text)
+    with pytest.raises(errors.Refusal, match=r"not the config of a run.*--workdir"):
+        run.read_config()
+
+
+def test_a_run_is_locked_for_one_process(run):
+    other = f"""
+from ddpm_jax.core import errors
+from ddpm_jax.runtime import rundir
+try:
+    with rundir.RunDir.open_existing({str(run.path)!r}).lock():
+        print("taken")
+except errors.Refusal as refusal:
+    print(refusal)
+"""
+    run.write_json(run.config, MINIMAL)
+
+    def ask():
+        command = [sys.executable, "-c", other]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout
+
+    with run.lock():
+        assert "another process trains in" in ask()
+    assert ask() == "taken\n"
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_the_work(run):
+    run.write_json(run.config, MINIMAL)
+    run.check_writable()
+    run.samples.rmdir()
+    run.samples.write_text("in the way")
+    with pytest.raises(errors.Refusal, match=r"samples cannot be written"):
+        run.check_writable()
 
 
 def test_missing_config_is_refused_by_name(run):
