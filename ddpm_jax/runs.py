@@ -82,7 +82,8 @@ def open_run(workdir, config=None, *, mesh=None, say) -> TrainedRun:
         facts=facts,
         mesh=mesh,
         network=network,
-        state=restored.state,
+        # Nothing but training reads the moments: let go of their memory.
+        state=restored.state.replace(opt_state=(), timesteps=()),
         step=restored.step,
     )
 

@@ -66,7 +66,12 @@ class SampleStore:
 
         Args:
             labels: sequence [num_samples] written as arr_1, or None.
+
+        Raises:
+            ValueError: some of the images have not been added.
         """
+        if self.count() < num_samples:
+            raise ValueError(f"{self.count()} of {num_samples} images have been added")
         images = self._images(num_samples)
         first = next(images)
         shape = (num_samples, *first.shape[1:])

@@ -25,13 +25,17 @@ def learning_rate_schedule(*, learning_rate, warmup_steps, decay, decay_steps):
         decay_steps: where the decay ends.
 
     Raises:
-        Refusal: a learning rate that is not positive, an unknown decay.
+        Refusal: a learning rate that is not positive, an unknown decay, a negative
+            warm-up.
     """
     shape = errors.choose("learning rate decay", DECAYS, decay)
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise errors.Refusal(
             f"learning rate {learning_rate!r}: give a positive number such as 1e-4"
         )
+
+    if warmup_steps < 0:
+        raise errors.Refusal(f"{warmup_steps} warm-up steps: give 0 or more")
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
@@ -52,7 +56,12 @@ def make_optimizer(
         weight_decay: decoupled decay.
         clip_norm: largest global norm of the gradient; 0 for no clipping.
         beta_1, beta_2, epsilon: Adam's constants.
+
+    Raises:
+        Refusal: a negative clip norm, which would reverse every update.
     """
+    if clip_norm < 0:
+        raise errors.Refusal(f"clip norm {clip_norm}: give 0 (no clipping) or more")
     adam = optax.adamw(
         schedule, b1=beta_1, b2=beta_2, eps=epsilon, weight_decay=weight_decay
     )

@@ -1,0 +1,256 @@
+"""Records: when they come, what they hold, when they stop the run."""
+
+import types
+
+import numpy as np
+import pytest
+
+from ddpm_jax.core import errors
+from ddpm_jax.training import progress
+
+
+class Clock:
+    """Stands in for `time` in the module under test."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        fake = types.SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr(progress, "time", fake)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+class OnDevice:
+    """A metric still on the device: reading it is noticed."""
+
+    def __init__(self, value, is_ready=True):
+        self.value, self.was_read = value, False
+        self.is_ready = lambda: is_ready
+
+    def __array__(self, dtype=None, copy=None):
+        self.was_read = True
+        return np.array(self.value, dtype)
+
+
+def metrics(step, *, is_ready=True, **changes):
+    """Metrics of one step, different at every step; quarter 3 is never drawn."""
+    random = np.random.default_rng(step)
+    counts = np.array([*random.integers(0, 5, 3), 0], np.float32)
+    values = {
+        "loss": np.float32(random.uniform()),
+        "mse": np.float32(random.uniform()),
+        "vb": np.float32(random.uniform()),
+        "grad_norm": np.float32(random.uniform()),
+        "learning_rate": np.float32(step),
+        "finite": np.True_,
+        "quarter_loss": counts * random.uniform(size=4).astype(np.float32),
+        "quarter_count": counts,
+        **changes,
+    }
+    return {name: OnDevice(value, is_ready) for name, value in values.items()}
+
+
+def make(first_step=0, last_step=100, batch_size=16):
+    return progress.Progress(
+        first_step=first_step, last_step=last_step, batch_size=batch_size
+    )
+
+
+# ---- when ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_records_come_one_interval_late(clock, is_ready):
+    watch = make()
+    added = []
+    for step in range(1, 31):
+        added.append(metrics(step, is_ready=is_ready))
+        watch.add(added[-1])
+        clock.now += 0.5
+        if step % 10 == 0:
+            record = watch.turn(step, 0.0)
+            if step == 10:
+                assert record is None
+            else:
+                assert record["step"] == step - 10
+        read = [any(value.was_read for value in values.values()) for values in added]
+        due = max(step // 10 * 10 - 10, 0)
+        assert read == [True] * due + [False] * (step - due)
+    assert [record["step"] for record in watch.flush(30, 0.0)] == [30]
+    assert list(watch.flush(30, 0.0)) == []
+
+
+def test_flush_in_the_middle_of_an_interval(clock):
+    """A flush gives the finished interval and the started one; a resume begins anew."""
+    watch = make(first_step=200, last_step=300)
+    for step in range(201, 211):
+        watch.add(metrics(step))
+    assert watch.turn(210, 0.0) is None
+    for step in range(211, 214):
+        watch.add(metrics(step))
+    assert [record["step"] for record in watch.flush(213, 0.0)] == [210, 213]
+    watch.add(metrics(214))
+    assert watch.turn(214, 0.0) is None
+    assert [record["step"] for record in watch.flush(214, 0.0)] == [214]
+
+
+# ---- what ----------------------------------------------------------------------------
+
+
+def test_means(clock):
+    watch = make()
+    steps = [metrics(step) for step in range(1, 8)]
+    for values in steps:
+        watch.add(values)
+    (record,) = watch.flush(7, 0.0)
+    for name in ("loss", "mse", "vb", "grad_norm"):
+        expected = sum(float(values[name].value) for values in steps) / 7
+        assert record[name] == pytest.approx(expected, rel=1e-6)
+    for quarter in range(3):
+        # Over all images of the interval, not a mean of the steps' means.
+        total = sum(float(values["quarter_loss"].value[quarter]) for values in steps)
+        count = sum(float(values["quarter_count"].value[quarter]) for values in steps)
+        assert record[f"loss_q{quarter}"] == pytest.approx(total / count, rel=1e-6)
+    assert record["loss_q3"] is None
+    assert record["learning_rate"] == 7  # of the last step
+    assert all(
+        value is None or type(value) in (int, float) for value in record.values()
+    )
+
+
+def test_rates_of_a_device_that_keeps_up(clock):
+    """16 images and 0.5 s a step, a tenth of it waiting, in every record."""
+    watch = make(last_step=60, batch_size=16)
+    records = []
+    for step in range(1, 51):
+        watch.add(metrics(step))
+        clock.now += 0.5
+        if step % 10 == 0 and step < 50:
+            records.append(watch.turn(step, 0.05 * step))
+    records = [*filter(None, records), *watch.flush(50, 2.5)]
+    assert [record["step"] for record in records] == [10, 20, 30, 40, 50]
+    for record in records:
+        assert record["images_per_second"] == pytest.approx(32)
+        assert record["data_wait"] == pytest.approx(0.1)
+        assert record["eta_seconds"] == pytest.approx(0.5 * (60 - record["step"]))
+
+
+def test_rates_of_a_device_that_lags_behind(clock):
+    """The host enqueues at once and waits, when it reads, for 0.5 s a step."""
+    watch = make(last_step=60, batch_size=16)
+    records = []
+    for step in range(1, 51):
+        values = metrics(step, is_ready=False)
+        values["loss"] = Slow(values["loss"].value, clock, 100 + 0.5 * step)
+        watch.add(values)
+        if step % 10 == 0 and step < 50:
+            records.append(watch.turn(step, 0.0))
+    records = [*filter(None, records), *watch.flush(50, 0.0)]
+    assert [record["step"] for record in records] == [10, 20, 30, 40, 50]
+    for record in records:
+        assert record["images_per_second"] == pytest.approx(32)
+        assert record["data_wait"] == 0
+
+
+class Slow(OnDevice):
+    """A metric that is there from a certain time on; reading it waits until then."""
+
+    def __init__(self, value, clock, ready_at):
+        super().__init__(value)
+        self.clock, self.ready_at = clock, ready_at
+        self.is_ready = lambda: clock.now >= ready_at
+
+    def __array__(self, dtype=None, copy=None):
+        self.clock.now = max(self.clock.now, self.ready_at)
+        return super().__array__(dtype)
+
+
+def test_a_pause_is_no_training(clock):
+    watch = make()
+    for step in range(1, 11):
+        watch.add(metrics(step))
+        clock.now += 1
+    list(watch.flush(10, 0.0))
+    clock.now += 1000  # a grid of samples
+    watch.pause()
+    for step in range(11, 21):
+        watch.add(metrics(step))
+        clock.now += 2
+    (record,) = watch.flush(20, 5.0)
+    assert record["images_per_second"] == pytest.approx(8)
+    assert record["data_wait"] == pytest.approx(0.25)
+
+
+# ---- numbers that are not finite -----------------------------------------------------
+
+
+def test_the_first_bad_step_stops_the_run(clock):
+    watch = make(first_step=40)
+    for step in range(41, 51):
+        bad = {"finite": np.False_, "loss": np.float32(np.nan)} if step > 46 else {}
+        watch.add(metrics(step, **bad))
+    assert watch.turn(50, 0.0) is None
+    with pytest.raises(errors.Refusal, match=r"step 47 has loss nan.*last checkpoint"):
+        watch.turn(60, 0.0)
+
+
+def test_a_bad_last_step_stops_the_flush(clock):
+    """What is saved next has been looked at; what was good before is still told."""
+    watch = make()
+    watch.add(metrics(1))
+    watch.turn(1, 0.0)
+    watch.add(metrics(2, finite=np.False_, grad_norm=np.float32(np.inf)))
+    records = []
+    with pytest.raises(errors.Refusal, match=r"step 2 has .*gradient norm inf"):
+        records.extend(watch.flush(2, 0.0))
+    assert [record["step"] for record in records] == [1]
+
+
+# ---- text ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.2, "1 s"),
+        (45, "45 s"),
+        (59, "59 s"),
+        (59.5, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599, "59 min 59 s"),
+        (3599.1, "1 h 00 min"),
+        (18459, "5 h 07 min"),
+        (360000, "100 h 00 min"),
+    ],
+)
+def test_duration(seconds, text):
+    assert progress.duration(seconds) == text
+
+
+def test_line():
+    record = {
+        "step": 50,
+        "loss": 0.123456,
+        "loss_q0": 0.5,
+        "loss_q1": 0.25,
+        "loss_q2": 0.0625,
+        "loss_q3": None,
+        "images_per_second": 1234.56,
+        "data_wait": 0.0125,
+        "eta_seconds": 200,
+    }
+    line = progress.line(record, 3000)
+    for part in (
+        "step   50/3000",
+        "loss 0.1235",
+        "0.5000 0.2500 0.0625 –",
+        "1235 images/s",
+        "data wait 1.2 %",
+        "ETA 3 min 20 s",
+    ):
+        assert part in line
+    assert "\n" not in line
