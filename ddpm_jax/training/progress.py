@@ -124,9 +124,9 @@ def check_finite(fetched, first_step: int) -> None:
         raise errors.Refusal(
             f"step {first_step + bad[0] + 1} has loss {float(metrics['loss']):g} and "
             f"gradient norm {float(metrics['grad_norm']):g}, and its update is not "
-            "finite: it was left out and nothing after it is saved; start a new run with a lower "
-            "train.learning_rate or train.clip_norm=1, from this one's last checkpoint "
-            "if train.init_from names it"
+            "finite: it was left out and nothing after it is saved; start a new run "
+            "with a lower train.learning_rate or train.clip_norm=1, from this one's "
+            "last checkpoint if train.init_from names it"
         )
 
 
