@@ -21,7 +21,7 @@ def bits_by_t(timesteps, vb, *, prior, title) -> bytes:
     terms.annotate(
         "decoder",
         (timesteps[0], positive[0]),
-        xytext=(9, -12),
+        xytext=(-2, -34),
         textcoords="offset points",
         color="#c2410c",
     )

@@ -80,7 +80,9 @@ class Progress:
         self._measure(step)
         record = {"step": step, **_means(fetched)}
         record["images_per_second"] = self._rate * self._batch_size
-        record["data_wait"] = window.wait_seconds / max(window.seconds, 1e-9)
+        # A loop that runs ahead of its device waits for data without delaying it.
+        duration_of_steps = max(window.seconds, len(fetched) / self._rate)
+        record["data_wait"] = window.wait_seconds / duration_of_steps
         record["eta_seconds"] = (self._last_step - step) / self._rate
         return record
 
