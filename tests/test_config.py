@@ -1,0 +1,277 @@
+"""From command line and file to a config: types, tuples, variants, the round trip."""
+
+import json
+import math
+import pathlib
+
+import pytest
+
+from ddpm_jax import builders, main
+from ddpm_jax import config as config_lib
+from ddpm_jax.core import errors
+from ddpm_jax.models import network as network_lib
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
+
+# What the two data sets are, by hand: no test reads CIFAR-10.
+FACTS = {
+    "digits": builders.DataFacts((8, 8, 1), 17, 1438, 10, tuple("0123456789"), "…"),
+    "cifar10": builders.DataFacts(
+        (32, 32, 3), 256, 50_000, 10, tuple("abcdefghij"), "…"
+    ),
+}
+
+
+def parse(*arguments):
+    _, _, config = main.parse(["ddpm-jax", *arguments])
+    return config
+
+
+def value_of(override, *, field):
+    """Return a field of configs/digits.py after one override."""
+    section, name = field.split(".")
+    return parse(DIGITS, override)[section][name]
+
+
+def leaves(config):
+    """Return {"section.field": value}."""
+    flat = {}
+    for name, value in config.to_dict().items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{field}": inner for field, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+# ---- overrides -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "expected"),
+    [
+        ("train.steps", "7", 7),
+        ("train.learning_rate", "3e-4", 3e-4),
+        ("train.learning_rate", "1", 1.0),  # an integer where a real number is meant
+        ("data.flip", "true", True),
+        ("data.flip", "false", False),
+        ("diffusion.schedule", "cosine", "cosine"),
+        ("sampling.respacing", "90,60,20", "90,60,20"),
+        ("sampling.steps", "9", 9),
+        ("model.channel_mult", "1,2,4", (1, 2, 4)),
+        ("model.channel_mult", "(1,2,4)", (1, 2, 4)),
+        ("model.channel_mult", "3", (3,)),
+        ("model.channel_mult", "0.5,1", (0.5, 1)),
+        ("model.attention_resolutions", "", ()),
+        ("train.ema_decay", "0.9,0.99", (0.9, 0.99)),
+        ("train.ema_decay", "0.9", (0.9,)),
+        ("data.image_size", "8", (8,)),
+        ("sampling.labels", "cat,dog", ("cat", "dog")),
+        ("sampling.labels", "cat", ("cat",)),
+        ("sampling.labels", "3,7", (3, 7)),
+        ("sampling.labels", "", ()),
+    ],
+)
+def test_an_override_has_the_type_of_its_field(field, text, expected):
+    value = value_of(f"--config.{field}={text}", field=field)
+    assert value == expected
+    assert type(value) is type(expected)
+    if isinstance(value, tuple):
+        assert [type(part) for part in value] == [type(part) for part in expected]
+
+
+def test_a_flag_alone_switches_on_and_no_switches_off():
+    assert value_of("--config.data.flip", field="data.flip") is True
+    assert value_of("--noconfig.train.ema_ramp", field="train.ema_ramp") is False
+
+
+def test_the_last_override_of_a_field_counts():
+    config = parse(DIGITS, "--config.train.steps=1", "--config.train.steps=2")
+    assert config.train.steps == 2
+
+
+def test_overrides_may_come_before_the_config():
+    assert parse("--config.train.steps=3", DIGITS).train.steps == 3
+
+
+def test_an_override_changes_nothing_else():
+    before, after = leaves(parse(DIGITS)), leaves(parse(DIGITS, "--config.seed=5"))
+    assert after == {**before, "seed": 5}
+
+
+def test_respacing_given_on_the_command_line_replaces_the_steps_of_the_file():
+    assert parse(DIGITS).sampling.steps is not None
+    config = parse(DIGITS, "--config.sampling.respacing=ddim5")
+    assert builders.respaced(config, "sampling").num_steps == 5
+    config = parse(DIGITS, "--config.sampling.steps=7")
+    assert builders.respaced(config, "sampling").num_steps == 7
+
+
+def test_steps_that_nobody_gave_are_all_of_them():
+    config = parse(DIGITS)
+    assert config.evaluation.steps is None
+    scored = builders.respaced(config, "evaluation")
+    assert scored.num_steps == config.diffusion.num_steps
+
+
+# ---- files and runs ------------------------------------------------------------------
+
+
+def write(path, body):
+    path.write_text(f"from ddpm_jax import config\n\n{body}")
+    return path
+
+
+def test_a_variant_is_an_argument_of_the_file(tmp_path):
+    path = write(
+        tmp_path / "sizes.py",
+        "def get_config(variant='small'):\n"
+        "    made = config.base()\n"
+        "    made.model.channels = {'small': 8, 'big': 64}[variant]\n"
+        "    return made\n",
+    )
+    mode, workdir, big = main.parse(["ddpm-jax", f"--config={path}:big"])
+    assert (mode, workdir) == ("train", "runs/sizes-big")
+    assert big.model.channels == 64
+    _, workdir, small = main.parse(["ddpm-jax", f"--config={path}"])
+    assert workdir == "runs/sizes"
+    assert small.model.channels == 8
+
+
+def test_a_file_can_import_its_neighbours(tmp_path):
+    write(tmp_path / "neighbour_of_a_test.py", "WIDTH = 24\n")
+    path = write(
+        tmp_path / "own.py",
+        "import neighbour_of_a_test\n"
+        "def get_config():\n"
+        "    made = config.base()\n"
+        "    made.model.channels = neighbour_of_a_test.WIDTH\n"
+        "    return made\n",
+    )
+    assert parse(f"--config={path}").model.channels == 24
+
+
+def test_a_list_in_a_file_is_a_tuple_and_an_integer_a_float(tmp_path):
+    path = write(
+        tmp_path / "own.py",
+        "def get_config():\n"
+        "    made = config.base()\n"
+        "    made.train.ema_decay = [0.9, 0.99]\n"
+        "    made.train.learning_rate = 1\n"
+        "    return made\n",
+    )
+    train = parse(f"--config={path}").train
+    assert train.ema_decay == (0.9, 0.99)
+    assert type(train.learning_rate) is float
+
+
+def save_run(workdir, config):
+    """Write the config.json of a run on the digits, as the contract says it."""
+    workdir.mkdir()
+    facts = {**vars(FACTS["digits"])}
+    text = json.dumps({"config": config.to_dict(), "data": facts, "versions": {}})
+    (workdir / "config.json").write_text(text)
+
+
+def test_a_run_is_its_own_default_config(tmp_path):
+    given = parse(DIGITS, "--config.train.steps=11", "--config.sampling.labels=3,7")
+    save_run(tmp_path / "run", given)
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert leaves(parse(workdir)) == leaves(given)
+    changed = parse(workdir, "--config.sampling.steps=5", "--config.train.steps=12")
+    assert leaves(changed) == {
+        **leaves(given),
+        "sampling.steps": 5,
+        "train.steps": 12,
+    }
+    # --config beside it is not ignored: the file's values count again.
+    assert parse(DIGITS, workdir).train.steps == parse(DIGITS).train.steps
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_json_keeps_every_config(path):
+    config = parse(f"--config={path}")
+    plain = json.loads(json.dumps(config.to_dict()))
+    again = config_lib.from_dict(plain, where="here")
+    assert leaves(again) == leaves(config)
+    assert {name: type(value) for name, value in leaves(again).items()} == {
+        name: type(value) for name, value in leaves(config).items()
+    }
+    assert config_lib.differences(config, again) == []
+
+
+def test_differences_name_what_may_not_change():
+    saved = parse(DIGITS)
+    may = parse(
+        DIGITS,
+        "--config.train.steps=9",
+        "--config.train.log_every=9",
+        "--config.train.microbatches=2",
+        "--config.sampling.steps=9",
+        "--config.evaluation.steps=9",
+        "--config.mesh.fsdp=2",
+        "--config.data.path=/elsewhere",
+    )
+    assert config_lib.differences(saved, may) == []
+    may_not = parse(DIGITS, "--config.train.learning_rate=0.5", "--config.seed=3")
+    assert set(config_lib.differences(saved, may_not)) == {
+        ("train.learning_rate", saved.train.learning_rate, 0.5),
+        ("seed", 0, 3),
+    }
+    with pytest.raises(errors.Refusal, match=r"seed is 0 there and 3 here"):
+        config_lib.check_same_run(saved, may_not, workdir="w")
+
+
+# ---- the configs of this repository --------------------------------------------------
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds(path):
+    config = parse(f"--config={path}")
+    facts = FACTS[config.data.name]
+    schedule = builders.schedule(config)
+    assert schedule.num_steps == config.diffusion.num_steps
+    assert builders.objective(config, facts)["levels"] == facts.levels
+    assert builders.respaced(config, "sampling").num_steps == (
+        config.sampling.steps or config.diffusion.num_steps
+    )
+    shapes = builders.network(config, facts).shapes
+    arrays = network_lib.by_path(shapes)
+    assert arrays["conv_in/kernel"].shape == (
+        3,
+        3,
+        facts.image_shape[-1],
+        config.model.channels,
+    )
+    outputs = 2 if config.diffusion.variance.startswith("learned") else 1
+    assert arrays["conv_out/kernel"].shape[-1] == outputs * facts.image_shape[-1]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_says_how_to_run_it(path):
+    docstring = path.read_text().split('"""')[1]
+    assert f"--config=configs/{path.name}" in docstring
+    assert "result" in docstring.lower()
+
+
+def test_improved_ddpm_is_the_published_network():
+    config = parse(f"--config={ROOT / 'configs' / 'cifar10_iddpm.py'}")
+    shapes = builders.network(config, FACTS["cifar10"]).shapes
+    count = sum(math.prod(leaf.shape) for leaf in network_lib.by_path(shapes).values())
+    assert count == 52_546_438  # cifar10_uncond_50M_500K.pt
+
+
+def test_digits_has_a_null_class_and_digits_unconditional_no_class():
+    def rows(name):
+        config = parse(f"--config={ROOT / 'configs' / name}")
+        shapes = builders.network(config, FACTS["digits"]).shapes
+        return [
+            leaf.shape[0]
+            for path, leaf in network_lib.by_path(shapes).items()
+            if "label" in path
+        ]
+
+    assert rows("digits.py") == [11]
+    assert rows("digits_unconditional.py") == []
