@@ -1,5 +1,6 @@
 """From a config to plain objects: the last place that reads one."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -51,6 +52,15 @@ class DataFacts:
         """Return the facts stored in a run's config.json."""
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**{**values, **lists})
+
+
+@contextlib.contextmanager
+def _about(field):
+    """Put the name of a config field before what a layer below refuses."""
+    try:
+        yield
+    except errors.Refusal as refusal:
+        raise errors.Refusal(f"{field}: {refusal}") from refusal
 
 
 # ---- data ----------------------------------------------------------------------------
@@ -114,11 +124,10 @@ def respaced(config, section: str) -> process.Schedule:
             f"{section}.steps={fields.steps} and {section}.respacing="
             f"{fields.respacing!r} are both given: keep one"
         )
-    if fields.respacing:
-        return respacing.respace(whole, fields.respacing)
-    return respacing.respace(
-        whole, whole.num_steps if fields.steps is None else fields.steps
-    )
+    name = "respacing" if fields.respacing else "steps"
+    spec = whole.num_steps if fields.steps is None else fields.steps
+    with _about(f"{section}.{name}"):
+        return respacing.respace(whole, fields.respacing or spec)
 
 
 def objective(config, facts: DataFacts) -> dict:
@@ -185,24 +194,25 @@ def network(config, facts: DataFacts) -> network_lib.Network:
     num_rows = None
     if model.class_conditional:
         num_rows = facts.num_classes + (null is not None)
-    return unet.unet(
-        image_size=(height, width),
-        in_channels=channels,
-        out_channels=2 * channels if learned else channels,
-        channels=model.channels,
-        channel_mult=tuple(model.channel_mult),
-        num_res_blocks=model.num_res_blocks,
-        attention_resolutions=tuple(model.attention_resolutions),
-        num_heads=model.num_heads,
-        head_channels=model.head_channels or None,
-        num_classes=num_rows,
-        dropout=model.dropout,
-        scale_shift=model.scale_shift,
-        resblock_updown=model.resblock_updown,
-        norm_groups=model.norm_groups,
-        dtype=model.dtype,
-        remat=model.remat,
-    )
+    with _about("model"):
+        return unet.unet(
+            image_size=(height, width),
+            in_channels=channels,
+            out_channels=2 * channels if learned else channels,
+            channels=model.channels,
+            channel_mult=tuple(model.channel_mult),
+            num_res_blocks=model.num_res_blocks,
+            attention_resolutions=tuple(model.attention_resolutions),
+            num_heads=model.num_heads,
+            head_channels=model.head_channels or None,
+            num_classes=num_rows,
+            dropout=model.dropout,
+            scale_shift=model.scale_shift,
+            resblock_updown=model.resblock_updown,
+            norm_groups=model.norm_groups,
+            dtype=model.dtype,
+            remat=model.remat,
+        )
 
 
 # ---- training ------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
 
     config.sampling = sampling = config_dict.ConfigDict()
     sampling.method = "ancestral"  # or ddim
-    sampling.steps = config_dict.placeholder(int)  # 1 … T, evenly spaced; None for T
+    sampling.steps = config_dict.placeholder(int)  # 1 … T, evenly spaced; unset for T
     sampling.respacing = ""  # instead of steps: "ddim50", "90,60,60,20,20", "fast27"
     sampling.num_samples = 64  # images to make
     sampling.batch_size = 64  # images made at a time; changes no image
@@ -104,7 +104,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     evaluation.metric = "bits_per_dim"  # the variational bound of the test split
     evaluation.num_images = 0  # first images of the test split; 0 for all
     evaluation.batch_size = 64  # images scored at a time; changes no score
-    evaluation.steps = config_dict.placeholder(int)  # 1 … T; None for T
+    evaluation.steps = config_dict.placeholder(int)  # 1 … T; unset for T
     evaluation.respacing = ""  # instead of steps
     evaluation.weights = "auto"  # ema, raw, or whichever is better
     evaluation.clip = True  # clip x̂_0 to [−1, 1]
@@ -200,9 +200,10 @@ def check_name(path: str, *, where: str) -> None:
     known = dict(leaves(base().to_dict()))
     if path in known:
         return
-    close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
     last = path.rpartition(".")[2]
-    close = [name for name in known if name.rpartition(".")[2] == last] or close
+    same_name = [name for name in known if name.rpartition(".")[2] == last]
+    close = difflib.get_close_matches(path, known, n=1, cutoff=0.8) or same_name
+    close = close or difflib.get_close_matches(path, known, n=1, cutoff=0.5)
     hint = f": did you mean {close[0]}?" if close else "; ddpm_jax/config.py lists them"
     raise errors.Refusal(f"unknown field {path!r} in {where}{hint}")
 

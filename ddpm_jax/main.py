@@ -140,13 +140,28 @@ def _apply(config, program, overrides, *, where):
     ]
     for name in names:
         config_lib.check_name(name, where=where)
+    # The last one counts; the parser would append to a tuple that is given twice.
+    last = dict(zip(names, overrides, strict=True))
     parser = flags.FlagValues()
-    argv = [program, *overrides]
+    argv = [program, *last.values()]
     config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
-    _parse_flags(parser, argv)
+    try:
+        parser(argv)
+    except flags.Error as error:
+        raise errors.Refusal(_explain(error, last, config)) from error
     values.normalise_tuples(parser.config)
     _prefer_given_steps(parser.config, names)
     return parser.config
+
+
+def _explain(error, overrides, config):
+    """Say which field an override failed at, and what it takes."""
+    leaves = dict(config_lib.leaves(config.to_dict()))
+    for name, argument in overrides.items():
+        if argument in str(error):
+            kind = "int" if leaves[name] is None else type(leaves[name]).__name__
+            return f"{argument} is not a value of type {kind}, such as {leaves[name]!r}"
+    return " ".join(str(error).split())
 
 
 def _prefer_given_steps(config, names):

@@ -94,6 +94,31 @@ def say_skipped(restored: checkpoints.Restored, say) -> None:
         say(f"checkpoint {step} was not used: {reason}")
 
 
+def check_transfer(workdir, network: network_lib.Network) -> None:
+    """Refuse a run that `transfer` could take nothing from, before anything is made.
+
+    Raises:
+        Refusal: no run, no checkpoint, or no array of a shape that `network` has.
+    """
+    run_dir = rundir.RunDir.open_existing(workdir)
+    config, facts = read(run_dir)
+    with checkpoints.Checkpoints(run_dir.checkpoints) as saved:
+        if saved.latest_step() is None:
+            raise errors.Refusal(
+                f"train.init_from={workdir} has no checkpoint: train it first"
+            )
+    given = network_lib.by_path(builders.network(config, facts).shapes)
+    wanted = network_lib.by_path(network.shapes)
+    if not any(
+        path in given and given[path].shape == leaf.shape
+        for path, leaf in wanted.items()
+    ):
+        raise errors.Refusal(
+            f"train.init_from={workdir}: none of its arrays has the shape of one here; "
+            "make the fields of model.* alike, or leave init_from empty"
+        )
+
+
 def transfer(workdir, params, *, mesh, say):
     """Return `params` with every leaf of a run's weights that fits, and what was done.
 
@@ -102,9 +127,6 @@ def transfer(workdir, params, *, mesh, say):
         params: freshly drawn parameters on their shardings.
         mesh: the devices of `params`.
         say: told which leaves were loaded and which start fresh.
-
-    Raises:
-        Refusal: no leaf fits.
     """
     source = open_run(workdir, mesh=mesh, say=say)
     weights, _, sentence = source.weights("auto", field="weights")
@@ -120,11 +142,6 @@ def transfer(workdir, params, *, mesh, say):
 
     taken = jax.tree_util.tree_map_with_path(take, params)
     loaded = len(jax.tree.leaves(params)) - len(fresh)
-    if not loaded:
-        raise errors.Refusal(
-            f"train.init_from={workdir}: none of its arrays has the shape of one here; "
-            "make the fields of model.* alike, or leave init_from empty"
-        )
     say(f"initial weights of {workdir}, step {source.step}, {sentence}")
     say(f"  loaded {loaded} arrays")
     say(f"  fresh  {len(fresh)} arrays{': ' if fresh else ''}{', '.join(fresh)}")

@@ -278,7 +278,7 @@ def _how_to_prepare(name, info):
         f"{found}, but is needed in TFDS's array_record format: point data.path at a "
         "TFDS directory that holds it so, or prepare it once with the command below "
         "(in an environment of its own: TFDS needs TensorFlow for this step alone) and "
-        f"set data.path to {data_dir}\n  python -m venv tfds-env && "
+        f"set data.path to {data_dir}: python -m venv tfds-env && "
         "tfds-env/bin/pip install tensorflow tensorflow-datasets importlib_resources "
         f'&& tfds-env/bin/python -c "{program}"'
     )

@@ -62,16 +62,19 @@ def kept_timesteps(num_steps: int, spec: int | str) -> tuple[int, ...]:
                 f"{spec} sampling steps of a process with {num_steps}: choose "
                 f"1 … {num_steps}"
             )
-        return (num_steps - 1,) if spec == 1 else _sections(num_steps, [int(spec)])
+        return (
+            (num_steps - 1,) if spec == 1 else _sections(num_steps, [int(spec)], spec)
+        )
     if not isinstance(spec, str):
         raise errors.Refusal(f"respacing {spec!r}: give an integer or a string")
     if spec == "":
         return tuple(range(num_steps))
     if spec == "fast27":
-        return _fast27(num_steps)
+        return _fast27(num_steps, spec)
     if spec.startswith("ddim"):
         return _strided(num_steps, _integer(spec[len("ddim") :], spec))
-    return _sections(num_steps, [_integer(part, spec) for part in spec.split(",")])
+    counts = [_integer(part, spec) for part in spec.split(",")]
+    return _sections(num_steps, counts, spec)
 
 
 def _integer(text, spec):
@@ -99,7 +102,7 @@ def _strided(num_steps, count):
     )
 
 
-def _sections(num_steps, counts):
+def _sections(num_steps, counts, spec):
     """Keep counts[i] evenly spaced steps of section i, the T mod k first one longer."""
     size, longer = divmod(num_steps, len(counts))
     kept, start = [], 0
@@ -107,8 +110,9 @@ def _sections(num_steps, counts):
         length = size + (section < longer)
         if count > length:
             raise errors.Refusal(
-                f"{count} steps in section {section + 1} of {len(counts)}, which has "
-                f"{length} of the {num_steps}: ask for at most {length} there"
+                f"respacing {spec!r} asks for {count} steps in section {section + 1} "
+                f"of {len(counts)}, which has {length} of the {num_steps}: ask for at "
+                f"most {length} there"
             )
         # The published rule accumulates the stride, and rounds halves to even.
         stride = (length - 1) / (count - 1) if count > 1 else 1.0
@@ -118,9 +122,9 @@ def _sections(num_steps, counts):
     return tuple(kept)
 
 
-def _fast27(num_steps):
+def _fast27(num_steps, spec):
     """Return GLIDE's 27 steps: sections 10,10,3,2,2 with T−1 replaced by T−3."""
-    kept = _sections(num_steps, FAST27_SECTIONS)[:-1]
+    kept = _sections(num_steps, FAST27_SECTIONS, spec)[:-1]
     if kept[-1] >= num_steps - 3:
         raise errors.Refusal(
             f"respacing 'fast27' of {num_steps} steps: it needs room for T−3 after "

@@ -17,8 +17,9 @@ def linear(num_steps, beta_start, beta_end):
     """Return β linear in t, both ends scaled by 1000/T (Improved DDPM's code)."""
     if num_steps < MIN_STEPS_OF_LINEAR:
         raise errors.Refusal(
-            f"schedule 'linear' with {num_steps} steps gives β > 1: use at least "
-            f"{MIN_STEPS_OF_LINEAR} steps, or 'linear_fixed', 'cosine' or 'jsd'"
+            f"schedule 'linear' with {num_steps} steps gives β > 1: use more than "
+            f"{MIN_STEPS_OF_LINEAR} steps (at {MIN_STEPS_OF_LINEAR} the last β is 1), or "
+            "'linear_fixed', 'cosine' or 'jsd'"
         )
     scale = 1000 / num_steps
     return np.linspace(scale * beta_start, scale * beta_end, num_steps)

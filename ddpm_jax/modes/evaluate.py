@@ -1,6 +1,7 @@
 """Bits per dimension of a trained run on the test split: a card and a plot."""
 
 import io
+import json
 import pathlib
 import time
 
@@ -33,6 +34,10 @@ def run(config, workdir) -> None:
     say(f"step {trained.step}, {sentence}")
 
     card_path = run_dir.evaluation / f"bits_per_dim_{tag_of(trained, kind)}.json"
+    if card_path.exists():
+        card = json.loads(card_path.read_text())
+        say(f"scored already: {card['value']:.4f} bits/dim, card: {card_path}")
+        return
     partial = Partial(card_path.with_suffix(".partial.npz"), schedule.num_steps)
     before = partial.read()
     if before.count:

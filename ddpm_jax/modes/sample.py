@@ -33,7 +33,7 @@ def run(config, workdir) -> None:
     store = samples.SampleStore(run_dir.samples / tag_of(config, request), request)
     wanted = config.sampling.num_samples
     if store.is_finished(wanted):
-        say(f"{wanted} samples are there already: {store.archive}")
+        say(f"{store.count()} samples are there already: {store.archive}")
         write_grid(store, wanted, labels)
         return
     if make_missing(config, trained, recipe, params, labels, store):

@@ -54,6 +54,8 @@ def run(config, workdir) -> None:
     train_step = make_train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
     observer_lib.check(config, facts)
+    if config.train.init_from:
+        runs.check_transfer(config.train.init_from, network)
 
     # Nothing above has written a file: what is refused leaves no trace.
     run_dir = rundir.RunDir.create(workdir)
@@ -71,6 +73,9 @@ def run(config, workdir) -> None:
         if first_step >= config.train.steps:
             say(f"the run has its {config.train.steps} steps already")
             say(closing(run_dir, workdir))
+            return
+        if stop.requested:
+            say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
         observer = observer_lib.Observer(
             config,
@@ -301,6 +306,8 @@ def receipt(restored, config, moved: int) -> str:
     rate = float(builders.learning_rate(config)(restored.step))
     decay = config.train.decay
     ends = "constant" if decay == "none" else f"{decay} to 0 at {config.train.steps}"
+    if restored.step < config.train.warmup_steps:
+        ends = f"rising until {config.train.warmup_steps}, then {ends}"
     parts = [
         f"resumed at step {restored.step}",
         f"parameters {count:,}",

@@ -126,7 +126,7 @@ def test_data_that_is_not_there_is_refused_with_the_command(tmp_path):
         sources.load("cifar10", "train", path=tmp_path)
     message = str(refused.value)
     assert f"cifar10 is not in {tmp_path}/cifar10/" in message
-    assert f"set data.path to {tmp_path}\n" in message
+    assert f"set data.path to {tmp_path}: python -m venv" in message
     # The last line is a command whose Python part prepares this very directory.
     program = message.split('-c "')[1].removesuffix('"')
     assert f"tfds.builder('cifar10', data_dir='{tmp_path}', file_format" in program
