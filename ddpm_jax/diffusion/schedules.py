@@ -18,8 +18,8 @@ def linear(num_steps, beta_start, beta_end):
     if num_steps < MIN_STEPS_OF_LINEAR:
         raise errors.Refusal(
             f"schedule 'linear' with {num_steps} steps gives β > 1: use more than "
-            f"{MIN_STEPS_OF_LINEAR} steps (at {MIN_STEPS_OF_LINEAR} the last β is 1), or "
-            "'linear_fixed', 'cosine' or 'jsd'"
+            f"{MIN_STEPS_OF_LINEAR} (there the last β is 1), or choose 'linear_fixed', "
+            "'cosine' or 'jsd'"
         )
     scale = 1000 / num_steps
     return np.linspace(scale * beta_start, scale * beta_end, num_steps)
