@@ -190,10 +190,15 @@ elif moment == "deletion":
 big = jnp.asarray(np.random.default_rng(0).standard_normal((1 << 23,)))
 store = checkpoints.Checkpoints(root, keep=1)
 store.save(2, {"big": big})
+def size(path):
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:  # a lock of the writer, gone since it was listed
+        return 0
 while moment == "write":
     for folder, _, names in os.walk(root):
         if "staging" in folder and any(
-            os.path.getsize(os.path.join(folder, name)) > 1 << 16 for name in names
+            size(os.path.join(folder, name)) > 1 << 16 for name in names
         ):
             kill()
 store.wait()
