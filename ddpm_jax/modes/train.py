@@ -54,7 +54,8 @@ def run(config, workdir) -> None:
     train_step = make_train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
     observer_lib.check(config, facts)
-    if config.train.init_from:
+    is_new = not rundir.RunDir(pathlib.Path(workdir)).config.exists()
+    if config.train.init_from and is_new:  # a run that exists needs its source no more
         runs.check_transfer(config.train.init_from, network)
 
     # Nothing above has written a file: what is refused leaves no trace.

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -275,6 +276,22 @@ def test_a_run_starts_from_anothers_weights(first_run, tmp_path, tell):
         np.testing.assert_array_equal(taken[path], average, err_msg=path)
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert saved["config"]["train"]["init_from"] == str(first_run[0])
+
+
+def test_a_run_goes_on_without_the_run_it_began_from(tell, first_run, tmp_path):
+    source, run = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(first_run[0], source)
+    started = tell(
+        *TINY,
+        f"--workdir={run}",
+        f"--config.train.init_from={source}",
+        "--config.train.steps=1",
+    )
+    assert started.status == 0
+    shutil.rmtree(source)
+    again = tell(f"--workdir={run}")
+    assert again.status == 0, again.err
+    assert "resumed at step 1" in again.out
 
 
 @pytest.mark.parametrize(
