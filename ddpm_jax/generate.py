@@ -65,7 +65,6 @@ class Recipe:
                 "drop-out: it has no unconditional branch; sample with scale 1, or "
                 "train a class-conditional run with train.label_dropout=0.1"
             )
-
         if self.dynamic_threshold and self.dynamic_threshold < 1:
             raise errors.Refusal(
                 f"sampling.dynamic_threshold={self.dynamic_threshold}: give the "

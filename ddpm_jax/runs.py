@@ -109,10 +109,7 @@ def check_transfer(workdir, network: network_lib.Network) -> None:
             )
     given = network_lib.by_path(builders.network(config, facts).shapes)
     wanted = network_lib.by_path(network.shapes)
-    if not any(
-        path in given and given[path].shape == leaf.shape
-        for path, leaf in wanted.items()
-    ):
+    if not any(_fits(given, path, leaf) for path, leaf in wanted.items()):
         raise errors.Refusal(
             f"train.init_from={workdir}: none of its arrays has the shape of one here; "
             "make the fields of model.* alike, or leave init_from empty"
@@ -135,7 +132,7 @@ def transfer(workdir, params, *, mesh, say):
 
     def take(path, leaf):
         name = network_lib.path_name(path)
-        if name in given and given[name].shape == leaf.shape:
+        if _fits(given, name, leaf):
             return jax.device_put(given[name], leaf.sharding)
         fresh.append(name)
         return leaf
@@ -146,3 +143,8 @@ def transfer(workdir, params, *, mesh, say):
     say(f"  loaded {loaded} arrays")
     say(f"  fresh  {len(fresh)} arrays{': ' if fresh else ''}{', '.join(fresh)}")
     return taken
+
+
+def _fits(given, path, leaf) -> bool:
+    """Return whether the arrays by path `given` hold one to start `leaf` from."""
+    return path in given and given[path].shape == leaf.shape

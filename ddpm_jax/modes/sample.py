@@ -2,6 +2,8 @@
 
 import zlib
 
+import numpy as np
+
 from ddpm_jax import builders, generate, runs
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.runtime import compilation, pictures, preemption, rundir, samples
@@ -37,7 +39,10 @@ def run(config, workdir) -> None:
         write_grid(store, wanted, labels)
         return
     if make_missing(config, trained, recipe, params, labels, store):
-        store.finish(wanted, None if labels is None else cycled(labels, wanted))
+        of_images = None
+        if labels is not None:
+            of_images = generate.labels_of(labels, np.arange(wanted))
+        store.finish(wanted, of_images)
         say(f"samples: {store.archive}")
         write_grid(store, wanted, labels)
 
@@ -70,11 +75,6 @@ def make_missing(config, trained, recipe, params, labels, store) -> bool:
             store.add(start, images_lib.to_uint8(made))
             say(f"{min(start + batch_size, wanted)}/{wanted} images")
     return True
-
-
-def cycled(labels, count: int) -> list[int]:
-    """Return the labels of images 0 … count−1."""
-    return [labels[i % len(labels)] for i in range(count)]
 
 
 def write_grid(store, wanted: int, labels) -> None:

@@ -1,13 +1,13 @@
 """Compile once per machine, and say what the wait is for."""
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
+from ddpm_jax.runtime import files
 from ddpm_jax.runtime.console import say
 
 
@@ -82,8 +82,7 @@ def _make_private(directory: Path) -> None:
     status = directory.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise OSError("others can write it")
-    with tempfile.TemporaryFile(dir=directory):
-        pass  # modes and quotas are believed only when a file can really be made
+    files.check_writable(directory)
 
 
 def _set_default(option: str, value: float) -> None:

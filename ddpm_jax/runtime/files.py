@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from ddpm_jax.core import errors
@@ -30,6 +31,18 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def check_writable(directory: str | os.PathLike) -> None:
+    """Make a file in `directory` and drop it; only that tells.
+
+    Modes say little to root or on network disks.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with tempfile.TemporaryFile(dir=directory, prefix="."):
+        pass
 
 
 def sync_directory(directory: str | os.PathLike) -> None:

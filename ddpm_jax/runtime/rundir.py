@@ -6,7 +6,6 @@ import fcntl
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 
 from ddpm_jax.core import errors
@@ -39,9 +38,7 @@ class RunDir:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             names = sorted(p.name for p in run.path.iterdir() if p.name[0] != ".")
-            # Only making a file tells: modes say little to root or on network disks.
-            with tempfile.TemporaryFile(dir=run.path, prefix="."):
-                pass
+            files.check_writable(run.path)
         except OSError as error:
             raise errors.Refusal(
                 f"{run.path} cannot be written ({error.strerror}): "
@@ -168,10 +165,7 @@ class RunDir:
         try:
             for folder in (self.path, self.samples, self.evaluation):
                 folder.mkdir(exist_ok=True)
-                # Only making a file tells: modes say little to root or on network
-                # disks.
-                with tempfile.TemporaryFile(dir=folder, prefix="."):
-                    pass
+                files.check_writable(folder)
         except OSError as error:
             raise errors.Refusal(
                 f"{folder} cannot be written ({error.strerror}): free it, or copy the "
