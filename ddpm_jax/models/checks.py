@@ -1,4 +1,4 @@
-"""What a U-Net cannot be built from or called with, refused in one sentence each."""
+"""What a network cannot be built from or called with, refused in one sentence each."""
 
 import math
 
@@ -19,6 +19,24 @@ def check_dropout(rate):
     if not 0.0 <= rate < 1.0:
         raise errors.Refusal(
             f"dropout {rate} is outside [0, 1): give a rate such as 0.1, or 0 for none"
+        )
+
+
+def check_norm_epsilon(epsilon):
+    """Refuse an ε that leaves a constant group of features 0/0."""
+    if not epsilon > 0.0:
+        raise errors.Refusal(
+            f"norm_epsilon is {epsilon}: give a small positive number such as 1e-5"
+        )
+
+
+def check_sinusoid(channels, shift):
+    """Refuse a width too small for a single frequency of the timestep embedding."""
+    least = 2 * (shift + 1)
+    if channels < least:
+        raise errors.Refusal(
+            f"channels is {channels}, too few for a timestep embedding with "
+            f"sinusoid_shift {shift}: use at least {least}"
         )
 
 
@@ -64,12 +82,18 @@ def check_image_size(image_size, levels):
 
 
 def check_norm_groups(norm_groups, widths):
-    """Refuse a number of groups that does not divide the width of every level."""
-    for level, width in enumerate(widths):
+    """Refuse a number of groups that does not divide every width.
+
+    Args:
+        norm_groups: asked for.
+        widths: channels by what has them, e.g. {"level 0": 128}.
+    """
+    for where, width in widths.items():
         if width % norm_groups:
+            good = _any_of(_divisors(math.gcd(*widths.values())))
             raise errors.Refusal(
                 f"norm_groups {norm_groups} does not divide the {width} channels of "
-                f"level {level}: use {_any_of(_divisors(math.gcd(*widths)))}"
+                f"{where}: use {good}"
             )
 
 
@@ -88,14 +112,15 @@ def check_attention_resolutions(attention_resolutions, resolutions):
             )
 
 
-def check_heads(num_heads, head_channels, widths, attended):
+def check_heads(num_heads, head_channels, widths, attended, middle):
     """Refuse heads that do not share the channels evenly where attention stands.
 
     Args:
         num_heads: used unless `head_channels` is given.
         head_channels: channels per head, or None.
         widths: channels of each level.
-        attended: whether each level has attention; the last always has, in the middle.
+        attended: whether each level has attention.
+        middle: whether the middle, as wide as the last level, has attention.
     """
     if head_channels is None:
         name, number = "num_heads", num_heads
@@ -103,7 +128,11 @@ def check_heads(num_heads, head_channels, widths, attended):
         name, number = "head_channels", head_channels
     check_counts(**{name: number})
     last = len(widths) - 1
-    used = [level for level in range(last + 1) if attended[level] or level == last]
+    used = [
+        level
+        for level in range(last + 1)
+        if attended[level] or (middle and level == last)
+    ]
     for level in used:
         if widths[level] % number:
             good = _divisors(math.gcd(*(widths[level] for level in used)))
@@ -113,15 +142,17 @@ def check_heads(num_heads, head_channels, widths, attended):
             )
 
 
-def check_call(x, t, labels, image_shape, label_embedding):
+def check_call(x, t, labels, low_res, *, image_shape, num_classes, super_resolution):
     """Refuse arguments of a call that do not belong to the network.
 
     Args:
         x: images, to be [B, *image_shape].
         t: timesteps, to be [B].
-        labels: [B] where `label_embedding` exists, None where it does not.
+        labels: [B] where there is a label embedding, None where there is not.
+        low_res: [B, h, w, C] for super-resolution, None otherwise.
         image_shape: (H, W, C).
-        label_embedding: the module, or None.
+        num_classes: rows of the label embedding, None without one.
+        super_resolution: whether the network enlarges images.
     """
     if x.shape[1:] != image_shape:
         raise errors.Refusal(
@@ -135,18 +166,39 @@ def check_call(x, t, labels, image_shape, label_embedding):
             f"timesteps have shape {t.shape}: "
             f"give one for each of the {batch[0]} images"
         )
-    if label_embedding is None and labels is not None:
+    if num_classes is None and labels is not None:
         raise errors.Refusal(
             "labels were given to a network without label embedding: leave them out, "
             "or build it with num_classes"
         )
-    if label_embedding is not None and (labels is None or labels.shape != batch):
+    if num_classes is not None and (labels is None or labels.shape != batch):
         given = "no labels" if labels is None else f"labels of shape {labels.shape}"
         raise errors.Refusal(
-            f"{given} were given to a network with num_classes "
-            f"{label_embedding.num_embeddings}: give one for each of the "
-            f"{batch[0]} images"
+            f"{given} were given to a network with num_classes {num_classes}: "
+            f"give one for each of the {batch[0]} images"
         )
+    if not super_resolution and low_res is not None:
+        raise errors.Refusal(
+            "low_res was given to a network that enlarges no images: leave it out, "
+            "or build the network with low_res=True"
+        )
+    if super_resolution:
+        _check_low_res(low_res, batch[0], image_shape)
+
+
+def _check_low_res(low_res, batch, image_shape):
+    height, width, channels = image_shape
+    wanted = f"give [{batch}, h, w, {channels}] with h, w up to {height}, {width}"
+    if low_res is None:
+        raise errors.Refusal(f"a network for super-resolution got no low_res: {wanted}")
+    fits = (
+        low_res.ndim == 4
+        and (low_res.shape[0], low_res.shape[3]) == (batch, channels)
+        and low_res.shape[1] <= height
+        and low_res.shape[2] <= width
+    )
+    if not fits:
+        raise errors.Refusal(f"low_res has shape {low_res.shape}: {wanted}")
 
 
 def _divisors(number):

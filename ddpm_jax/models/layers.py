@@ -1,4 +1,4 @@
-"""The parts of the OpenAI U-Net: embedding, norm, residual blocks, attention.
+"""The parts of the U-Nets: embedding, norm, residual blocks, attention.
 
 Images are [B, H, W, C]. Parameters are float32; `dtype` is what the trunk computes in.
 Norms, the softmax and everything on the way of the timestep stay in float32.
@@ -7,6 +7,7 @@ can run any of them in turn, with or without rematerialisation.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +17,44 @@ from flax import nnx
 QKV_ORDERS = {
     # Position of the axis of length 3 among [heads, d] in the packed channels.
     "legacy": -2,  # [head][q|k|v][d]: Improved DDPM, and ADM except its 64×64 model
-    "new": -3,  # [q|k|v][head][d]: ADM 64×64
+    "new": -3,  # [q|k|v][head][d]: ADM 64×64; DDPM, whose q, k, v are separate layers
+}
+
+ATTENTION_SCALES = ("split", "product")
+"""Where 1/√d enters: d^(−1/4) on q and on k (OpenAI), or d^(−1/2) on q·k (DDPM)."""
+
+SINUSOIDS = {
+    "cos_sin": (jnp.cos, jnp.sin),  # OpenAI
+    "sin_cos": (jnp.sin, jnp.cos),  # DDPM
+}
+
+PADDINGS = {
+    # Of a 3×3 convolution with stride 2: (top, bottom), (left, right).
+    "both": ((1, 1), (1, 1)),  # OpenAI
+    "end": ((0, 1), (0, 1)),  # DDPM: what TensorFlow's "SAME" is on even sizes
 }
 
 
-def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:
+def timestep_embedding(
+    t: jax.Array, dim: int, *, order: str = "cos_sin", shift: int = 0
+) -> jax.Array:
     """Return the sinusoidal embedding of timesteps, [B] → float32 [B, dim].
 
-    The first half are cosines and the second sines, of t·10000^(−i/half) for i = 0 …
+    Its halves are the cosines and the sines of t·10000^(−i/(half−shift)) for i = 0 …
     half−1, half = dim // 2; an odd `dim` ends in a zero.
 
-    Reference: Improved DDPM, published code (the DDPM code has sines first and divides
-    by half−1).
+    Args:
+        t: [B] timesteps, integers or floats.
+        dim: of the embedding.
+        order: a key of `SINUSOIDS`, which half comes first.
+        shift: 0 for the frequencies of Improved DDPM, 1 for those of DDPM.
+
+    Reference: published codes of DDPM (Ho et al. 2020) and Improved DDPM.
     """
     half = dim // 2
-    frequencies = np.exp(-math.log(10000.0) * np.arange(half) / half)
+    frequencies = np.exp(-math.log(10000.0) * np.arange(half) / (half - shift))
     angles = t.astype(jnp.float32)[:, None] * frequencies.astype(np.float32)
-    embedding = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    embedding = jnp.concatenate([wave(angles) for wave in SINUSOIDS[order]], axis=-1)
     return jnp.pad(embedding, ((0, 0), (0, dim % 2)))
 
 
@@ -71,10 +93,22 @@ def downsample(x: jax.Array) -> jax.Array:
     return jnp.mean(x.reshape(B, H // 2, 2, W // 2, 2, C), axis=(2, 4))
 
 
+def stretch(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Return images enlarged bilinearly: [B, h, w, C] → float32 [B, *size, C].
+
+    Pixels are points at the centres of their squares, and beyond the outermost centres
+    the image is constant: what PyTorch's `interpolate` does without aligned corners.
+    """
+    shape = (x.shape[0], *size, x.shape[-1])
+    return jax.image.resize(
+        x.astype(jnp.float32), shape, method="bilinear", antialias=False
+    )
+
+
 def conv(
-    in_channels: int, out_channels: int, *, size=3, stride=1, dtype, rngs
+    in_channels: int, out_channels: int, *, size=3, stride=1, padding=None, dtype, rngs
 ) -> nnx.Conv:
-    """Return a convolution padded by size // 2 on every side.
+    """Return a convolution padded by size // 2 on every side unless told otherwise.
 
     The padding is explicit because "SAME" with stride 2 pads an even image on the right
     and bottom only, which shifts the features of imported weights.
@@ -84,7 +118,7 @@ def conv(
         out_channels,
         (size, size),
         strides=stride,
-        padding=((size // 2, size // 2),) * 2,
+        padding=padding or ((size // 2, size // 2),) * 2,
         dtype=dtype,
         rngs=rngs,
     )
@@ -96,13 +130,13 @@ def dense(in_channels: int, out_channels: int, *, dtype=jnp.float32, rngs):
 
 
 class GroupNorm(nnx.GroupNorm):
-    """Group norm in float32, ε = 1e-5, returned in the dtype of its input."""
+    """Group norm in float32, returned in the dtype of its input."""
 
-    def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, groups: int, *, epsilon: float, rngs: nnx.Rngs):
         super().__init__(
             channels,
             num_groups=groups,
-            epsilon=1e-5,
+            epsilon=epsilon,
             # E[x²] − E[x]² cancels where the mean is large.
             use_fast_variance=False,
             rngs=rngs,
@@ -113,15 +147,30 @@ class GroupNorm(nnx.GroupNorm):
 
 
 class TimeEmbedding(nnx.Module):
-    """Sinusoid → dense → SiLU → dense, in float32: t [B] → [B, embedding_channels]."""
+    """Sinusoid → dense → SiLU → dense, in float32: t [B] → [B, embedding_channels].
 
-    def __init__(self, channels: int, embedding_channels: int, *, rngs: nnx.Rngs):
+    `order` and `shift` are those of `timestep_embedding`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        embedding_channels: int,
+        *,
+        order: str,
+        shift: int,
+        rngs: nnx.Rngs,
+    ):
         self.channels = channels
+        self.order = order
+        self.shift = shift
         self.dense_1 = dense(channels, embedding_channels, rngs=rngs)
         self.dense_2 = dense(embedding_channels, embedding_channels, rngs=rngs)
 
     def __call__(self, t):
-        sinusoid = timestep_embedding(t, self.channels)
+        sinusoid = timestep_embedding(
+            t, self.channels, order=self.order, shift=self.shift
+        )
         return self.dense_2(nnx.silu(self.dense_1(sinusoid)))
 
 
@@ -132,7 +181,7 @@ class ResBlock(nnx.Module):
         in_channels, out_channels: widths; where they differ, a 1×1 convolution carries
             the shortcut.
         embedding_channels: width of the timestep embedding.
-        norm_groups: groups of both norms.
+        norm: makes a norm of a width.
         scale_shift: modulate the second norm by (1 + scale, shift), the halves of the
             projected embedding in this order; otherwise add the projection to what
             enters that norm.
@@ -149,7 +198,7 @@ class ResBlock(nnx.Module):
         out_channels: int,
         *,
         embedding_channels: int,
-        norm_groups: int,
+        norm: Callable[[int], nnx.Module],
         scale_shift: bool,
         dropout: float,
         dropout_index: int,
@@ -162,10 +211,10 @@ class ResBlock(nnx.Module):
         self.dropout_index = dropout_index
         self.resample = resample
         modulation = 2 * out_channels if scale_shift else out_channels
-        self.norm_1 = GroupNorm(in_channels, norm_groups, rngs=rngs)
+        self.norm_1 = norm(in_channels)
         self.conv_1 = conv(in_channels, out_channels, dtype=dtype, rngs=rngs)
         self.embed = dense(embedding_channels, modulation, rngs=rngs)
-        self.norm_2 = GroupNorm(out_channels, norm_groups, rngs=rngs)
+        self.norm_2 = norm(out_channels)
         self.conv_2 = conv(out_channels, out_channels, dtype=dtype, rngs=rngs)
         if in_channels == out_channels:
             self.shortcut = None
@@ -194,10 +243,17 @@ class ResBlock(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """Halve the image by a 3×3 convolution of stride 2."""
+    """Halve the image by a 3×3 convolution of stride 2, padded as in `PADDINGS`."""
 
-    def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
-        self.conv = conv(channels, channels, stride=2, dtype=dtype, rngs=rngs)
+    def __init__(self, channels: int, *, padding: str, dtype, rngs: nnx.Rngs):
+        self.conv = conv(
+            channels,
+            channels,
+            stride=2,
+            padding=PADDINGS[padding],
+            dtype=dtype,
+            rngs=rngs,
+        )
 
     def __call__(self, x, embedding, dropout_keys):
         del embedding, dropout_keys
@@ -215,14 +271,26 @@ class Upsample(nnx.Module):
         return self.conv(upsample(x))
 
 
+class Resample(nnx.Module):
+    """Change the image's size by `upsample` or `downsample`, without parameters."""
+
+    def __init__(self, resample):
+        self.resample = resample
+
+    def __call__(self, x, embedding, dropout_keys):
+        del embedding, dropout_keys
+        return self.resample(x)
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention over all pixels, with a residual connection.
 
     Args:
         channels: width C of the image, split over the heads.
         heads: number of heads; d = C / heads.
-        norm_groups: groups of the norm in front.
+        norm: in front, or None.
         qkv_order: a key of `QKV_ORDERS`, the layout of the packed 3C channels.
+        scale: one of `ATTENTION_SCALES`.
         dtype: of the matrix products; the softmax is float32.
     """
 
@@ -231,39 +299,53 @@ class Attention(nnx.Module):
         channels: int,
         *,
         heads: int,
-        norm_groups: int,
+        norm: GroupNorm | None,
         qkv_order: str,
+        scale: str,
         dtype,
         rngs: nnx.Rngs,
     ):
         self.heads = heads
         self.qkv_order = qkv_order
-        self.norm = GroupNorm(channels, norm_groups, rngs=rngs)
+        self.scale = scale
+        self.norm = norm
         self.qkv = dense(channels, 3 * channels, dtype=dtype, rngs=rngs)
         self.proj_out = dense(channels, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x, embedding, dropout_keys):
         del embedding, dropout_keys
         B, H, W, C = x.shape
-        d = C // self.heads
-        qkv = self.qkv(self.norm(x).reshape(B, H * W, C))  # [B, HW, 3C]
-        q, k, v = self._unpack(qkv, d)  # each [B, HW, heads, d]
-
-        # Scaling q and k by d^(−1/4) each keeps their product within range at half
-        # precision, where scaling the product by d^(−1/2) could come too late.
-        scale = d**-0.25
-        logits = jnp.einsum(
-            "bqhd,bkhd->bhqk",
-            q * scale,
-            k * scale,
-            preferred_element_type=jnp.float32,
+        h = x if self.norm is None else self.norm(x)
+        h = attend(
+            self.qkv(h.reshape(B, H * W, C)),
+            heads=self.heads,
+            order=self.qkv_order,
+            scale=self.scale,
         )
-        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
-        h = jnp.einsum("bhqk,bkhd->bqhd", weights, v)  # [B, HW, heads, d]
-        return x + self.proj_out(h.reshape(B, H * W, C)).reshape(x.shape)
+        return x + self.proj_out(h).reshape(x.shape)
 
-    def _unpack(self, qkv, d):
-        axis = QKV_ORDERS[self.qkv_order]
-        packed = (self.heads, 3, d) if axis == -2 else (3, self.heads, d)
-        qkv = qkv.reshape(*qkv.shape[:2], *packed)
-        return tuple(jnp.moveaxis(qkv, axis, 0))
+
+def attend(qkv: jax.Array, *, heads: int, order: str, scale: str) -> jax.Array:
+    """Let every token look at all tokens: packed [B, N, 3C] → [B, N, C].
+
+    Args:
+        qkv: queries, keys and values.
+        heads: number of heads; d = C / heads.
+        order: a key of `QKV_ORDERS`.
+        scale: one of `ATTENTION_SCALES`.
+    """
+    B, N, packed = qkv.shape
+    d = packed // (3 * heads)
+    axis = QKV_ORDERS[order]
+    qkv = qkv.reshape(B, N, *((heads, 3, d) if axis == -2 else (3, heads, d)))
+    q, k, v = jnp.moveaxis(qkv, axis, 0)  # each [B, N, heads, d]
+
+    # Scaling q and k by d^(−1/4) each keeps their product within range at half
+    # precision, where scaling the product by d^(−1/2) could come too late.
+    if scale == "split":
+        q, k = q * d**-0.25, k * d**-0.25
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+    if scale == "product":
+        logits = logits * d**-0.5
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(B, N, heads * d)

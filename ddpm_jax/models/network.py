@@ -69,6 +69,7 @@ class Network:
         t: jax.Array,
         labels: jax.Array | None = None,
         *,
+        low_res: jax.Array | None = None,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Run the network.
@@ -79,17 +80,21 @@ class Network:
             t: [B] timesteps as the network is to see them, int32 or float32.
             labels: [B] int32 rows of the label embedding; required if and only if the
                 network has one.
+            low_res: [B, h, w, C] images to enlarge, in [−1, 1]; required if and only if
+                the network is made for super-resolution.
             dropout_keys: [B] typed keys, one per example, so that an example is treated
                 alike in any batch; None evaluates without dropout.
 
         Returns:
-            float32 [B, H, W, out_channels].
+            float32 [B, H, W, out_channels], of a classifier [B, num_classes].
 
         Raises:
             ValueError: `params` is not the tree of this network.
         """
         _check_params(params, self.shapes)
-        return self.forward(params, x, t, labels, dropout_keys=dropout_keys)
+        return self.forward(
+            params, x, t, labels, low_res=low_res, dropout_keys=dropout_keys
+        )
 
 
 def functional(
@@ -98,24 +103,38 @@ def functional(
     """Turn an NNX module into a `Network`, without computing anything.
 
     Args:
-        build_module: makes the module from `nnx.Rngs`; the module holds parameters only
-            (no random state, no statistics) and is called as
-            `module(x, t, labels, dropout_keys=…)`.
+        build_module: makes the module from what stands for `nnx.Rngs`; the module holds
+            parameters only (no random state, no statistics) and is called as
+            `module(x, t, labels, low_res=…, dropout_keys=…)`.
         initialise: the rule that draws its parameters in the module's stead.
     """
-    graph, state = nnx.split(nnx.eval_shape(lambda: build_module(nnx.Rngs(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: build_module(_NoDraws())))
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32),
         _with_string_keys(nnx.to_pure_dict(state)),
     )
 
-    def forward(params, x, t, labels, *, dropout_keys):
+    def forward(params, x, t, labels, **extras):
         # A fresh copy, since replace_by_pure_dict writes into the state it is given.
         filled = jax.tree.map(lambda leaf: leaf, state)
         nnx.replace_by_pure_dict(filled, _with_list_indices(params))
-        return nnx.merge(graph, filled)(x, t, labels, dropout_keys=dropout_keys)
+        return nnx.merge(graph, filled)(x, t, labels, **extras)
 
     return Network(shapes=shapes, forward=forward, initialise=initialise)
+
+
+class _NoDraws:
+    """One key for all layers, in place of `nnx.Rngs`: only their shapes are wanted.
+
+    `nnx.Rngs` counts its keys, and to trace that takes a time quadratic in the number
+    of layers: seconds for the networks of ADM.
+    """
+
+    def __init__(self):
+        self.key = jax.random.key(0)
+
+    def params(self):
+        return self.key
 
 
 def num_parameters(shapes: Params) -> int:

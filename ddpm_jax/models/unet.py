@@ -1,4 +1,4 @@
-"""The U-Net of Improved DDPM and of ADM, from top to bottom.
+"""The U-Net of DDPM, Improved DDPM and ADM, from top to bottom.
 
     conv_in → down/0 … down/L−1 → middle → up/L−1 … up/0 → norm_out, conv_out
 
@@ -7,23 +7,37 @@ each of its feature maps on a stack; every block of the decoder pops one and see
 beside its own input. Parameter paths follow the attributes: down/0/blocks/1/conv_1,
 down/2/attentions/0/qkv, down/0/resample/conv, middle/block_1, up/3/blocks/0/shortcut.
 
-References: Improved DDPM (Nichol & Dhariwal 2021); "ADM", Diffusion Models Beat GANs
-(Dhariwal & Nichol 2021).
+References: "DDPM", Denoising Diffusion Probabilistic Models (Ho et al. 2020); Improved
+DDPM (Nichol & Dhariwal 2021); "ADM", Diffusion Models Beat GANs (Dhariwal & Nichol
+2021).
 """
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ddpm_jax.core import errors
-from ddpm_jax.models import checks, initialisation, layers, network
+from ddpm_jax.models import checks, layers, network
+from ddpm_jax.models import initialisation as initialisation_lib
+from ddpm_jax.models import parts as parts_lib
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+REMAT = {
+    # What is computed again in the backward pass, and which of its results are not.
+    "none": ((), None),
+    "blocks": (nnx.Module, None),
+    "attention": (layers.Attention, None),
+    "dots": (nnx.Module, jax.checkpoint_policies.dots_saveable),
+}
+MIDDLE_ATTENTIONS = {
+    # Arguments of `parts.Parts.attention`, or None.
+    "normed": {"normed": True},
+    "plain": {"normed": False},
+    "none": None,
+}
 
 
 def unet(
@@ -38,15 +52,29 @@ def unet(
     num_heads: int = 4,
     head_channels: int | None = None,
     num_classes: int | None = None,
+    low_res: bool = False,
     dropout: float = 0.0,
     scale_shift: bool = True,
     resblock_updown: bool = False,
+    resample: str = "conv",
+    downsample_padding: str = "both",
     qkv_order: str = "legacy",
+    attention_scale: str = "split",
+    middle_attention: str = "normed",
+    sinusoid: str = "cos_sin",
+    sinusoid_shift: int = 0,
     norm_groups: int = 32,
+    norm_epsilon: float = 1e-5,
+    initialisation: str = "openai",
     dtype: str = "float32",
-    remat: bool = False,
+    remat: str | bool = "none",
 ) -> network.Network:
-    """Return the OpenAI U-Net as a pair of functions, see `network.Network`.
+    """Return a U-Net as a pair of functions, see `network.Network`.
+
+    The defaults are the dialect of Improved DDPM and ADM. That of DDPM: sinusoid
+    "sin_cos", sinusoid_shift 1, norm_epsilon 1e-6, downsample_padding "end", qkv_order
+    "new", attention_scale "product", num_heads 1, scale_shift False, initialisation
+    "ho".
 
     Args:
         image_size: (H, W) in pixels, divisible by 2 ** (levels − 1).
@@ -57,227 +85,156 @@ def unet(
             number of levels. Fractions are rounded down.
         num_res_blocks: residual blocks per encoder level; decoder levels have one more.
         attention_resolutions: sizes of the feature maps, in pixels of the shorter side,
-            whose levels have attention. The middle always has.
+            whose levels have attention.
         num_heads: attention heads, unless `head_channels` is given.
         head_channels: channels per head; the number of heads then grows with the width.
         num_classes: rows of the label embedding, the null class included; None for a
             network without labels.
+        low_res: for super-resolution: the network sees, beside the image, a smaller one
+            that it stretches to the same size.
         dropout: rate inside the residual blocks.
         scale_shift: modulate by (1 + scale, shift) instead of adding the embedding.
-        resblock_updown: change resolution inside residual blocks (ADM) instead of by
-            convolutions (Improved DDPM).
+        resblock_updown: change resolution inside residual blocks (ADM); otherwise
+            `resample` and `downsample_padding` tell how.
+        resample: "conv", or "pool" for plain averages and repetitions.
+        downsample_padding: "both" or "end", see `layers.PADDINGS`.
         qkv_order: "legacy" or "new", see `layers.QKV_ORDERS`.
-        norm_groups: groups of every norm.
+        attention_scale: "split" or "product", see `layers.ATTENTION_SCALES`.
+        middle_attention: "normed", "plain" (no norm in front) or "none".
+        sinusoid, sinusoid_shift: "cos_sin" or "sin_cos", and 0 or 1: `order` and
+            `shift` of `layers.timestep_embedding`.
+        norm_groups, norm_epsilon: of every norm.
+        initialisation: a key of `initialisation.RULES`, how the weights are drawn.
         dtype: "float32" or "bfloat16", what the trunk computes in. Parameters, norms,
             softmax, embeddings and the output layer are float32 in any case.
-        remat: recompute every block in the backward pass to save memory.
+        remat: what to recompute in the backward pass to save memory: "none" or False,
+            "blocks" or True, "attention" (ADM), or "dots", all but the results of
+            convolutions and matrix products.
 
     Raises:
-        Refusal: the sizes do not fit together.
+        Refusal: a name is no choice, or the sizes do not fit together.
     """
-    trunk_dtype = errors.choose("dtype", DTYPES, dtype)
-    errors.choose("qkv_order", layers.QKV_ORDERS, qkv_order)
+    plan = parts_lib.Plan.of(
+        image_size=image_size,
+        channels=channels,
+        channel_mult=channel_mult,
+        attention_resolutions=attention_resolutions,
+    )
+    parts = parts_lib.Parts(
+        channels=channels,
+        num_heads=num_heads,
+        head_channels=head_channels,
+        dropout=dropout,
+        scale_shift=scale_shift,
+        resblock_updown=resblock_updown,
+        resample=resample,
+        downsample_padding=downsample_padding,
+        qkv_order=qkv_order,
+        attention_scale=attention_scale,
+        sinusoid=sinusoid,
+        sinusoid_shift=sinusoid_shift,
+        norm_groups=norm_groups,
+        norm_epsilon=norm_epsilon,
+        dtype=dtype,
+    )
+    parts.check_widths(plan, middle=middle_attention != "none")
     checks.check_counts(
         in_channels=in_channels,
         out_channels=out_channels,
-        channels=channels,
         num_res_blocks=num_res_blocks,
-        norm_groups=norm_groups,
         num_classes=num_classes,
     )
-    checks.check_dropout(dropout)
-    checks.check_channel_mult(channel_mult, channels)
-    checks.check_image_size(image_size, len(channel_mult))
-    widths = [int(mult * channels) for mult in channel_mult]
-    resolutions = [min(image_size) // 2**level for level in range(len(widths))]
-    checks.check_norm_groups(norm_groups, widths)
-    checks.check_attention_resolutions(attention_resolutions, resolutions)
-    attended = [resolution in attention_resolutions for resolution in resolutions]
-    checks.check_heads(num_heads, head_channels, widths, attended)
+    errors.choose("middle_attention", MIDDLE_ATTENTIONS, middle_attention)
+    rules = initialisation_lib.RULES
+    rule = errors.choose("initialisation", rules, initialisation)
+    remat = remat_kind(remat)
 
     def build(rngs):
-        parts = Parts(
-            embedding_channels=4 * channels,
-            num_heads=num_heads,
-            head_channels=head_channels,
-            dropout=dropout,
-            scale_shift=scale_shift,
-            resblock_updown=resblock_updown,
-            qkv_order=qkv_order,
-            norm_groups=norm_groups,
-            dtype=trunk_dtype,
-            rngs=rngs,
-        )
         return UNet(
-            parts,
-            image_shape=(*image_size, in_channels),
+            plan,
+            dataclasses.replace(parts, rngs=rngs),
+            in_channels=in_channels,
             out_channels=out_channels,
-            channels=channels,
-            widths=widths,
-            attended=attended,
             num_res_blocks=num_res_blocks,
             num_classes=num_classes,
+            low_res=low_res,
+            middle_attention=middle_attention,
             remat=remat,
         )
 
-    return network.functional(build, initialisation.RULES["openai"])
+    return network.functional(build, rule)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What one network's blocks have in common; makes them to measure.
+def remat_kind(remat: str | bool) -> str:
+    """Return the key of `REMAT` that a name, or True or False, stands for.
 
-    The fields are arguments of `unet`, but for `embedding_channels`, the width of the
-    timestep embedding, and `dtype`, a JAX dtype.
+    Raises:
+        Refusal: unknown name.
     """
-
-    embedding_channels: int
-    num_heads: int
-    head_channels: int | None
-    dropout: float
-    scale_shift: bool
-    resblock_updown: bool
-    qkv_order: str
-    norm_groups: int
-    dtype: jnp.dtype
-    rngs: nnx.Rngs
-    dropout_indices: Iterator[int] = dataclasses.field(default_factory=itertools.count)
-
-    def res_block(self, width_in, width_out, resample=None):
-        """Return a residual block; those of a network count up their dropout index."""
-        return layers.ResBlock(
-            width_in,
-            width_out,
-            embedding_channels=self.embedding_channels,
-            norm_groups=self.norm_groups,
-            scale_shift=self.scale_shift,
-            dropout=self.dropout,
-            dropout_index=next(self.dropout_indices),
-            resample=resample,
-            dtype=self.dtype,
-            rngs=self.rngs,
-        )
-
-    def attention(self, width):
-        """Return a self-attention over the pixels."""
-        by_width = self.head_channels is not None
-        return layers.Attention(
-            width,
-            heads=width // self.head_channels if by_width else self.num_heads,
-            norm_groups=self.norm_groups,
-            qkv_order=self.qkv_order,
-            dtype=self.dtype,
-            rngs=self.rngs,
-        )
-
-    def halve(self, width):
-        """Return the way from a level down to the next."""
-        if self.resblock_updown:
-            return self.res_block(width, width, layers.downsample)
-        return layers.Downsample(width, dtype=self.dtype, rngs=self.rngs)
-
-    def double(self, width):
-        """Return the way from a level up to the next."""
-        if self.resblock_updown:
-            return self.res_block(width, width, layers.upsample)
-        return layers.Upsample(width, dtype=self.dtype, rngs=self.rngs)
+    name = {False: "none", True: "blocks"}.get(remat, remat)
+    errors.choose("remat", REMAT, name)
+    return name
 
 
-class Level(nnx.Module):
-    """What happens at one resolution: blocks, each with its attention, then a resample.
+class Encoder(nnx.Module):
+    """The way down to the middle: what the U-Net and the classifier share.
 
-    Args:
-        blocks: residual blocks.
-        attentions: as many attentions, or none.
-        resample: the way to the next level, None at the last.
-    """
-
-    def __init__(self, blocks, attentions, resample):
-        self.blocks = nnx.List(blocks)
-        self.attentions = nnx.List(attentions)
-        self.resample = resample
-
-    def stages(self):
-        """Return for each residual block the modules to run: itself, its attention."""
-        if not self.attentions:
-            return [(block,) for block in self.blocks]
-        return list(zip(self.blocks, self.attentions, strict=True))
-
-
-class Middle(nnx.Module):
-    """The bottom of the U: residual block, attention, residual block."""
-
-    def __init__(self, block_1, attention, block_2):
-        self.block_1 = block_1
-        self.attention = attention
-        self.block_2 = block_2
-
-
-class UNet(nnx.Module):
-    """The layers behind `unet`, which checks and documents the arguments.
-
-    Those that differ: `parts` makes the blocks, `image_shape` is (H, W, C), `widths`
-    are the channels of each level, `attended` tells whether a level has attention.
+    The arguments are those of `unet`, but for `plan` and `parts`, made of the rest.
     """
 
     def __init__(
         self,
+        plan,
         parts,
         *,
-        image_shape,
-        out_channels,
-        channels,
-        widths,
-        attended,
+        in_channels,
         num_res_blocks,
-        num_classes,
-        remat,
+        num_classes=None,
+        low_res=False,
+        middle_attention="normed",
+        remat="none",
     ):
-        self.image_shape = image_shape
-        self.dtype = parts.dtype
+        self.image_shape = (*plan.sizes[0], in_channels)
+        self.num_classes = num_classes
+        self.low_res = low_res
+        self.dtype = parts.trunk_dtype
         self.remat = remat
-        rngs, embedding_channels = parts.rngs, parts.embedding_channels
 
-        self.time_embedding = layers.TimeEmbedding(
-            channels, embedding_channels, rngs=rngs
+        self.time_embedding = parts.time_embedding()
+        self.label_embedding = (
+            None if num_classes is None else parts.embedding(num_classes)
         )
-        if num_classes is None:
-            self.label_embedding = None
-        else:
-            self.label_embedding = nnx.Embed(num_classes, embedding_channels, rngs=rngs)
-
-        self.conv_in = layers.conv(
-            image_shape[-1], widths[0], dtype=parts.dtype, rngs=rngs
-        )
-        down, skips = _encoder(parts, widths, attended, num_res_blocks)
-        self.down = nnx.List(down)
-        bottom = widths[-1]
-        self.middle = Middle(
+        seen_channels = 2 * in_channels if low_res else in_channels
+        self.conv_in = parts.conv(seen_channels, plan.widths[0])
+        self.down = nnx.List(_levels_down(plan, parts, num_res_blocks))
+        bottom, style = plan.widths[-1], MIDDLE_ATTENTIONS[middle_attention]
+        self.middle = parts_lib.Middle(
             parts.res_block(bottom, bottom),
-            parts.attention(bottom),
+            None if style is None else parts.attention(bottom, **style),
             parts.res_block(bottom, bottom),
         )
-        self.up = nnx.List(_decoder(parts, widths, attended, num_res_blocks, skips))
 
-        self.norm_out = layers.GroupNorm(widths[0], parts.norm_groups, rngs=rngs)
-        self.conv_out = layers.conv(
-            widths[0], out_channels, dtype=jnp.float32, rngs=rngs
-        )
+    def embed(self, t, labels):
+        """Return what timestep and label tell every block: [B, 4·channels]."""
+        embedding = self.time_embedding(t)
+        if labels is None:
+            return embedding
+        return embedding + self.label_embedding(labels)
 
-    def __call__(self, x, t, labels, *, dropout_keys):
-        checks.check_call(x, t, labels, self.image_shape, self.label_embedding)
+    def run(self, modules, h, *, embedding, dropout_keys):
+        """Return the features after one module after the other."""
+        recomputed, policy = REMAT[self.remat]
+        for module in modules:
+            block = functools.partial(_run_block, module)
+            if isinstance(module, recomputed):
+                block = jax.checkpoint(block, policy=policy)
+            h = block(h, embedding, dropout_keys)
+        return h
 
-        embedding = self.time_embedding(t)  # [B, 4·channels]
-        if self.label_embedding is not None:
-            embedding = embedding + self.label_embedding(labels)
-
-        def run(modules, h):
-            for module in modules:
-                block = functools.partial(_run_block, module)
-                block = jax.checkpoint(block) if self.remat else block
-                h = block(h, embedding, dropout_keys)
-            return h
-
+    def encode(self, x, low_res, run):
+        """Return the middle's features, and the stack of those on the way."""
+        if self.low_res:
+            x = jnp.concatenate([x, layers.stretch(low_res, x.shape[1:3])], axis=-1)
         h = self.conv_in(x.astype(self.dtype))
         skips = [h]
         for level in self.down:
@@ -287,52 +244,84 @@ class UNet(nnx.Module):
             if level.resample is not None:
                 h = run([level.resample], h)
                 skips.append(h)
+        return run(self.middle.stage(), h), skips
 
-        middle = self.middle
-        h = run([middle.block_1, middle.attention, middle.block_2], h)
+    def check_call(self, x, t, labels, low_res):
+        """Refuse arguments that do not belong to this network."""
+        checks.check_call(
+            x,
+            t,
+            labels,
+            low_res,
+            image_shape=self.image_shape,
+            num_classes=self.num_classes,
+            super_resolution=self.low_res,
+        )
 
+
+class UNet(Encoder):
+    """The layers behind `unet`, which checks and documents the arguments."""
+
+    def __init__(self, plan, parts, *, out_channels, num_res_blocks, **encoder):
+        super().__init__(plan, parts, num_res_blocks=num_res_blocks, **encoder)
+        self.up = nnx.List(_levels_up(plan, parts, num_res_blocks))
+        self.norm_out = parts.norm(plan.widths[0])
+        self.conv_out = parts.conv_out(plan.widths[0], out_channels)
+
+    def __call__(self, x, t, labels, *, low_res, dropout_keys):
+        self.check_call(x, t, labels, low_res)
+        run = functools.partial(
+            self.run, embedding=self.embed(t, labels), dropout_keys=dropout_keys
+        )
+        h, skips = self.encode(x, low_res, run)
         for level in reversed(self.up):
             for stage in level.stages():
                 h = run(stage, jnp.concatenate([h, skips.pop()], axis=-1))
             if level.resample is not None:
                 h = run([level.resample], h)
-
         return self.conv_out(nnx.silu(self.norm_out(h.astype(jnp.float32))))
 
 
-def _encoder(parts, widths, attended, num_res_blocks):
-    """Return the levels on the way down, and the widths of the maps they leave."""
-    levels, skips = [], [widths[0]]  # conv_in leaves the first
-    width = widths[0]
-    for level, level_width in enumerate(widths):
+def skip_widths(plan, num_res_blocks) -> list[int]:
+    """Return the widths of the maps that the encoder leaves, in their order."""
+    widths = [plan.widths[0]]  # conv_in leaves the first
+    for level, width in enumerate(plan.widths):
+        resampled = level < len(plan.widths) - 1
+        widths += [width] * (num_res_blocks + resampled)
+    return widths
+
+
+def _levels_down(plan, parts, num_res_blocks):
+    levels = []
+    width = plan.widths[0]
+    for level_width, attended in zip(plan.widths, plan.attended, strict=True):
         blocks, attentions, resample = [], [], None
         for _ in range(num_res_blocks):
             blocks.append(parts.res_block(width, level_width))
             width = level_width
-            if attended[level]:
+            if attended:
                 attentions.append(parts.attention(width))
-            skips.append(width)
-        if level < len(widths) - 1:
+        if len(levels) < len(plan.widths) - 1:
             resample = parts.halve(width)
-            skips.append(width)
-        levels.append(Level(blocks, attentions, resample))
-    return levels, skips
+        levels.append(parts_lib.Level(blocks, attentions, resample))
+    return levels
 
 
-def _decoder(parts, widths, attended, num_res_blocks, skips):
-    """Return the levels on the way up, finest first; their blocks use up `skips`."""
+def _levels_up(plan, parts, num_res_blocks):
+    """Return the levels on the way up, finest first."""
     levels = []
-    width = widths[-1]
-    for level, level_width in reversed(list(enumerate(widths))):
+    skips = skip_widths(plan, num_res_blocks)
+    width = plan.widths[-1]
+    for level, level_width in reversed(list(enumerate(plan.widths))):
         blocks, attentions, resample = [], [], None
         for _ in range(num_res_blocks + 1):
             blocks.append(parts.res_block(width + skips.pop(), level_width))
             width = level_width
-            if attended[level]:
+            if plan.attended[level]:
                 attentions.append(parts.attention(width))
         if level > 0:
             resample = parts.double(width)
-        levels.insert(0, Level(blocks, attentions, resample))
+        levels.insert(0, parts_lib.Level(blocks, attentions, resample))
     return levels
 
 

@@ -1,4 +1,4 @@
-"""The blocks of the OpenAI U-Net in float64 NumPy, by loops, for single images.
+"""The blocks of the U-Nets in float64 NumPy, by loops, for single images.
 
 Images are [H, W, C]; `p` maps "conv_1/kernel" and so on to arrays in our layout.
 """
@@ -10,20 +10,20 @@ def silu(x):
     return x / (1.0 + np.exp(-x))
 
 
-def group_norm(x, groups, scale, bias):
+def group_norm(x, groups, scale, bias, epsilon=1e-5):
     out = np.empty_like(x)
     size = x.shape[-1] // groups
     for start in range(0, x.shape[-1], size):
         part = x[..., start : start + size]
         out[..., start : start + size] = (part - part.mean()) / np.sqrt(
-            part.var() + 1e-5
+            part.var() + epsilon
         )
     return out * scale + bias
 
 
-def conv3x3(x, kernel, bias, stride=1):
+def conv3x3(x, kernel, bias, stride=1, padding=(1, 1)):
     H, W, _ = x.shape
-    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    padded = np.pad(x, (padding, padding, (0, 0)))
     out = np.empty((H // stride, W // stride, kernel.shape[-1]))
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
@@ -60,8 +60,10 @@ def res_block(p, x, embedding, *, groups, scale_shift, resample=lambda x: x):
 def attention(p, x, *, groups, heads, order):
     H, W, C = x.shape
     d = C // heads
-    h = group_norm(x, groups, p["norm/scale"], p["norm/bias"]).reshape(H * W, C)
-    qkv = h @ p["qkv/kernel"] + p["qkv/bias"]
+    h = x
+    if "norm/scale" in p:
+        h = group_norm(x, groups, p["norm/scale"], p["norm/bias"])
+    qkv = h.reshape(H * W, C) @ p["qkv/kernel"] + p["qkv/bias"]
     out = np.empty((H * W, C))
     for head in range(heads):
         if order == "legacy":  # channels [head][q|k|v][d]

@@ -1,11 +1,15 @@
-"""Where each of our parameters stands in a state dict of the OpenAI U-Net.
+"""Where each of our parameters stands in a state dict of OpenAI's networks.
 
 Written for the tests from the published key grammar: `input_blocks.i.j` counts the
 encoder's blocks and downsamplings, `output_blocks.i.j` the decoder's blocks from the
 deepest level up, the upsampling being the last module of a level's last block.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from ddpm_jax.models import network
 
 RES_BLOCK = {
     "norm_1": "in_layers.0",
@@ -23,6 +27,12 @@ OUTSIDE = {
     "norm_out": "out.0",
     "conv_out": "out.2",
 }
+ATTENTION_POOL = {
+    "norm": "out.0",
+    "positional_embedding": "out.2",
+    "qkv": "out.2.qkv_proj",
+    "proj_out": "out.2.c_proj",
+}
 MIDDLE = {"block_1": "0", "attention": "1", "block_2": "2"}
 
 
@@ -32,8 +42,27 @@ def openai_key(path, *, levels, num_res_blocks, attended):
     return f"{_module(module, levels, num_res_blocks, attended)}.{_leaf(leaf)}"
 
 
+def from_state_dict(weights, net, **layout):
+    """Return a state dict's tensors as our parameters; none may be left over."""
+    used = set()
+
+    def tensor(path, shape):
+        path = network.path_name(path)
+        key = openai_key(path, **layout)
+        used.add(key)
+        converted = to_ours(weights[key], path)
+        assert converted.shape == shape.shape, path
+        return jnp.asarray(converted)
+
+    params = jax.tree_util.tree_map_with_path(tensor, net.shapes)
+    assert used == set(weights)
+    return params
+
+
 def to_ours(tensor, path):
     """Return a PyTorch tensor in our layout: OIHW → HWIO, [out, in] → [in, out]."""
+    if path.endswith("/positional_embedding"):
+        return tensor.T
     if not path.endswith("/kernel"):
         return tensor
     if tensor.ndim == 3:  # the 1×1 Conv1d of an attention
@@ -42,13 +71,15 @@ def to_ours(tensor, path):
 
 
 def _leaf(leaf):
-    return "bias" if leaf == "bias" else "weight"
+    return leaf if leaf in ("bias", "positional_embedding") else "weight"
 
 
 def _module(module, levels, n, attended):
     if module in OUTSIDE:
         return OUTSIDE[module]
     match module.split("/"):
+        case ["pool", *rest]:
+            return ATTENTION_POOL["/".join(rest) or "positional_embedding"]
         case ["middle", part, *rest]:
             return f"middle_block.{MIDDLE[part]}.{_part(rest)}"
         case ["down", level, "resample", *rest]:

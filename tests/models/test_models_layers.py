@@ -24,6 +24,10 @@ def randomised(module):
     return nnx.merge(graph, state), by_path
 
 
+def norm(channels):
+    return layers.GroupNorm(channels, 4, epsilon=1e-5, rngs=nnx.Rngs(0))
+
+
 def images(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
@@ -42,6 +46,12 @@ def test_timestep_embedding_has_the_published_numbers():
         np.testing.assert_allclose(got[0], wanted, atol=1e-6)
     odd = layers.timestep_embedding(jnp.array([10]), 9)
     np.testing.assert_allclose(odd[0], [*wanted, 0.0], atol=1e-6)
+
+
+def test_timestep_embedding_of_ddpm_has_the_published_numbers():
+    wanted = [-0.544021, 0.447671, 0.021543, 0.001, -0.839072, 0.894198, 0.999768, 1.0]
+    got = layers.timestep_embedding(jnp.array([10]), 8, order="sin_cos", shift=1)
+    np.testing.assert_allclose(got[0], wanted, atol=1e-6)
 
 
 def test_timestep_embedding_keeps_its_digits_at_large_t():
@@ -66,7 +76,7 @@ def test_res_block(name, scale_shift, widths):
         layers.ResBlock(
             *widths,
             embedding_channels=12,
-            norm_groups=4,
+            norm=norm,
             scale_shift=scale_shift,
             dropout=0.5,
             dropout_index=0,
@@ -95,14 +105,18 @@ def test_res_block(name, scale_shift, widths):
     assert ("shortcut/kernel" in p) == (widths[0] != widths[1])
 
 
-@pytest.mark.parametrize("order", ["legacy", "new"])
-def test_attention(order):
+@pytest.mark.parametrize(
+    ("order", "scale", "normed"),
+    [("legacy", "split", True), ("new", "product", True), ("new", "split", False)],
+)
+def test_attention(order, scale, normed):
     block, p = randomised(
         layers.Attention(
             12,
             heads=3,
-            norm_groups=4,
+            norm=norm(12) if normed else None,
             qkv_order=order,
+            scale=scale,
             dtype=jnp.float32,
             rngs=nnx.Rngs(0),
         )
@@ -116,13 +130,25 @@ def test_attention(order):
         assert_close(got[b], wanted)
 
 
-def test_downsampling_convolution_pads_every_side():
+def test_attention_scales_where_it_is_told():
+    # d = 16 and q·k = 16·5e37, beyond float32; a quarter of it is not.
+    qkv = jnp.full((1, 2, 48), np.sqrt(5e37), jnp.float32)
+    split, product = (
+        layers.attend(qkv, heads=1, order="new", scale=scale)
+        for scale in layers.ATTENTION_SCALES
+    )
+    np.testing.assert_allclose(split, qkv[..., :16], rtol=1e-6)
+    assert np.all(np.isnan(product))
+
+
+@pytest.mark.parametrize(("padding", "pixels"), [("both", (1, 1)), ("end", (0, 1))])
+def test_downsampling_convolution_pads_its_sides(padding, pixels):
     block, p = randomised(
-        layers.Downsample(4, dtype=jnp.float32, rngs=nnx.Rngs(0)),
+        layers.Downsample(4, padding=padding, dtype=jnp.float32, rngs=nnx.Rngs(0)),
     )
     x = images(1, 4, 6, 4)
     wanted = numpy_blocks.conv3x3(
-        np.float64(x[0]), p["conv/kernel"], p["conv/bias"], stride=2
+        np.float64(x[0]), p["conv/kernel"], p["conv/bias"], stride=2, padding=pixels
     )
     assert_close(block(x, None, None)[0], wanted)
 
@@ -138,8 +164,35 @@ def test_upsampling_repeats_pixels_and_convolves():
     assert_close(block(x, None, None)[0], wanted)
 
 
+@pytest.mark.parametrize("sizes", [((2, 3), (8, 12)), ((3, 4), (5, 10))])
+def test_stretching_is_what_pytorch_does(sizes):
+    torch = pytest.importorskip("torch")
+    small, large = sizes
+    x = images(2, *small, 3)
+    there = torch.nn.functional.interpolate(
+        torch.from_numpy(x.transpose(0, 3, 1, 2)), large, mode="bilinear"
+    )
+    got = layers.stretch(jnp.asarray(x), large)
+    np.testing.assert_allclose(got, there.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+
+
+def test_stretching_by_hand():
+    # Centres of the large pixels, in small ones: −¼, ¼, ¾, 1¼.
+    row = jnp.array([0.0, 1.0]).reshape(1, 1, 2, 1)
+    got = layers.stretch(row.astype(jnp.bfloat16), (3, 4))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got[0, :, :, 0], [[0.0, 0.25, 0.75, 1.0]] * 3)
+
+
+def test_group_norm_adds_its_epsilon():
+    module = layers.GroupNorm(8, 2, epsilon=0.5, rngs=nnx.Rngs(0))
+    x = images(1, 4, 4, 8)
+    wanted = numpy_blocks.group_norm(np.float64(x[0]), 2, 1.0, 0.0, epsilon=0.5)
+    assert_close(module(x)[0], wanted)
+
+
 def test_group_norm_survives_a_large_mean_and_half_precision():
-    norm = layers.GroupNorm(8, 2, rngs=nnx.Rngs(0))
+    norm = layers.GroupNorm(8, 2, epsilon=1e-5, rngs=nnx.Rngs(0))
     x = (3e4 + 10.0 * images(1, 8, 8, 8)).astype(np.float32)
     wanted = numpy_blocks.group_norm(np.float64(x[0]), 2, 1.0, 0.0)
     np.testing.assert_allclose(norm(x)[0], wanted, atol=2e-3)

@@ -23,7 +23,7 @@ class Toy(nnx.Module):
         self.label_embedding = nnx.Embed(64, 64, rngs=rngs)
         self.conv_out = nnx.Conv(64, 8, (3, 3), rngs=rngs)
 
-    def __call__(self, x, t, labels, *, dropout_keys):
+    def __call__(self, x, t, labels, *, low_res, dropout_keys):
         h = self.conv_in(x)
         for layer in self.hidden:
             h = layer(h)
@@ -193,6 +193,66 @@ def test_foreign_parameters_are_refused_by_path(toy, params):
         toy.apply(wrong, *args)
 
 
-def test_a_leaf_without_a_rule_is_refused():
+@pytest.mark.parametrize("rule", initialisation.RULES.values())
+def test_a_leaf_without_a_rule_is_refused(rule):
     with pytest.raises(ValueError, match="gate/temperature"):
-        initialisation.openai("gate/temperature", {})
+        rule("gate/temperature", {})
+
+
+SHAPES = {
+    "conv_in/kernel": (3, 3, 3, 128),
+    "conv_in/bias": (128,),
+    "block/norm_1/scale": (128,),
+    "block/norm_1/bias": (128,),
+    "block/embed/kernel": (512, 256),
+    "block/conv_2/kernel": (3, 3, 256, 256),
+    "block/conv_2/bias": (256,),
+    "attention/qkv/kernel": (256, 768),
+    "attention/proj_out/kernel": (256, 256),
+    "label_embedding/embedding": (10, 512),
+}
+ZERO, ONE = ("constant", 0.0), ("constant", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted"),
+    [
+        # Glorot-uniform: ±√(6 / (fan_in + fan_out)), √(1e-10) of it at the end.
+        (
+            "ho",
+            {
+                "conv_in/kernel": ("uniform", (6 / (9 * (3 + 128))) ** 0.5),
+                "conv_in/bias": ZERO,
+                "block/norm_1/scale": ONE,
+                "block/norm_1/bias": ZERO,
+                "block/embed/kernel": ("uniform", (6 / (512 + 256)) ** 0.5),
+                "block/conv_2/kernel": ("uniform", 1e-5 * (6 / (9 * 512)) ** 0.5),
+                "block/conv_2/bias": ZERO,
+                "attention/qkv/kernel": ("uniform", (6 / (256 + 256)) ** 0.5),
+                "attention/proj_out/kernel": ("uniform", 1e-5 * (6 / 512) ** 0.5),
+                "label_embedding/embedding": ("normal", 1.0),
+            },
+        ),
+        # ±1/√fan_in everywhere.
+        (
+            "torch",
+            {
+                "conv_in/kernel": ("uniform", 27**-0.5),
+                "conv_in/bias": ("uniform", 27**-0.5),
+                "block/norm_1/scale": ONE,
+                "block/norm_1/bias": ZERO,
+                "block/embed/kernel": ("uniform", 512**-0.5),
+                "block/conv_2/kernel": ("uniform", (9 * 256) ** -0.5),
+                "block/conv_2/bias": ("uniform", (9 * 256) ** -0.5),
+                "attention/qkv/kernel": ("uniform", 1 / 16),
+                "attention/proj_out/kernel": ("uniform", 1 / 16),
+                "label_embedding/embedding": ("normal", 1.0),
+            },
+        ),
+    ],
+)
+def test_rules_have_the_distributions_of_their_codes(rule, wanted):
+    shapes = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in SHAPES.items()}
+    for path in SHAPES:
+        kind, scale = initialisation.RULES[rule](path, shapes)
+        assert (kind, pytest.approx(scale)) == wanted[path], path

@@ -1,0 +1,118 @@
+"""The page of `--mode=data`: one look at what the network will see."""
+
+import io
+
+import numpy as np
+
+from ddpm_jax.report import grids, html
+from ddpm_jax.runtime import pictures
+
+MAX_LISTED = 200  # names in one list
+MAX_ROWS = 12  # of a table of counts
+EXAMPLE_BYTES = 1_500_000
+COLUMNS = 8
+
+
+def page(
+    title: str,
+    *,
+    refusal: str | None,
+    dataset: dict | None,
+    examples: np.ndarray | None = None,
+    mean_image: np.ndarray | None = None,
+    files: dict | None = None,
+    remarks=(),
+) -> bytes:
+    """Return the page as HTML.
+
+    Args:
+        title: its heading.
+        refusal: the sentence with which training would stop, or None.
+        dataset: what is trained on: "facts", pairs of name and text, and "classes",
+            rows of class, files and share; None where it could not be made.
+        examples: uint8 [n, H, W, C], images after preprocessing.
+        mean_image: uint8 [H, W, C].
+        files: what lies on the disk: "facts" as above, "tables", heading to (head,
+            rows), and "lists", heading to lines; None for data without files.
+        remarks: sentences about what was noticed.
+    """
+    sections = {
+        "Noticed": _remarks(remarks),
+        "What the network sees": _seen(dataset, examples, mean_image),
+        "Classes": _classes(dataset),
+        "Files": _files(files),
+    }
+    for heading, lines in (files or {}).get("lists", {}).items():
+        sections[heading] = _listed(lines)
+    return html.document(title, sections, header=_verdict(refusal))
+
+
+def _verdict(refusal):
+    if refusal is None:
+        return html.tag("p", "Training can start with this data.", class_="lead")
+    return html.tag("p", html.tag("b", "Training would stop: "), refusal, class_="lead")
+
+
+def _remarks(remarks):
+    if not remarks:
+        return html.note("Nothing out of the ordinary.")
+    return html.tag("ul", (html.tag("li", remark) for remark in remarks))
+
+
+def _seen(dataset, examples, mean_image):
+    if dataset is None:
+        return None
+    shown = [
+        html.figure(
+            _picture(examples, COLUMNS, f"{len(examples)} images after preprocessing"),
+            f"{len(examples)} images of the training split, after preprocessing",
+        ),
+        html.figure(
+            _picture(mean_image[None], 1, "the mean of the images"), "Their mean"
+        ),
+    ]
+    return html.join([html.facts(dataset["facts"]), html.figures(shown)])
+
+
+def _picture(images, columns, alt):
+    """Return images as a grid inside the page."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    grid = pictures.grid(images, columns=columns)
+    Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(buffer, "PNG")
+    image = Image.open(buffer)
+    return grids.encode(image, None, EXAMPLE_BYTES).element(alt)
+
+
+def _classes(dataset):
+    if dataset is None or not dataset["classes"]:
+        return None
+    rows = dataset["classes"]
+    shown = html.table(["class", "images", "share"], rows[:MAX_LISTED])
+    more = len(rows) - MAX_LISTED
+    return html.join([shown, html.note(f"{more} more classes.") if more > 0 else None])
+
+
+def _files(files):
+    if files is None:
+        return None
+    tables = [
+        html.figure(html.table(head, rows[:MAX_ROWS]), _heading(name, rows))
+        for name, (head, rows) in files["tables"].items()
+        if rows
+    ]
+    return html.join([html.facts(files["facts"]), html.figures(tables)])
+
+
+def _heading(name, rows):
+    more = len(rows) - MAX_ROWS
+    return f"{name} (the {MAX_ROWS} commonest of {len(rows)})" if more > 0 else name
+
+
+def _listed(lines):
+    if not lines:
+        return None
+    items = html.tag("ul", (html.tag("li", line) for line in lines[:MAX_LISTED]))
+    more = len(lines) - MAX_LISTED
+    return html.join([items, html.note(f"{more} more.") if more > 0 else None])

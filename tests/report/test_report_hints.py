@@ -1,0 +1,138 @@
+"""Sentences about runs whose trouble is known."""
+
+import pytest
+import written_runs as runs
+
+from ddpm_jax.report import hints
+from ddpm_jax.report import history as history_lib
+
+CONFIG = history_lib.leaves(runs.CONFIG)
+
+
+def said(records, **changes):
+    element = hints.element(history_lib.History(records), {**CONFIG, **changes})
+    found = runs.Page(element)
+    return found.text, [item["class"] for item in found.all("li")]
+
+
+def series(name, values):
+    return [{"step": 100 * (k + 1), name: value} for k, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1.0] * 4 + [0.5] * 8, "plain", "The mean loss is flat, at 0.5."),
+        ([1.0] * 6 + [0.5] * 3 + [0.25] * 3, "good", "falls: 0.5 before, 0.25 in"),
+        ([0.1] * 9 + [0.5] * 3, "watch", "rises: 0.1 before, 0.5 in the last"),
+    ],
+)
+def test_trend(values, kind, expected):
+    text, kinds = said(series("loss", values))
+    assert expected in text
+    assert kinds == [kind]
+
+
+def test_no_trend_is_read_from_few_records():
+    assert said(series("loss", [1.0] * 7)) == ("", [])
+
+
+def test_the_young_average_is_named():
+    text, kinds = said([{"step": 10_000, "ema_initial_share/0.999": 0.9999**10_000}])
+    assert "EMA 0.999 holds 37 % of the initial weights." in text
+    assert kinds == ["watch"]
+    text, kinds = said([{"step": 10_000, "ema_initial_share/0.999": 0.004}])
+    assert "EMA 0.999 holds 0.4 % of the initial weights. That is little" in text
+    assert kinds == ["good"]
+    text, _ = said([{"step": 1, "ema_initial_share/0.999": 1e-9}])
+    assert "holds less than 0.01 % of" in text
+
+
+def test_waiting_for_data():
+    text, kinds = said(series("data_wait", [0.3] * 10))
+    assert "Training waits 30 % of its time for data." in text
+    assert "data.cache_gib" in text
+    assert kinds == ["watch"]
+    assert said(series("data_wait", [0.9] * 10 + [0.1] * 8)) == ("", [])
+
+
+def test_quarters_of_noise_prediction():
+    usual = {"step": 2000, "loss_q0": 0.3, "loss_q3": 0.01}
+    assert said([usual])[1] == ["plain"]
+    unusual = {"step": 2000, "loss_q0": 0.01, "loss_q3": 0.3}
+    text, kinds = said([unusual])
+    assert "The last quarter of t costs 0.3, more than the first, 0.01." in text
+    assert kinds == ["watch"]
+    assert said([{**unusual, "step": 50}]) == ("", [])  # too early to tell
+    for changes in ({"diffusion.prediction": "v"}, {"diffusion.weighting": "p2"}):
+        assert said([unusual], **changes) == ("", [])
+
+
+def test_jumps_of_the_gradient():
+    records = series("grad_norm", [0.5] * 8 + [6.0] + [0.5] * 3)
+    text, kinds = said(records)
+    assert "jumped to 6 at step 900, 12 times its median." in text
+    assert "train.clip_norm=1." in text
+    assert kinds == ["watch"]
+    text, kinds = said(records, **{"train.clip_norm": 1.0})
+    assert "train.clip_norm=1 has cut it." in text
+    assert kinds == ["plain"]
+    # The first steps are always rough.
+    assert said(series("grad_norm", [9.0, 7.0] + [0.5] * 10)) == ("", [])
+
+
+def test_clipping_most_steps_is_said():
+    text, _ = said(series("grad_norm", [0.5] * 8), **{"train.clip_norm": 0.1})
+    assert "above train.clip_norm=0.1 in 100 % of the records" in text
+
+
+def test_memorising():
+    text, kinds = said(series("validation_loss", [0.5, 0.2, 0.21, 0.23]))
+    assert "lowest at step 200, 0.2, and is 0.23 now." in text
+    assert "data.flip=True" in text
+    assert kinds == ["watch"]
+    text, kinds = said(series("validation_loss", [0.5, 0.2, 0.201]))
+    assert "The validation loss fell from 0.5 to 0.201." in text
+    assert kinds == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        ([0.6, 0.0, 0.0], "Samples are 1.2 σ too red"),
+        ([0.0, -0.2, 0.1], "Samples are 0.4 σ too magenta"),
+        (
+            [0.0, 0.01, 0.02],
+            "mean colour of the samples is that of the data, to 0.04 σ",
+        ),
+    ],
+)
+def test_colour(sample, expected):
+    """(sample − data) / deviation of the data, which is 0.5 here."""
+    text, _ = said([runs.channels(100, sample, [0.0, 0.0, 0.0], [0.5, 0.5, 0.5])])
+    assert expected in text
+
+
+def test_brightness_of_grey_images_and_other_channels():
+    text, _ = said([runs.channels(100, [-0.5], [0.5], [0.5])])
+    assert "Samples are 2 σ too dark" in text
+    text, _ = said([runs.channels(100, [0.0, 1.0], [0.0, 0.5], [1.0, 0.5])])
+    assert "Samples are 1 σ too high in channel 1" in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data_channel_mean": None},
+        {"data_channel_mean": [0.1, 0.2]},
+        {"data_channel_std": [0.0]},
+    ],
+)
+def test_no_colour_is_read_from_half_a_record(changes):
+    record = {**runs.channels(100, [0.5], [0.5], [0.5]), **changes}
+    assert said([record]) == ("", [])
+
+
+def test_what_may_be_wrong_comes_first():
+    records = series("loss", [1.0] * 12) + series("data_wait", [0.5])
+    assert said(records)[1] == ["watch", "plain"]
