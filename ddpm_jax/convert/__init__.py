@@ -1,0 +1,1 @@
+"""Weights of other codes: reading, recognising, mapping, writing."""

@@ -1,0 +1,349 @@
+"""State dicts of Improved DDPM and ADM: U-Nets, upsamplers, noisy classifiers.
+
+`input_blocks.i.j` counts the encoder's blocks and downsamplings, `output_blocks.i.j`
+the decoder's blocks from the deepest level up; j counts the modules of a block: the
+residual block, its attention where there is one, the upsampling last.
+
+References: improved-diffusion and guided-diffusion, the published code.
+"""
+
+import collections
+import math
+import re
+from collections.abc import Mapping
+
+from ddpm_jax.convert import mapping, names
+from ddpm_jax.core import errors
+
+Shape = tuple[int, ...]
+
+DIALECT = {
+    # What every network of this code has in common and its shapes cannot tell.
+    "model.sinusoid": "cos_sin",
+    "model.sinusoid_shift": 0,
+    "model.norm_groups": 32,
+    "model.norm_epsilon": 1e-5,
+    "model.downsample_padding": "both",
+    "model.attention_scale": "split",
+    "model.middle_attention": "normed",
+    "model.initialisation": "openai",
+}
+
+# ---- the map -------------------------------------------------------------------------
+
+NAMES = names.Names(
+    separator=".",
+    outside={
+        "time_embedding/dense_1": "time_embed.0",
+        "time_embedding/dense_2": "time_embed.2",
+        "label_embedding": "label_emb",
+        "conv_in": "input_blocks.0.0",
+        "norm_out": "out.0",
+        "conv_out": "out.2",
+    },
+    places={
+        "down/blocks": "input_blocks.{number}.0",
+        "down/attentions": "input_blocks.{number}.1",
+        "down/resample": "input_blocks.{number}.0",
+        "middle/block_1": "middle_block.0",
+        "middle/attention": "middle_block.1",
+        "middle/block_2": "middle_block.2",
+        "up/blocks": "output_blocks.{number}.0",
+        "up/attentions": "output_blocks.{number}.1",
+        "up/resample": "output_blocks.{number}.{slot}",
+    },
+    parts={
+        "norm_1": "in_layers.0",
+        "conv_1": "in_layers.2",
+        "embed": "emb_layers.1",
+        "norm_2": "out_layers.0",
+        "conv_2": "out_layers.3",
+        "shortcut": "skip_connection",
+        "conv": {"down/resample": "op", "up/resample": "conv"},
+    },
+)
+
+
+def entries(
+    our_shapes: Mapping[str, Shape], fields: Mapping[str, object]
+) -> list[mapping.Entry]:
+    """Return where each of our parameters stands in a state dict of this code.
+
+    Args:
+        our_shapes: shape of every parameter by path.
+        fields: not needed here; the paths tell the levels, blocks and attentions.
+    """
+    del fields
+    layout = names.Layout.of(our_shapes)
+    pool = [path for path in our_shapes if path.startswith("pool/")]
+    return _pool_entries(pool) + [
+        _entry(path, shape, layout)
+        for path, shape in our_shapes.items()
+        if path not in pool
+    ]
+
+
+def _entry(path, shape, layout):
+    module, _, leaf = path.rpartition("/")
+    key = f"{NAMES.module(module, layout)}.{'bias' if leaf == 'bias' else 'weight'}"
+    return mapping.Entry(path, (key,), _rule(path, shape))
+
+
+def _rule(path, shape):
+    if not path.endswith("/kernel"):
+        return "copy"
+    if len(shape) == 4:
+        return "conv"
+    in_attention = path.endswith(("/qkv/kernel", "/proj_out/kernel"))
+    return "conv1d" if in_attention else "transpose"
+
+
+POOLS = {
+    # model.pool → where each module of the head stands and how its kernel turns.
+    "attention": {
+        "pool/norm": ("out.0", "copy"),
+        "pool/positional_embedding": ("out.2.positional_embedding", "transpose"),
+        "pool/qkv": ("out.2.qkv_proj", "conv1d"),
+        "pool/proj_out": ("out.2.c_proj", "conv1d"),
+    },
+    "adaptive": {
+        "pool/norm": ("out.0", "copy"),
+        "pool/proj_out": ("out.3", "conv1x1"),
+    },
+    "spatial": {
+        "pool/dense_1": ("out.0", "transpose"),
+        "pool/dense_2": ("out.2", "transpose"),
+    },
+    "spatial_v2": {
+        "pool/dense_1": ("out.0", "transpose"),
+        "pool/norm": ("out.1", "copy"),
+        "pool/dense_2": ("out.3", "transpose"),
+    },
+}
+
+
+def _pool_entries(paths):
+    """Return the map of a classifier's head, whose modules tell its kind."""
+    modules = {_module_of(path) for path in paths}
+    if not modules:
+        return []
+    places = next(table for table in POOLS.values() if table.keys() == modules)
+    entries = []
+    for path in paths:
+        key, rule = places[_module_of(path)]
+        if path != "pool/positional_embedding":
+            key += ".bias" if path.endswith("/bias") else ".weight"
+        rule = "copy" if path.endswith("/bias") else rule
+        entries.append(mapping.Entry(path, (key,), rule))
+    return entries
+
+
+def _module_of(path):
+    return "/".join(path.split("/")[:2])
+
+
+# ---- recognising ---------------------------------------------------------------------
+
+
+def recognise(shapes: Mapping[str, Shape]) -> dict[str, object]:
+    """Return the fields that the tensors of a state dict tell by their shapes.
+
+    Beside config names: "facts.num_classes", and "facts.attended_levels", which become
+    `model.attention_resolutions` once the image size is known.
+
+    Raises:
+        Refusal: the tensors are not those of one of this code's networks.
+    """
+    _check_whole(shapes)
+    channels = shapes["time_embed.0.weight"][1]
+    kind, data_channels, learned = _kind(shapes)
+    fields = {
+        "model.kind": kind,
+        "model.channels": channels,
+        "data.channels": data_channels,
+        **_levels(shapes, channels),
+        **_labels(shapes, kind),
+    }
+    embed = shapes["input_blocks.1.0.emb_layers.1.weight"][0]
+    width = shapes["input_blocks.1.0.out_layers.0.weight"][0]
+    fields["model.scale_shift"] = embed == 2 * width
+    if kind == "classifier":
+        fields |= _head(shapes, fields)
+    else:
+        fields["facts.learned_variance"] = learned
+    return fields
+
+
+NEEDED = (
+    "time_embed.0.weight",
+    "input_blocks.0.0.weight",
+    "input_blocks.1.0.in_layers.2.weight",
+    "input_blocks.1.0.emb_layers.1.weight",
+    "input_blocks.1.0.out_layers.0.weight",
+    "middle_block.0.in_layers.2.weight",
+    "middle_block.1.qkv.weight",
+)
+
+
+def _check_whole(shapes):
+    missing = [key for key in NEEDED if key not in shapes]
+    if any(key.startswith("output_blocks.") for key in shapes):
+        missing += [key for key in ("out.2.weight",) if key not in shapes]
+    if missing:
+        raise errors.Refusal(
+            f"the file begins like one of the OpenAI code but has no {missing[0]}: it "
+            "is cut short or of another network"
+        )
+
+
+def _kind(shapes):
+    """Return (model.kind, data.channels, whether the output has a variance half)."""
+    seen = shapes["input_blocks.0.0.weight"][1]
+    if not any(key.startswith("output_blocks.") for key in shapes):
+        return "classifier", seen, False
+    given = shapes["out.2.weight"][0]
+    if given == seen != 6:
+        return "unet", seen, False
+    if given == 2 * seen:
+        return "unet", seen, True
+    if given == seen:  # six channels: an image and its condition; mean and variance
+        return "upsampler", seen // 2, True
+    if seen == 2 * given:
+        return "upsampler", given, False
+    raise errors.Refusal(
+        f"the network reads {seen} channels and returns {given}: an image model "
+        "returns as many or twice as many, an upsampler half as many or as many; "
+        "inpainting models (7 or 10 channels in) are not supported"
+    )
+
+
+def _labels(shapes, kind):
+    if kind == "classifier":
+        return {"model.class_conditional": False}
+    if "label_emb.weight" not in shapes:
+        return {"model.class_conditional": False}
+    return {
+        "model.class_conditional": True,
+        "facts.num_classes": shapes["label_emb.weight"][0],
+    }
+
+
+# The encoder's blocks are a line of res blocks and downsamplings; where the latter are
+# res blocks too, only their places tell them apart.
+
+
+def _levels(shapes, channels):
+    """Return the fields of levels, blocks, attention and resampling."""
+    blocks = _encoder(shapes)
+    resample, candidates = _candidates(shapes, blocks)
+    if not candidates:
+        raise errors.Refusal(
+            "the blocks of the file do not divide into levels of equal length; it is "
+            "not a network of the published Improved DDPM or ADM code"
+        )
+    fields = {
+        "model.resblock_updown": resample == "resblock",
+        "model.resample": "pool" if resample == "pool" else "conv",
+    }
+    if len(candidates) == 1:
+        (stride,) = candidates
+        levels = [blocks[i : i + stride] for i in range(1, len(blocks) + 1, stride)]
+        blocks_of = [level[: stride - 1] for level in levels]
+        fields["model.num_res_blocks"] = stride - 1
+        fields["model.channel_mult"] = tuple(
+            names.multiple(level[0].width, channels) for level in blocks_of
+        )
+        fields["facts.attended_levels"] = tuple(
+            i for i, level in enumerate(blocks_of) if level[0].attention
+        )
+    return fields
+
+
+_Block = collections.namedtuple("_Block", "kind width changes attention")
+
+
+def _encoder(shapes):
+    """Return the encoder's modules in order; a number without tensors is a pooling."""
+    numbers = [
+        int(match[1])
+        for match in (re.match(r"input_blocks\.(\d+)\.", key) for key in shapes)
+        if match
+    ]
+    return [_encoder_block(shapes, i) for i in range(max(numbers) + 1)]
+
+
+def _encoder_block(shapes, i):
+    conv = shapes.get(f"input_blocks.{i}.0.in_layers.2.weight")
+    if conv is not None:
+        attention = f"input_blocks.{i}.1.qkv.weight" in shapes
+        return _Block("block", conv[0], conv[0] != conv[1], attention)
+    strided = f"input_blocks.{i}.0.op.weight" in shapes
+    return _Block("strided" if strided else "nothing", 0, False, False)
+
+
+def _candidates(shapes, blocks):
+    """Return how the network resamples, and the possible lengths of its levels."""
+    inner = blocks[1:]
+    kinds = {block.kind for block in inner}
+    lengths = [n for n in range(2, len(blocks) + 1) if len(blocks) % n == 0]
+    if "strided" in kinds or "nothing" in kinds:
+        resample = "conv" if "strided" in kinds else "pool"
+        fits = [
+            n
+            for n in lengths
+            if all((b.kind != "block") == (i % n == n - 1) for i, b in enumerate(inner))
+        ]
+        return resample, fits
+    fits = [n for n in lengths if _fits_updown(inner, n)]
+    if any(key.startswith("output_blocks.") for key in shapes):
+        ups = _upward_blocks(shapes)
+        fits = [n for n in fits if len(blocks) // n == ups + 1]
+    one_level = fits == [len(blocks)]
+    return "conv" if one_level else "resblock", fits
+
+
+def _fits_updown(inner, n):
+    """Return whether every n-th block can be a downsampling."""
+    for i, block in enumerate(inner):
+        if i % n == n - 1 and (block.changes or block.attention):
+            return False
+        first = inner[i - i % n]
+        if i % n and i % n != n - 1:
+            alike = block.width == first.width and block.attention == first.attention
+            if block.changes or not alike:
+                return False
+    return True
+
+
+def _upward_blocks(shapes):
+    """Return how many blocks of the decoder end in an upsampling residual block."""
+    return sum(
+        bool(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\.2\.weight", key))
+        for key in shapes
+    )
+
+
+# ---- the classifier's head -----------------------------------------------------------
+
+
+def _head(shapes, fields):
+    """Return pool and classes, and the image size where the attention pool tells it."""
+    if "out.2.positional_embedding" in shapes:
+        pool, last = "attention", "out.2.c_proj.weight"
+    elif len(shapes.get("out.3.weight", ())) == 4:
+        pool, last = "adaptive", "out.3.weight"
+    elif "out.3.weight" in shapes:
+        pool, last = "spatial_v2", "out.3.weight"
+    else:
+        pool, last = "spatial", "out.2.weight"
+    if last not in shapes:
+        raise errors.Refusal(
+            f"the classifier's head has no {last}: its pool is none of "
+            f"{', '.join(POOLS)}, or the file is cut short"
+        )
+    found = {"model.pool": pool, "facts.num_classes": shapes[last][0]}
+    if pool == "attention" and "model.channel_mult" in fields:
+        pixels = shapes["out.2.positional_embedding"][1] - 1  # one token is the mean
+        side = math.isqrt(pixels) * 2 ** (len(fields["model.channel_mult"]) - 1)
+        found["data.image_size"] = (side, side)
+    return found

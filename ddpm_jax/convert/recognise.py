@@ -1,0 +1,295 @@
+"""From a checkpoint to config fields: what its shapes, its JSON and a table tell.
+
+What none of them tells must be given; nothing is guessed in silence.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+
+from ddpm_jax.convert import (
+    diffusers_configs,
+    families,
+    files,
+    ho,
+    native,
+    openai,
+    published,
+)
+from ddpm_jax.core import errors
+
+SHAPES = "shapes"
+GIVEN = "given"
+
+HEADS = ("model.num_heads", "model.head_channels")
+LEARNED = ("learned_range", "learned")
+FIXED = ("fixed_large", "fixed_small")
+MUST_BE_GIVEN = {
+    # What no shape tells → the choices.
+    "data.image_size": "64, or 64,96 for height,width",
+    "model.num_heads": "4 (Improved DDPM), or --config.model.head_channels=64 (ADM)",
+    "model.head_channels": "64 (of the attention pool)",
+    "model.qkv_order": "legacy (all published models but one) or new (ADM 64x64)",
+    "model.num_res_blocks": "residual blocks of a level",
+    "model.channel_mult": "width of each level, as 1,2,3,4",
+    "diffusion.schedule": "linear, linear_fixed, cosine, … as in its training",
+    "diffusion.num_steps": "1000 (DDPM, ADM), 4000 (Improved DDPM)",
+    "diffusion.rescale_timesteps": "True or False (Improved DDPM's flag, default True)",
+    "diffusion.prediction": "noise (all published models), x_0, x_prev or v",
+    "diffusion.variance": "fixed_large or fixed_small",
+}
+NOT_OF_CLASSIFIERS = ("diffusion.prediction", "diffusion.variance")
+DIALECTS = {
+    # Family → what all its networks share, and whose word that is.
+    "openai": (openai.DIALECT, "the OpenAI code"),
+    "ho": (ho.DIALECT, "the DDPM code"),
+}
+DIFFUSERS_HEADS = (
+    "1 (DDPM), or --config.model.head_channels=8, what diffusers takes as config.json "
+    "lacks attention_head_dim"
+)
+WITHOUT_EFFECT = ("model.dropout", "diffusion.loss", "diffusion.timestep_sampler")
+"""Fields of training alone, in which published files of equal shapes differ."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognised:
+    """What a checkpoint is.
+
+    Attributes:
+        fields: values by dotted config name, and "facts.…" beside them.
+        origin: where each field comes from: "shapes", a JSON file, the code's dialect,
+            the published table, or "given".
+        published: its name in `published.PUBLISHED`, or None.
+        assumed: sentences on what was taken for granted or overruled.
+    """
+
+    fields: dict[str, object]
+    origin: dict[str, str]
+    published: str | None
+    assumed: list[str]
+
+    def sentences(self) -> list[str]:
+        """Return what was found in words: the name, each field's origin, the rest."""
+        known = "not one of the published files"
+        if self.published:
+            known = f"published as {self.published}"
+        by_origin = collections.defaultdict(list)
+        for name, value in self.fields.items():
+            by_origin[self.origin[name]].append(f"{name}={value!r}")
+        told = [f"{origin}: {', '.join(v)}" for origin, v in by_origin.items()]
+        return [known, *told, *(f"note: {sentence}" for sentence in self.assumed)]
+
+
+def recognise(source: files.Source, given: Mapping[str, object]) -> Recognised:
+    """Return the fields of the network and the process that a checkpoint holds.
+
+    Args:
+        source: the checkpoint.
+        given: fields that the user gave; they fill what the checkpoint does not tell.
+
+    Raises:
+        Refusal: a given value contradicts the shapes or the network's JSON; something
+            that nothing tells is missing, all of it named at once.
+    """
+    given = _all_plain(given)
+    findings = _Findings(given)
+    told = _of_shapes(source)
+    attended = told.pop("facts.attended_levels", None)
+    learned = told.pop("facts.learned_variance", None)
+    findings.prove(told, SHAPES)
+    if source.family == "diffusers":
+        attended = _of_configs(source, findings)
+    if source.family in DIALECTS:
+        findings.suggest(*DIALECTS[source.family])
+    name = _of_table(source, findings)
+    findings.fill_in(given, GIVEN)
+    if attended is not None:
+        _place_attention(findings, attended)
+    if learned is not None and findings.fields["model.kind"] != "classifier":
+        _choose_variance(findings, learned)
+    _choose_heads(findings, attended)
+    if source.family != "ddpm_jax":
+        _check_complete(source, findings)
+    return Recognised(findings.fields, findings.origin, name, findings.assumed)
+
+
+class _Findings:
+    """Fields under way, each with where it comes from."""
+
+    def __init__(self, given):
+        self.given = given
+        self.fields = {}
+        self.origin = {}
+        self.assumed = []
+
+    def prove(self, told, origin):
+        """Take fields that the file proves; a given value may not contradict them."""
+        for name, value in _all_plain(told).items():
+            known = self.fields.get(name, self.given.get(name, value))
+            if known != value:
+                where = self.origin.get(name, f"--config.{name}")
+                raise errors.Refusal(
+                    f"{name} is {value!r} by the {origin} of the file, but {known!r} "
+                    f"by {where}: leave it out or give the other file"
+                )
+            self.fields[name], self.origin[name] = value, origin
+
+    def suggest(self, values, origin):
+        """Take fields that are likely; a given value overrules them, and is told."""
+        for name, value in _all_plain(values).items():
+            if name in self.fields:
+                continue
+            if self.given.get(name, value) == value:
+                self.fields[name], self.origin[name] = value, origin
+            else:
+                self.assumed.append(
+                    f"{name} is {self.given[name]!r} as given; {origin} has {value!r}"
+                )
+
+    def fill_in(self, values, origin):
+        """Take fields that nothing else told."""
+        for name, value in values.items():
+            if name not in self.fields:
+                self.fields[name], self.origin[name] = value, origin
+
+
+def _all_plain(values):
+    return {name: _plain(name, value) for name, value in values.items()}
+
+
+def _plain(name, value):
+    """Return a value as configs have it: tuples, and a size as (height, width)."""
+    if isinstance(value, list | tuple):
+        value = tuple(value)
+    if name == "data.image_size":
+        value = value if isinstance(value, tuple) else (value,)
+        value = value * 2 if len(value) == 1 else value
+    return value
+
+
+# ---- what tells ----------------------------------------------------------------------
+
+
+def _of_shapes(source):
+    if source.family == "ddpm_jax":
+        return native.recognise(source.configs[native.METADATA])
+    return families.FAMILIES[source.family].recognise(source.shapes)
+
+
+def _of_configs(source, findings):
+    """Take what the JSON of diffusers says; return the levels with attention."""
+    if "config.json" not in source.configs:
+        raise errors.Refusal(
+            f"{source.path} is of diffusers and has no config.json beside it, without "
+            "which its heads, padding and time embedding are unknown: give the folder "
+            "that save_pretrained wrote"
+        )
+    told, assumed = diffusers_configs.unet_fields(source.configs["config.json"])
+    attended = told.pop("facts.attended_levels")
+    findings.prove(told, diffusers_configs.UNET)
+    findings.assumed += assumed
+    if "scheduler_config.json" in source.configs:
+        told, assumed = diffusers_configs.scheduler_fields(
+            source.configs["scheduler_config.json"]
+        )
+        findings.suggest(told, diffusers_configs.SCHEDULER)
+        findings.assumed += assumed
+    return attended
+
+
+def _of_table(source, findings):
+    """Take what the table of published files says of these shapes; return the name."""
+    alike = published.find(source.family, source.shapes)
+    named = [entry for entry in alike if published.is_named(entry, source.path)]
+    entries = named if len(named) == 1 else alike
+    if not entries:
+        return None
+    first, *others = entries
+    agreed = {
+        name: value
+        for name, value in first.fields.items()
+        if all(other.fields.get(name) == value for other in others)
+    }
+    listed = " or ".join(entry.name for entry in entries)
+    findings.suggest(agreed, f"the published {listed}")
+    if not others:
+        return first.name
+    findings.assumed.append(
+        f"its shapes are those of {listed}; the name of the file does not tell which"
+    )
+    training = {n: first.fields[n] for n in WITHOUT_EFFECT if n in first.fields}
+    findings.suggest(training, f"the published {first.name}")
+    return None
+
+
+# ---- what follows --------------------------------------------------------------------
+
+
+def _place_attention(findings, attended):
+    """Turn levels with attention into sizes in pixels, once the size is known."""
+    if "data.image_size" in findings.fields:
+        side = min(findings.fields["data.image_size"])
+        sizes = tuple(side // 2**level for level in attended)
+        given = findings.given.get("model.attention_resolutions")
+        if given is not None and sorted(given) == sorted(sizes):
+            sizes = given
+        findings.fields.pop("model.attention_resolutions", None)
+        findings.prove({"model.attention_resolutions": sizes}, SHAPES)
+
+
+def _choose_variance(findings, learned):
+    """Settle the variance, which the number of channels that come out narrows down."""
+    choices = LEARNED if learned else FIXED
+    given = findings.fields.get("diffusion.variance", choices[0])
+    if given not in choices:
+        raise errors.Refusal(
+            f"diffusion.variance={given!r} contradicts the shapes: the network returns "
+            f"{'twice as many' if learned else 'as many'} channels as an image has, so "
+            f"it is one of {', '.join(choices)}"
+        )
+    if learned and "diffusion.variance" not in findings.fields:
+        findings.fill_in({"diffusion.variance": LEARNED[0]}, SHAPES)
+        findings.assumed.append(
+            f"diffusion.variance is {LEARNED[0]!r}, as in all published models that "
+            "return twice as many channels"
+        )
+    findings.fill_in({"diffusion.loss": "hybrid" if learned else "simple"}, SHAPES)
+
+
+def _choose_heads(findings, attended):
+    """Settle the pair that describes heads: num_heads counts if head_channels is 0."""
+    fields, given = findings.fields, findings.given
+    number, width = HEADS
+    proven = findings.origin.get(width) == diffusers_configs.UNET and fields[width]
+    if number in given and proven:
+        raise errors.Refusal(
+            f"{number}={given[number]!r} contradicts {diffusers_configs.UNET}: heads "
+            f"are {proven} channels wide there; leave it out"
+        )
+    if not proven and (number in given or width in given):
+        fields[number], fields[width] = given.get(number, 4), given.get(width, 0)
+        findings.origin |= dict.fromkeys(HEADS, GIVEN)
+    unused = not attended and fields.get("model.middle_attention") == "none"
+    if unused or any(fields.get(name) for name in HEADS):
+        findings.fill_in({number: 4, width: 0}, "not used")
+
+
+def _check_complete(source, findings):
+    fields = findings.fields
+    missing = {
+        name: choices for name, choices in MUST_BE_GIVEN.items() if name not in fields
+    }
+    if fields["model.kind"] == "classifier":
+        missing = {n: c for n, c in missing.items() if n not in NOT_OF_CLASSIFIERS}
+    if set(HEADS) <= missing.keys():
+        del missing["model.head_channels"]  # either is enough
+        if source.family == "diffusers":
+            missing["model.num_heads"] = DIFFUSERS_HEADS
+    if not missing:
+        return
+    flags = [f"  --config.{name}=…  {choices}" for name, choices in missing.items()]
+    raise errors.Refusal(
+        f"{source.path} is none of the published files, and nothing in it tells the "
+        "following; add\n" + "\n".join(flags)
+    )

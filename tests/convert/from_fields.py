@@ -1,0 +1,76 @@
+"""Networks built from recognised fields, as a run builds them."""
+
+import gzip
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax import builders, config
+from ddpm_jax.convert import families, mapping
+from ddpm_jax.models import network
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+
+
+def published_tensors():
+    """Return flags, parameters and shapes by key of published checkpoints by name."""
+    text = gzip.decompress((GOLDEN / "published_checkpoints.json.gz").read_bytes())
+    entries = json.loads(text)
+    for entry in entries.values():
+        entry["tensors"] = {key: tuple(shape) for key, shape in entry["tensors"]}
+    return entries
+
+
+def network_of(fields):
+    """Return the network that a run with these fields has."""
+    settings = config.base()
+    for name, value in fields.items():
+        section, _, leaf = name.partition(".")
+        if section != "facts":
+            settings[section][leaf] = value
+    classes = fields.get("facts.num_classes")
+    facts = builders.DataFacts(
+        image_shape=(*fields["data.image_size"], fields["data.channels"]),
+        levels=256,
+        num_examples=0,
+        num_classes=classes,
+        class_names=(),
+        fingerprint="",
+    )
+    return builders.network(settings, facts)
+
+
+def shapes_of(net):
+    """Return the shape of every parameter by path."""
+    return {path: leaf.shape for path, leaf in network.by_path(net.shapes).items()}
+
+
+def their_shapes(family, our_shapes, fields):
+    """Return the shapes of a file of this family."""
+    found = {}
+    for entry in families.entries(family, our_shapes, fields):
+        found |= mapping.their_shapes(entry, our_shapes[entry.path])
+    return found
+
+
+def imported(source, net, fields):
+    """Return the parameters of a network from a file, as a nested dictionary."""
+    our_shapes = shapes_of(net)
+    entries = families.entries(source.family, our_shapes, fields)
+    mapping.check(entries, our_shapes, source.shapes, fields)
+    tree = {}
+    for entry in entries:
+        *parents, leaf = entry.path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = jnp.asarray(mapping.to_ours(entry, source.tensors))
+    return tree
+
+
+def random_tensors(shapes, seed=0):
+    """Return small float32 arrays of these shapes."""
+    rng = np.random.default_rng(seed)
+    return {key: rng.normal(0, 0.1, s).astype(np.float32) for key, s in shapes.items()}
