@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import transforms
+from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.data.order import Order
-from ddpm_jax.data.sources import Dataset
 
 
 class Prefetcher:
@@ -88,11 +88,11 @@ def batches(
     depend on where the iterator started, nor an image on which process made it.
 
     Args:
-        dataset: the images.
+        dataset: the images; those with `random_crop` are cut out at random.
         order: which of them make the batch of a step.
         first_step: the step of the first batch.
         flip: mirror each image left-right with probability ½.
-        seed: seed of the flips, 0 … 2³² - 1.
+        seed: seed of the flips and random crops, 0 … 2³² - 1.
         start, stop: this process's rows of the global batch; None means its end.
         prefetch: how many batches are prepared ahead, at least 1.
         place: applied to each batch in the background, e.g. to move it to devices.
@@ -103,11 +103,14 @@ def batches(
     """
 
     def make(step):
-        batch = dataset.fetch(order.indices(step, start, stop))
+        indices = order.indices(step, start, stop)
+        first_position = step * order.batch_size + start
+        draws = None
+        if dataset.random_crop:
+            draws = transforms.crop_draws(seed, first_position, len(indices))
+        batch = dataset.fetch(indices, draws)
         if flip:
-            flipped = transforms.flips(
-                seed, step * order.batch_size + start, len(batch["label"])
-            )
+            flipped = transforms.flips(seed, first_position, len(indices))
             batch["image"] = transforms.mirror(batch["image"], flipped)
         return place(batch)
 

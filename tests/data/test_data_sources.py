@@ -119,6 +119,11 @@ def test_fingerprints_tell_data_apart():
         (("digits", "train"), {"test_fraction": -0.2}, "test_fraction -0.2 is not"),
         (("digits", "train"), {"test_fraction": np.nan}, "test_fraction nan is not"),
         (("digits", "train"), {"test_fraction": 1e-4}, "1797 training and 0 test"),
+        (("mnist:x", "train"), {}, "'mnist:x': .*digits, folder, .* or tfds:<name>"),
+        (("digits", "train"), {"image_size": (16,)}, "image_size=16x16: .* are 8x8"),
+        (("digits", "train"), {"channels": 3}, "channels=3: .* have 1"),
+        (("digits", "train"), {"crop": "random"}, "crop='random': .* are not cut"),
+        (("digits", "train"), {"labels": "none"}, "labels='none' has no meaning"),
         (("digits", "train"), {"path": "/data"}, "'/data' has no meaning for digits"),
     ],
 )

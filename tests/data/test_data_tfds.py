@@ -148,12 +148,87 @@ def test_data_without_random_access_is_refused(data_dir, tmp_path):
     assert f"data_dir='{tmp_path}-array_record'" in str(refused.value)
 
 
-def test_a_split_that_the_data_set_lacks_is_refused(data_dir):
-    with pytest.raises(errors.Refusal, match=r"no split 'valid': .*test, train"):
-        sources.tfds_dataset("cifar10", "valid", data_dir=data_dir)
+def test_a_misspelt_name_is_refused_with_names_like_it(tmp_path):
+    with pytest.raises(errors.Refusal, match=r"no data set 'cifer10' .*cifar10"):
+        sources.load("tfds:cifer10", "train", path=tmp_path)
 
 
 def test_a_missing_tensorflow_datasets_is_refused_with_the_install_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(errors.Refusal, match=r"pip install 'ddpm-jax\[tfds\]'"):
         sources.load("cifar10", "train")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A data set of images of many sizes, without labels or a test split."""
+
+    class Photographs(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict({"image": tfds.features.Image()})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            rng = np.random.default_rng(0)
+            for i in range(30):
+                shape = (20 + i, 50 - i, 3)
+                yield i, {"image": png(rng.integers(0, 256, shape, dtype=np.uint8))}
+
+    path = tmp_path_factory.mktemp("photographs")
+    Photographs(data_dir=path, file_format="array_record").download_and_prepare()
+    return path
+
+
+def test_images_of_many_sizes_without_labels_and_test_split(photographs):
+    counts = {}
+    for split in sources.SPLITS:
+        dataset = sources.load(
+            "tfds:photographs", split, path=photographs, image_size=(16,)
+        )
+        batch = dataset.fetch(range(len(dataset)))
+        assert batch["image"].shape == (len(dataset), 16, 16, 3)
+        assert dataset.num_classes is None
+        assert not batch["label"].any()
+        counts[split] = len(dataset)
+    assert sum(counts.values()) == 30
+    assert min(counts.values()) > 0
+    grey = sources.load(
+        "tfds:photographs", "train", path=photographs, image_size=(8, 16), channels=1
+    )
+    assert grey.fetch([0, 1])["image"].shape == (2, 8, 16, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "differ in size: set for example --config.data.image_size=64"),
+        ({"image_size": (16,), "crop": "none"}, "crop=center"),
+        ({"image_size": (16,), "channels": 7}, "have 3, which cannot be converted"),
+        ({"image_size": (16,), "labels": "prefix"}, "carries its own"),
+    ],
+)
+def test_what_such_images_cannot_be_is_refused(photographs, options, message):
+    with pytest.raises(errors.Refusal, match=message):
+        sources.load("tfds:photographs", "train", path=photographs, **options)
+
+
+def test_images_smaller_than_the_target_are_no_images(photographs):
+    dataset = sources.load(
+        "tfds:photographs", "train", path=photographs, image_size=(40,), say=str
+    )
+    with pytest.raises(errors.Refusal, match="smaller than 40x40"):
+        dataset.fetch(range(len(dataset)))
+
+
+def test_a_download_by_hand_is_explained(tmp_path):
+    with pytest.raises(errors.Refusal) as refused:
+        sources.load("tfds:imagenet2012", "train", path=tmp_path)
+    message = str(refused.value)
+    assert f"{tmp_path}/downloads/manual" in message
+    assert "ILSVRC2012_img_train.tar" in message
+    assert "python -m venv" in message

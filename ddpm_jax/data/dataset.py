@@ -1,0 +1,152 @@
+"""What every source of images gives, and what every source is asked for."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+from ddpm_jax.core import errors
+
+SPLITS = ("train", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of a source besides the split; see `sources.load`."""
+
+    path: str | None = None
+    test_fraction: float = 0.2
+    image_size: tuple[int, int] | None = None
+    channels: int = 0
+    crop: str = "center"
+    labels: str = "auto"
+    cache_gib: float = 4.0
+    say: Callable[[str], None] = print
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One split of a source, read by index.
+
+    Attributes:
+        name: the source's name, as in `sources.load`.
+        split: "train" or "test".
+        image_shape: (H, W, C).
+        levels: number of grey values of the data, evenly spaced from -1 to 1.
+        num_classes: labels are 0 … num_classes - 1; None where there are no labels,
+            and then all are 0.
+        class_names: one name per class.
+        num_examples: number of images; also `len(dataset)`.
+        read: indices int64 [n] → (images float32 [n, H, W, C] in [-1, 1],
+            labels int32 [n]), both freshly allocated. With `random_crop` it takes a
+            second argument: None for the centre crop, or uniform draws [n, 3].
+        content: hash of the content or of the listing of its files, else "".
+        random_crop: whether training cuts the images out at random.
+        count_unreadable: returns how many files of the source could not be read so far.
+    """
+
+    name: str
+    split: str
+    image_shape: tuple[int, int, int]
+    levels: int
+    num_classes: int | None
+    class_names: tuple[str, ...]
+    num_examples: int
+    read: Callable[..., tuple[np.ndarray, np.ndarray]]
+    content: str = ""
+    random_crop: bool = False
+    count_unreadable: Callable[[], int] = lambda: 0
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def fetch(self, indices, crop_draws=None) -> dict[str, np.ndarray]:
+        """Return the images and labels at `indices`, in buffers that are used once.
+
+        `jax.device_put` on a CPU may alias host memory, so a buffer handed out is never
+        written again: every call allocates.
+
+        Args:
+            indices: integers [n] in 0 … len - 1, repeats allowed.
+            crop_draws: for data with `random_crop`, uniform in [0, 1), [n, 3], that
+                choose the crops (`transforms.crop_draws`); None is the centre crop.
+
+        Returns:
+            {"image": float32 [n, H, W, C] in [-1, 1], "label": int32 [n]}.
+
+        Raises:
+            IndexError: an index lies outside the data set.
+        """
+        indices = np.asarray(indices, np.int64)
+        outside = (indices < 0) | (indices >= len(self))
+        if outside.any():
+            raise IndexError(
+                f"index {indices[outside][0]} is outside {self.name}/{self.split}, "
+                f"which has {len(self)} images"
+            )
+        if self.random_crop:
+            image, label = self.read(indices, crop_draws)
+        else:
+            image, label = self.read(indices)
+        return {"image": image, "label": label}
+
+    def fingerprint(self) -> str:
+        """Return a hex string that changes with the data.
+
+        It covers the name, split, count, shape, levels and classes; for data in memory
+        also every value, for files their relative paths, sizes and labels, for data
+        sets of TFDS nothing else.
+        """
+        described = repr([(fact, getattr(self, fact)) for fact in _FACTS])
+        return hashlib.sha256(described.encode()).hexdigest()
+
+
+_FACTS = (
+    "name",
+    "split",
+    "image_shape",
+    "levels",
+    "num_classes",
+    "class_names",
+    "num_examples",
+    "content",
+)
+
+
+def split_of(names, test_fraction: float, split: str) -> np.ndarray:
+    """Return the indices of the names that belong to a split.
+
+    A name decides for itself, by the first 64 bits of its SHA-256: files that come or
+    go move no other file between the splits. The test split is in the order of these
+    bits, so that its first images are a fair sample where names are sorted by class.
+
+    Args:
+        names: strings [n].
+        test_fraction: the share that is expected in the test split, in (0, 1).
+        split: "train" or "test".
+
+    Returns:
+        int64 [m].
+
+    Raises:
+        Refusal: one of the two splits would be empty.
+    """
+    bits = np.array(
+        [int.from_bytes(hashlib.sha256(encoded(name)).digest()[:8]) for name in names],
+        np.uint64,
+    )
+    order = np.argsort(bits, kind="stable")
+    num_test = int(np.sum(bits < np.uint64(int(test_fraction * 2**64))))
+    if not 0 < num_test < len(bits):
+        raise errors.Refusal(
+            f"data.test_fraction {test_fraction} leaves {len(bits) - num_test} "
+            f"training and {num_test} test images of {len(bits)}: both need at least "
+            "one, so choose another share or add images"
+        )
+    return order[:num_test] if split == "test" else np.sort(order[num_test:])
+
+
+def encoded(name: str) -> bytes:
+    """Return the bytes of a file's name, whatever encoding it is in."""
+    return name.encode("utf-8", "surrogateescape")

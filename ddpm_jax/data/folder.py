@@ -1,0 +1,106 @@
+"""The user's own images: a folder of files, or the same folder zipped."""
+
+import hashlib
+import pathlib
+
+from ddpm_jax.core import errors
+from ddpm_jax.data import decoding, files, reading, survey
+from ddpm_jax.data import labels as labels_lib
+from ddpm_jax.data.dataset import Dataset, Request, encoded, split_of
+
+
+def folder(split: str, request: Request) -> Dataset:
+    """Return a split of the images below the folder `request.path`.
+
+    See `files.open_images` for what is found, `labels.assign` for the classes and
+    `crops` for the preprocessing. The split of a file is decided by its path below the
+    folder.
+
+    Raises:
+        Refusal: no such folder, nothing to read in it, more than 1 % unreadable files,
+            or images that are not what is asked for.
+    """
+    if request.path and pathlib.Path(request.path).is_file():
+        raise errors.Refusal(
+            f"data.path {request.path!r} is a file: set data.name to zip or npz, or "
+            "give the folder"
+        )
+    return _dataset("folder", split, request)
+
+
+def zip_file(split: str, request: Request) -> Dataset:
+    """Return a split of the images inside the zip file `request.path`.
+
+    They are read from it without unpacking.
+
+    Raises:
+        Refusal: as `folder`; and a file that is no sound zip file.
+    """
+    if request.path and pathlib.Path(request.path).is_dir():
+        raise errors.Refusal(
+            f"data.path {request.path!r} is a folder: set data.name to folder, or give "
+            "the zip file"
+        )
+    return _dataset("zip", split, request)
+
+
+def _dataset(name, split, request):
+    images = files.open_images(request.path)
+    looked = survey.survey(images, request.say)
+    faults = reading.Faults(
+        images.root, len(images), request.say, known=looked.unreadable
+    )
+    labels = labels_lib.assign(images, request.labels)
+    levels = survey.levels(looked.found, images.root)
+    channels = survey.channels(looked.found, request.channels, images.root)
+    names = [images.entries[i].name for i in looked.readable]
+    size = survey.image_size(
+        looked.found, names, request.image_size, request.crop, images.root
+    )
+    chosen = split_of(names, request.test_fraction, split)
+    names = [names[i] for i in chosen]
+    ids = labels.ids[list(looked.readable)][chosen]
+    if split == "train":
+        _say_missing_classes(ids, labels.names, request.say)
+    random_crop = request.crop == "random" and split == "train"
+    reader = reading.Reader(
+        lambda index: decoding.decode(images.read(names[index]), channels),
+        names=names,
+        labels=ids,
+        shape=(*size, channels),
+        random_crop=random_crop,
+        alpha=channels == 4 and any(one.format != "NPY" for one in looked.found),
+        cache_gib=request.cache_gib,
+        faults=faults,
+    )
+    return Dataset(
+        name=name,
+        split=split,
+        image_shape=(*size, channels),
+        levels=levels,
+        num_classes=labels.num_classes,
+        class_names=labels.names,
+        num_examples=len(names),
+        read=reader.read,
+        content=_content(images, labels),
+        random_crop=random_crop,
+        count_unreadable=lambda: len(faults),
+    )
+
+
+def _say_missing_classes(ids, class_names, say):
+    present = set(ids.tolist())
+    missing = [name for i, name in enumerate(class_names) if i not in present]
+    if missing:
+        say(
+            f"no training image of {len(missing)} classes ({', '.join(missing[:5])}): "
+            "all of theirs are in the test split; lower data.test_fraction"
+        )
+
+
+def _content(images, labels):
+    """Return a hash of every file's path, size and label."""
+    digest = hashlib.sha256()
+    for entry, label in zip(images.entries, labels.ids.tolist(), strict=True):
+        digest.update(encoded(entry.name) + f"\0{entry.size}\0{label}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,158 @@
+"""What a data set holds, before the first step: every file, and what training sees."""
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+from ddpm_jax.data import decoding, files, reading, survey
+from ddpm_jax.data.dataset import Dataset
+
+MAX_DECODED = 20_000  # files whose pixels are looked at; evenly spaced beyond
+MAX_SEEN = 1_000  # preprocessed images for mean and range
+NUM_EXAMPLES = 64
+PROGRESS_EVERY = 2_000  # files
+
+
+@dataclasses.dataclass(frozen=True)
+class FilesFound:
+    """What the image files of a folder or zip file are, whatever training makes of it.
+
+    Attributes:
+        images: the listing.
+        looked: what the headers say.
+        unreadable: (name, reason) of the files whose header or pixels are damaged.
+        constant: names of the images of a single colour.
+        duplicates: groups of files with the same content.
+        num_decoded: how many files were decoded to find out.
+    """
+
+    images: files.Images
+    looked: survey.Survey
+    unreadable: tuple[tuple[str, str], ...]
+    constant: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    num_decoded: int
+
+    def counts(self, attribute: str) -> list[tuple[object, int]]:
+        """Return (value, number of files) of an attribute, commonest first.
+
+        Args:
+            attribute: of `decoding.Description`.
+        """
+        values = (getattr(one, attribute) for one in self.looked.found)
+        return collections.Counter(values).most_common()
+
+    def sizes(self) -> list[tuple[tuple[int, int], int]]:
+        """Return ((height, width), number of files), commonest first."""
+        values = ((one.height, one.width) for one in self.looked.found)
+        return collections.Counter(values).most_common()
+
+
+def inspect_files(images: files.Images, say: Callable[[str], None]) -> FilesFound:
+    """Read every header, decode the files, compare their contents.
+
+    Args:
+        images: from `files.open_images`.
+        say: told, in a line each, how far it is.
+    """
+    looked = survey.survey(images, say)
+    names = [images.entries[index].name for index in looked.readable]
+    if len(names) > MAX_DECODED:
+        names = [names[i] for i in _spread(len(names), MAX_DECODED)]
+    verdicts = []
+    for start in range(0, len(names), PROGRESS_EVERY):
+        if start:
+            say(f"decoded {start:,} of {len(names):,} images …")
+        part = names[start : start + PROGRESS_EVERY]
+        verdicts += reading.in_threads(lambda name: _verdict(images, name), part)
+    judged = list(zip(names, verdicts, strict=True))
+    damaged = [(name, told) for name, told in judged if isinstance(told, str)]
+    return FilesFound(
+        images=images,
+        looked=looked,
+        unreadable=(*looked.unreadable, *damaged),
+        constant=tuple(name for name, told in judged if told is True),
+        duplicates=_duplicates(images),
+        num_decoded=len(names),
+    )
+
+
+def _verdict(images, name):
+    """Return whether an image is constant, or the reason why it cannot be read."""
+    try:
+        pixels = decoding.decode(images.read(name))
+    except decoding.Unreadable as error:
+        return str(error)
+    return bool((pixels == pixels[:1, :1]).all())
+
+
+def _duplicates(images):
+    """Return groups of names with the same bytes; only equal sizes are read."""
+    by_size = collections.defaultdict(list)
+    for entry in images.entries:
+        by_size[entry.size].append(entry.name)
+    suspects = [name for names in by_size.values() if len(names) > 1 for name in names]
+
+    def digest(name):
+        try:
+            return hashlib.sha256(images.read(name)).digest()
+        except decoding.Unreadable:
+            return name  # damaged, and listed as such
+
+    groups = collections.defaultdict(list)
+    for name, key in zip(suspects, reading.in_threads(digest, suspects), strict=True):
+        groups[key].append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What the network sees, from evenly spaced images of a split.
+
+    Attributes:
+        examples: float32 [n, H, W, C], up to 64 images in [−1, 1].
+        labels: int32 [n], theirs.
+        mean_image: float32 [H, W, C].
+        minimum, maximum: over all values of the images looked at.
+        channel_mean, channel_std: [C].
+        class_counts: images of each class among those looked at; () without classes.
+        num_images: how many were looked at.
+    """
+
+    examples: np.ndarray
+    labels: np.ndarray
+    mean_image: np.ndarray
+    minimum: float
+    maximum: float
+    channel_mean: np.ndarray
+    channel_std: np.ndarray
+    class_counts: tuple[int, ...]
+    num_images: int
+
+
+def inspect_dataset(dataset: Dataset) -> Seen:
+    """Fetch evenly spaced images as training would, and sum them up."""
+    batch = dataset.fetch(_spread(len(dataset), MAX_SEEN))
+    image, label = batch["image"], batch["label"]
+    shown = _spread(len(image), NUM_EXAMPLES)
+    pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
+    counts = np.bincount(label, minlength=dataset.num_classes or 0)
+    return Seen(
+        examples=image[shown],
+        labels=label[shown],
+        mean_image=image.mean(axis=0),
+        minimum=float(image.min()),
+        maximum=float(image.max()),
+        channel_mean=pixels.mean(axis=0),
+        channel_std=pixels.std(axis=0),
+        class_counts=tuple(counts.tolist()) if dataset.num_classes else (),
+        num_images=len(image),
+    )
+
+
+def _spread(count, limit):
+    """Return at most `limit` indices of 0 … count − 1, evenly spaced."""
+    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)

@@ -1,0 +1,196 @@
+"""Which class an image file belongs to: by folder, by file name, or by a table."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+import posixpath
+
+import numpy as np
+
+from ddpm_jax.core import errors
+from ddpm_jax.data import files
+
+SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+HEADER_WORDS = ("file", "filename", "file_name", "path", "image")
+NAMED = 3  # files that a refusal names
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Class ids int32 [n], and the name of each class; None and () without classes."""
+
+    ids: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, or None without classes."""
+        return len(self.names) or None
+
+
+def none(count: int) -> Labels:
+    """Return the labels of images without classes: 0 for all."""
+    return Labels(np.zeros(count, np.int32), ())
+
+
+def assign(images: files.Images, how: str) -> Labels:
+    """Return the class of each file.
+
+    Class ids are indices in the sorted names of the classes; names that are all numbers
+    are sorted as numbers.
+
+    Args:
+        images: the files.
+        how: "folders" (the first folder below the root), "prefix" (the file's name up
+            to its first underscore, as in OpenAI's data sets), "none", the path of a
+            CSV file with the columns file and label, or "auto": labels.csv in the root
+            if there is one, else "folders" if every image lies in one, else "none".
+
+    Raises:
+        Refusal: a file without class, a table that does not fit the files, or about
+            as many classes as files.
+    """
+    names = [entry.name for entry in images.entries]
+    if how == "auto":
+        how = _found(images, names)
+    if how == "none":
+        return none(len(names))
+    if how == "folders":
+        classes = _by_folder(images, names)
+    elif how == "prefix":
+        classes = _by_prefix(images, names)
+    else:
+        classes = _by_table(images, names, how)
+    labels = _numbered(classes)
+    if len(labels.names) > 1 and 2 * len(labels.names) > len(names):
+        raise errors.Refusal(
+            f"found {len(labels.names)} classes for {len(names)} images of "
+            f"{images.root}: labels look like file names; set data.labels=none to "
+            "train without classes"
+        )
+    return labels
+
+
+def check_integers(ids, what: str) -> None:
+    """Refuse class numbers that are not 0, 1, … without a gap.
+
+    Raises:
+        Refusal: names the first numbers that never occur.
+    """
+    present = {int(number) for number in ids}
+    expected = range(max(present) + 1 if max(present) >= 0 else 0)
+    missing = [number for number in expected if number not in present]
+    if missing or min(present) < 0:
+        fault = (
+            f"never {', '.join(map(str, missing[:5]))}{', …' if missing[5:] else ''}"
+            if missing
+            else f"also {min(present)}"
+        )
+        raise errors.Refusal(
+            f"the labels of {what} go up to {max(present)} but hold {fault}: number "
+            "the classes 0, 1, 2, … without gaps, or set data.labels=none"
+        )
+
+
+def _found(images, names):
+    if images.has_labels:
+        return files.LABELS_FILE
+    return "folders" if all("/" in name for name in names) else "none"
+
+
+def _by_folder(images, names):
+    outside = [name for name in names if "/" not in name]
+    if outside:
+        raise errors.Refusal(
+            f"data.labels=folders: {_few(outside)} of {images.root} in no sub-folder: "
+            "put every image into the folder of its class, or set data.labels=none"
+        )
+    classes = [name.partition("/")[0] for name in names]
+    if {name.lower() for name in classes} <= SPLIT_FOLDERS:
+        folders = sorted(set(classes))
+        raise errors.Refusal(
+            f"the sub-folders of {images.root} are splits, not classes "
+            f"({', '.join(folders)}): set data.path to {images.root}/{folders[-1]} or "
+            "another of them, or data.labels=none to join them"
+        )
+    return classes
+
+
+def _by_prefix(images, names):
+    without = [name for name in names if "_" not in posixpath.basename(name)]
+    if without:
+        raise errors.Refusal(
+            f"data.labels=prefix: {_few(without)} of {images.root} without underscore "
+            "in the name: name files <class>_<anything>, or set data.labels=none"
+        )
+    return [posixpath.basename(name).partition("_")[0] for name in names]
+
+
+def _by_table(images, names, path):
+    table = _read_table(images, path)
+    known = set(names)
+    unknown = [name for name in table if name not in known]
+    if unknown:
+        raise errors.Refusal(
+            f"{path} gives labels to files that are not in {images.root}: "
+            f"{_few(unknown)}; paths in it are relative to that folder, with slashes"
+        )
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise errors.Refusal(
+            f"{path} has no label for {_few(missing)} of {images.root}: add them, or "
+            "take the files out of the folder"
+        )
+    classes = [table[name] for name in names]
+    if all(name.isdecimal() for name in classes):
+        check_integers(classes, path)
+    return classes
+
+
+def _read_table(images, path):
+    """Return {file: label} of a CSV file with or without a header."""
+    if path == files.LABELS_FILE and images.has_labels:
+        data = images.read(path)
+    elif pathlib.Path(path).is_file():
+        data = pathlib.Path(path).read_bytes()
+    else:
+        raise errors.Refusal(
+            f"data.labels={path!r} is neither auto, folders, prefix or none nor a CSV "
+            "file that exists"
+        )
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise errors.Refusal(
+            f"{path} is no CSV file in UTF-8 ({error}): save it as such"
+        ) from error
+    table = {}
+    for number, row in enumerate(rows, 1):
+        if not row or (number == 1 and row[0].strip().lower() in HEADER_WORDS):
+            continue
+        if len(row) != 2 or not row[1].strip():
+            raise errors.Refusal(
+                f"line {number} of {path} is {','.join(row)!r}: write file,label"
+            )
+        file = posixpath.normpath(row[0].strip())
+        label = row[1].strip()
+        if table.setdefault(file, label) != label:
+            raise errors.Refusal(
+                f"{path} gives {file} two labels, {table[file]!r} and {label!r}: keep "
+                "one"
+            )
+    return table
+
+
+def _numbered(classes):
+    are_numbers = all(name.isdecimal() for name in classes)
+    names = sorted(set(classes), key=int if are_numbers else None)
+    index = {name: number for number, name in enumerate(names)}
+    return Labels(np.array([index[name] for name in classes], np.int32), tuple(names))
+
+
+def _few(names):
+    """Return "3 files (a, b, c)" with at most `NAMED` names."""
+    listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    return f"{len(names):,} file{'s' if len(names) > 1 else ''} ({listed})"
