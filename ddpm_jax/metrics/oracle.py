@@ -1,0 +1,126 @@
+"""Gaussian data, for which the exact denoiser and the law of every sampler are known.
+
+For x_0 ~ N(m, s²), coordinate by coordinate, x_t = √ᾱ x_0 + √(1−ᾱ) ε is Gaussian too,
+and E[x_0 | x_t] = m + k (x_t − √ᾱ m) with k = √ᾱ s² / (ᾱ s² + 1−ᾱ). With this denoiser
+every step of a sampler maps Gaussians to Gaussians by an affine rule: a x + b + c·noise
+takes mean and variance (μ, v) to (a μ + b, a² v + c²). What samples must look like is
+therefore known for any number of steps, and a sampler can be proved on any machine.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.core import errors
+from ddpm_jax.diffusion import process
+
+ROUNDINGS = 2  # of x̂_0 from ε̂, in quadrature, each of half a unit in the last place
+
+
+class Gaussian(NamedTuple):
+    """A normal distribution of independent coordinates: mean and variance, [C]."""
+
+    mean: np.ndarray
+    var: np.ndarray
+
+
+DATA = Gaussian(
+    mean=np.array([0.0, 0.4, -0.7, 0.2]), var=np.array([1.0, 0.5, 0.15, 0.05]) ** 2
+)
+"""Coordinates from noise-like to narrow; the last are the hard ones."""
+
+
+def noise_network(data: Gaussian, schedule: process.Schedule):
+    """Return the exact `(x_t [B, ..., C], t_seen [B]) → noise` of these data.
+
+    Args:
+        data: the distribution of x_0.
+        schedule: the whole process; the network serves all its respacings.
+    """
+    signal = np.sqrt(schedule.alpha_bar)[:, None]  # [T, C] from here on
+    noise_var = 1 - signal**2
+    # E[ε | x_t] = √(1−ᾱ) (x_t − √ᾱ m) / (ᾱ s² + 1−ᾱ)
+    slope = np.sqrt(noise_var) / (signal**2 * data.var + noise_var)
+    intercept = -slope * signal * data.mean
+    slope, intercept = (jnp.asarray(v, jnp.float32) for v in (slope, intercept))
+
+    def network(x_t, t_seen):
+        rows = (-1, *[1] * (x_t.ndim - 2), x_t.shape[-1])
+        return intercept[t_seen].reshape(rows) + slope[t_seen].reshape(rows) * x_t
+
+    return network
+
+
+def sample_law(
+    data: Gaussian, schedule: process.Schedule, *, method: str, eta: float = 0.0
+) -> Gaussian:
+    """Return the law of samples that start from N(0, I), in float64.
+
+    Args:
+        data: the distribution of x_0, known to the denoiser.
+        schedule: the respaced process.
+        method: "ancestral" with the small variance β̃, or "ddim".
+        eta: share of noise of ddim.
+
+    Reference: DDPM (Ho et al. 2020) eq. 7; DDIM (Song et al. 2021) eq. 12 and 16.
+    """
+    rules = {"ancestral": _ancestral_rule, "ddim": _ddim_rule}
+    rule = errors.choose("sampling method", rules, method)
+    alpha_bar = schedule.alpha_bar
+    before = np.append(1.0, alpha_bar[:-1])
+    mean, var = np.zeros_like(data.mean), np.ones_like(data.var)
+    for now, then in zip(alpha_bar[::-1], before[::-1], strict=True):
+        k = np.sqrt(now) * data.var / (now * data.var + 1 - now)
+        of_x_0, of_x_t, added = rule(now, then, eta)
+        slope = of_x_0 * k + of_x_t
+        mean = slope * mean + of_x_0 * (1 - k * np.sqrt(now)) * data.mean
+        var = slope**2 * var + added
+    return Gaussian(mean, var)
+
+
+def _ancestral_rule(now, then, eta):
+    """Return the weights of x̂_0 and x_t and the variance of one step."""
+    del eta
+    alpha = now / then
+    of_x_0 = np.sqrt(then) * (1 - alpha) / (1 - now)
+    of_x_t = np.sqrt(alpha) * (1 - then) / (1 - now)
+    return of_x_0, of_x_t, (1 - then) / (1 - now) * (1 - alpha)
+
+
+def _ddim_rule(now, then, eta):
+    added = eta**2 * (1 - then) / (1 - now) * (1 - now / then)
+    direction = np.sqrt(1 - then - added) / np.sqrt(1 - now)  # x_t − √ᾱ x̂_0 → noise
+    return np.sqrt(then) - direction * np.sqrt(now), direction, added
+
+
+class Deviation(NamedTuple):
+    """How far samples are from a law, in standard errors of the worst coordinate."""
+
+    mean: float
+    var: float
+
+
+def deviation(
+    samples, law: Gaussian, schedule: process.Schedule | None = None
+) -> Deviation:
+    """Compare samples [N, C] with the law that they should have.
+
+    Args:
+        samples: independent draws.
+        law: mean and variance, from `sample_law`.
+        schedule: the respaced process of a chain in float32: what rounding may do to
+            x̂_0 = (x_t − √(1−ᾱ) ε̂) / √ᾱ at its first step is then allowed for.
+    """
+    samples = np.asarray(samples, np.float64)
+    count = len(samples)
+    rounding = 0.0
+    if schedule is not None:
+        rounding = ROUNDINGS * 2**-24 / np.sqrt(schedule.alpha_bar[-1])
+    spread = np.sqrt(law.var)
+    mean_error = np.abs(samples.mean(axis=0) - law.mean) - rounding
+    var_error = np.abs(samples.var(axis=0) - law.var)
+    var_error -= rounding * (2 * spread + rounding)
+    worst_mean = np.max(mean_error / (spread / np.sqrt(count)))
+    worst_var = np.max(var_error / (law.var * np.sqrt(2 / count)))
+    return Deviation(max(0.0, float(worst_mean)), max(0.0, float(worst_var)))
