@@ -22,10 +22,15 @@ REQUIRES = [
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
     "pillow>=10",
+    "safetensors>=0.4",
     "scikit-learn>=1.4",
 ]
 TFDS = ["tensorflow-datasets>=4.9.10,<5"]
-TEST = ["chex>=0.1.92,<0.2", "pytest>=8", "ruff>=0.17.6,<0.18", "scipy>=1.12", *TFDS]
+TENSORBOARD = ["tensorboardX>=2.6"]
+WANDB = ["wandb>=0.17"]
+CONVERT = ["torch>=2.4"]  # reads .pt files; never needed to train or to sample
+TEST = ["chex>=0.1.92,<0.2", "pytest>=8", "ruff>=0.17.6,<0.18", "scipy>=1.12"]
+TEST += [*TFDS, *TENSORBOARD]
 
 setuptools.setup(
     name="ddpm-jax",
@@ -39,7 +44,12 @@ setuptools.setup(
     install_requires=REQUIRES,
     extras_require={
         "tfds": TFDS,
+        "tensorboard": TENSORBOARD,
+        "wandb": WANDB,
+        "convert": CONVERT,
         "test": TEST,
+        "tensorflow": ["tensorflow"],  # reads checkpoints of the DDPM code
+        "parity": [*CONVERT, "diffusers>=0.35"],  # tests against PyTorch
         "cuda12": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
     },

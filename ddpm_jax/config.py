@@ -23,13 +23,17 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     config.seed = 0  # 0 … 2³²−1; decides weights, data order and every draw
 
     config.data = data = config_dict.ConfigDict()
-    data.name = "digits"  # a key of data.sources.SOURCES
+    data.name = "digits"  # a key of data.sources.SOURCES, or tfds:<name>
     data.path = ""  # where a data set lies on disk; "" for its usual place
     data.image_size = ()  # (side,) or (height, width); () for the data's own
     data.channels = 0  # 0 for the data's own
+    data.labels = "auto"  # of folder, zip: folders, prefix, none, or a CSV file's path
     data.test_fraction = 0.2  # of sources that come without a test split
     data.flip = False  # mirror images left-right with probability ½ in training
-    data.crop = "none"  # how images are cut to size; none: they have it already
+    data.crop = "center"  # how images are cut to size: none, center, random (ADM)
+    data.cache_gib = (
+        4.0  # memory for decoded images; what does not fit is decoded again
+    )
 
     config.model = model = config_dict.ConfigDict()
     model.channels = 128  # width at full resolution
@@ -41,10 +45,21 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.norm_groups = 32  # of GroupNorm
     model.scale_shift = True  # AdaGN; False adds the time embedding (DDPM)
     model.resblock_updown = False  # resample inside residual blocks (ADM)
+    model.kind = "unet"  # or upsampler, classifier (imported ones: no training yet)
+    model.sinusoid = "cos_sin"  # order of the time embedding; sin_cos: DDPM
+    model.sinusoid_shift = 0  # frequencies 10000^(−i/(half−shift)); 1: DDPM
+    model.norm_epsilon = 1e-5  # of GroupNorm; 1e-6: DDPM
+    model.downsample_padding = "both"  # of strided convolutions; end: DDPM
+    model.resample = "conv"  # resampling blocks: conv, or pool (no parameters)
+    model.qkv_order = "legacy"  # packing of attention; new: ADM 64x64, DDPM
+    model.attention_scale = "split"  # d^-1/4 on q and k; product: d^-1/2 on q·k (DDPM)
+    model.middle_attention = "normed"  # plain (no GroupNorm), none: some of diffusers
+    model.initialisation = "openai"  # of the weights: openai, ho (DDPM), torch
+    model.pool = "attention"  # of a classifier: adaptive, spatial, spatial_v2
     model.dropout = 0.0  # of activations inside residual blocks
     model.class_conditional = False  # learn an embedding of the labels
     model.dtype = "float32"  # of the computation: float32 or bfloat16
-    model.remat = False  # recompute activations in the backward pass: less memory
+    model.remat = "none"  # what the backward pass recomputes: blocks, attention, dots
 
     config.diffusion = diffusion = config_dict.ConfigDict()
     diffusion.schedule = "linear"  # a key of diffusion.schedules.SCHEDULES, or custom
@@ -84,6 +99,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.checkpoint_every = 5_000  # steps; the last step is always saved
     train.keep_checkpoints = 3  # newest ones kept
     train.evaluate_every = 0  # steps between bits/dim of test images; 0 for none
+    train.validate_every = 1_000  # steps between losses of fixed test images, t, noise
+    train.writers = ()  # besides metrics.jsonl: tensorboard, wandb
     train.init_from = ""  # run whose weights to start from
 
     config.sampling = sampling = config_dict.ConfigDict()
@@ -101,8 +118,15 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.seed = 0  # image i of a seed is the same for any batch size
 
     config.evaluation = evaluation = config_dict.ConfigDict()
-    evaluation.metric = "bits_per_dim"  # the variational bound of the test split
-    evaluation.num_images = 0  # first images of the test split; 0 for all
+    evaluation.metric = "bits_per_dim"  # keys of modes.evaluate.METRICS, with commas
+    evaluation.num_images = 0  # bits/dim: first images of the test split; 0 for all
+    evaluation.num_samples = 10_000  # images that the other metrics are measured on
+    evaluation.samples = ""  # samples.npz or folder to score; "" makes them
+    evaluation.reference = ""  # statistics or images (.npz, folder); "" for the data
+    evaluation.inception = ""  # weights file; "" for $DDPM_JAX_INCEPTION
+    evaluation.resize = "tf-legacy"  # to 299x299: pytorch-fid, clean
+    evaluation.in_training = "bits_per_dim"  # metrics of train.evaluate_every
+    evaluation.in_training_samples = 1_000  # images that these are measured on
     evaluation.batch_size = 64  # images scored at a time; changes no score
     evaluation.steps = config_dict.placeholder(int)  # 1 … T; unset for T
     evaluation.respacing = ""  # instead of steps
@@ -124,8 +148,11 @@ MUTABLE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.evaluate_every",
+    "train.validate_every",
+    "train.writers",
     "train.microbatches",
     "data.path",
+    "data.cache_gib",
     "sampling.*",
     "evaluation.*",
     "mesh.*",
@@ -188,11 +215,24 @@ def from_dict(values: dict[str, Any], *, where: str) -> config_dict.ConfigDict:
     Raises:
         Refusal: a field that the schema does not have or of another type.
     """
+    return from_leaves(leaves(values), where=where)
+
+
+def from_leaves(pairs, *, where: str) -> config_dict.ConfigDict:
+    """Return the schema filled with (dotted path, value) pairs, as `from_dict` does."""
     config = base()
-    for path, value in leaves(values):
+    for path, value in pairs:
         check_name(path, where=where)
-        _set(config, path, tuple(value) if isinstance(value, list) else value)
+        present = _renamed(path, tuple(value) if isinstance(value, list) else value)
+        _set(config, path, present)
     return config
+
+
+def _renamed(path, value):
+    """Return the present name of a value that runs of earlier versions stored."""
+    if path == "model.remat" and isinstance(value, bool):
+        return "blocks" if value else "none"
+    return value
 
 
 def check_name(path: str, *, where: str) -> None:
@@ -258,31 +298,33 @@ def read_betas(config: config_dict.ConfigDict) -> None:
 # ---- comparing -----------------------------------------------------------------------
 
 
-def differences(saved, given) -> list[tuple[str, Any, Any]]:
-    """Return (field, saved value, given value) of every immutable difference."""
+def differences(saved, given, *, but=MUTABLE) -> list[tuple[str, Any, Any]]:
+    """Return (field, saved value, given value) of every difference outside `but`."""
     given_values = dict(leaves(given.to_dict()))
     return [
         (path, value, given_values[path])
         for path, value in leaves(saved.to_dict())
-        if given_values[path] != value and not is_mutable(path)
+        if given_values[path] != value and not _matches(path, but)
     ]
 
 
-def is_mutable(path: str) -> bool:
-    """Return whether an existing run lets this field change."""
+def _matches(path, rules):
     return any(
         path == rule or (rule.endswith(".*") and path.startswith(rule[:-1]))
-        for rule in MUTABLE
+        for rule in rules
     )
 
 
-def check_same_run(saved, given, *, workdir) -> None:
+def check_same_run(saved, given, *, workdir, also=()) -> None:
     """Refuse to use a run with a config that would change what its weights mean.
+
+    Args:
+        also: rules like those of `MUTABLE`, of what may change besides.
 
     Raises:
         Refusal: names the fields with both values.
     """
-    changed = differences(saved, given)
+    changed = differences(saved, given, but=(*MUTABLE, *also))
     if not changed:
         return
     listed = "; ".join(

@@ -1,13 +1,20 @@
 """The command line: flags, then one mode.
 
-python -m ddpm_jax.main --config=configs/digits.py                      trains
-python -m ddpm_jax.main --mode=sample --workdir=runs/digits             makes images
-python -m ddpm_jax.main --mode=evaluate --workdir=runs/digits           scores
+python -m ddpm_jax.main …
+  --config=configs/digits.py                          trains
+  --mode=data --config=configs/folder.py:photos       shows what a network would see
+  --mode=sample --workdir=runs/digits                 makes images
+  --mode=evaluate --workdir=runs/digits               scores
+  --mode=convert --source=FILE|DIR --workdir=RUN      imports published weights
+  --mode=export --workdir=RUN --format=… --output=…   safetensors, diffusers, openai
+  --mode=doctor                                       checks this machine
 Any field of the config: --config.train.steps=500
 """
 
+import dataclasses
 import pathlib
 import sys
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -17,26 +24,81 @@ from ddpm_jax import values
 from ddpm_jax.core import errors
 
 
-def _train(config, workdir):
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command line that was understood.
+
+    Attributes:
+        mode: a key of `MODES`.
+        workdir: directory of the run; "" for a mode without one.
+        config: the config with overrides applied; None for a mode without one.
+        given: the fields that the command line or its config file decides.
+        source, format, output: what to import, and how and where to export.
+    """
+
+    mode: str
+    workdir: str
+    config: Any
+    given: frozenset[str] = frozenset()
+    source: str = ""
+    format: str = ""
+    output: str = ""
+
+
+def _train(command):
     from ddpm_jax.modes import train
 
-    train.run(config, workdir)
+    train.run(command.config, command.workdir)
 
 
-def _sample(config, workdir):
+def _sample(command):
     from ddpm_jax.modes import sample
 
-    sample.run(config, workdir)
+    sample.run(command.config, command.workdir)
 
 
-def _evaluate(config, workdir):
+def _evaluate(command):
     from ddpm_jax.modes import evaluate
 
-    evaluate.run(config, workdir)
+    evaluate.run(command.config, command.workdir)
+
+
+def _data(command):
+    from ddpm_jax.modes import data
+
+    data.run(command.config, command.workdir)
+
+
+def _convert(command):
+    from ddpm_jax.modes import convert
+
+    convert.run(command.source, command.workdir, command.config, command.given)
+
+
+def _export(command):
+    from ddpm_jax.modes import export
+
+    export.run(command.config, command.workdir, command.format, command.output)
+
+
+def _doctor(command):
+    from ddpm_jax.modes import doctor
+
+    del command  # it looks at the machine alone
+    doctor.run()
 
 
 # Each imports its module itself: a refused command line should not wait for JAX.
-MODES = {"train": _train, "sample": _sample, "evaluate": _evaluate}
+MODES = {
+    "train": _train,
+    "data": _data,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "convert": _convert,
+    "export": _export,
+    "doctor": _doctor,
+}
+OWN_FLAGS = {"source": "convert", "format": "export", "output": "export"}
 CONFIG_PREFIXES = ("--config.", "-config.", "--noconfig.", "-noconfig.")
 
 
@@ -49,11 +111,10 @@ def main(argv=None) -> int:
     argv = list(sys.argv if argv is None else argv)
     debug = any(a.lstrip("-") in ("debug", "debug=true", "debug=1") for a in argv)
     try:
-        arguments = parse(argv)
-        if arguments is None:
+        command = parse(argv)
+        if command is None:
             return 0
-        name, workdir, config = arguments
-        MODES[name](config, workdir)
+        MODES[command.mode](command)
     except errors.Refusal as refusal:
         if debug:
             raise
@@ -71,8 +132,8 @@ def main(argv=None) -> int:
     return 0
 
 
-def parse(argv):
-    """Return (mode, workdir, config), or None where only help was asked for.
+def parse(argv) -> Command | None:
+    """Return the command, or None where only help was asked for.
 
     The config is that of --config, else that of the run in --workdir, with the
     --config.… overrides applied.
@@ -90,27 +151,66 @@ def parse(argv):
     flags.DEFINE_string("config", "", "file.py or file.py:variant", flag_values=parser)
     flags.DEFINE_string("workdir", "", "directory of the run", flag_values=parser)
     flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=parser)
+    flags.DEFINE_string("source", "", "file or folder to convert", flag_values=parser)
+    flags.DEFINE_string("format", "", "of the exported weights", flag_values=parser)
+    flags.DEFINE_string("output", "", "where to export to", flag_values=parser)
     flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=parser)
     overrides = [a for a in argv[1:] if a.startswith(CONFIG_PREFIXES)]
     rest = [a for a in argv[1:] if not a.startswith(CONFIG_PREFIXES)]
     _parse_flags(parser, [argv[0], *rest])
-    errors.choose("mode", MODES, parser.mode)
+    mode = parser.mode
+    errors.choose("mode", MODES, mode)
+    _check_own_flags(parser)
+    if mode == "doctor":
+        return Command(mode, workdir="", config=None)
 
     workdir = parser.workdir or _default_workdir(parser.config)
     if parser.config:
         config = config_lib.from_file(parser.config)
+        given = dict(config_lib.leaves(config.to_dict()))
+    elif mode == "convert":
+        config, given = config_lib.base(), {}
     elif not workdir:
         raise errors.Refusal(
             "no --config and no --workdir: train with --config=configs/digits.py, or "
             "name an existing run with --workdir=runs/digits"
         )
     else:
-        config = _config_of_run(workdir)
-    config = _apply(config, argv[0], overrides, where=parser.config or workdir)
+        config, given = _config_of_run(workdir), {}
+    names = _override_names(overrides)
+    config = _apply(
+        config, argv[0], names, overrides, where=parser.config or workdir or "--config"
+    )
     config_lib.read_betas(config)
     values.check_types(config)
     values.check_values(config)
-    return parser.mode, workdir, config
+    return Command(
+        mode,
+        workdir,
+        config,
+        frozenset([*given, *names]),
+        parser.source,
+        parser.format,
+        parser.output,
+    )
+
+
+def _check_own_flags(parser):
+    """Refuse a flag of another mode, and a mode without its flags."""
+    for name, mode in OWN_FLAGS.items():
+        value = parser[name].value
+        if value and parser.mode != mode:
+            raise errors.Refusal(
+                f"--{name}={value} belongs to --mode={mode}, not to "
+                f"--mode={parser.mode}: leave it out, or give --mode={mode}"
+            )
+        if not value and parser.mode == mode:
+            raise errors.Refusal(f"--mode={mode} needs --{name}: see --help")
+    if parser.mode == "convert" and not parser.workdir:
+        raise errors.Refusal(
+            "--mode=convert needs --workdir, where the new run is to be: such as "
+            "--workdir=runs/imported"
+        )
 
 
 def _config_of_run(workdir):
@@ -126,18 +226,23 @@ def _default_workdir(spec):
         return ""
     name, _, variant = spec.partition(":")
     stem = pathlib.Path(name).stem
-    return str(pathlib.Path("runs") / (f"{stem}-{variant}" if variant else stem))
+    suffix = pathlib.Path(variant).name  # of a variant that is a folder, its own name
+    return str(pathlib.Path("runs") / (f"{stem}-{suffix}" if suffix else stem))
 
 
-def _apply(config, program, overrides, *, where):
-    """Return `config` with the --config.field=value arguments applied."""
-    names = [
+def _override_names(overrides):
+    """Return the field of each --config.field=value argument."""
+    return [
         argument.lstrip("-")
         .removeprefix("no")
         .partition("=")[0]
         .removeprefix("config.")
         for argument in overrides
     ]
+
+
+def _apply(config, program, names, overrides, *, where):
+    """Return `config` with the --config.field=value arguments applied."""
     for name in names:
         config_lib.check_name(name, where=where)
     # The last one counts; the parser would append to a tuple that is given twice.

@@ -1,6 +1,7 @@
 """A trained run, opened from its directory alone."""
 
 import dataclasses
+import pathlib
 
 import jax
 
@@ -8,6 +9,7 @@ from ddpm_jax import builders
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
 from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import own
 from ddpm_jax.runtime import checkpoints, rundir
 from ddpm_jax.training import ema
 from ddpm_jax.training import state as state_lib
@@ -15,7 +17,10 @@ from ddpm_jax.training import state as state_lib
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run and its newest whole checkpoint, on the devices that are here now."""
+    """A run and its newest whole checkpoint, on the devices that are here now.
+
+    `imported` is the receipt of a conversion, None for a run that was trained here.
+    """
 
     run_dir: rundir.RunDir
     config: object
@@ -24,6 +29,7 @@ class TrainedRun:
     network: network_lib.Network
     state: state_lib.TrainState
     step: int
+    imported: dict | None = None
 
     def weights(self, which: str, *, field: str):
         """Return parameters, "ema" or "raw", and the sentence that says why.
@@ -32,6 +38,13 @@ class TrainedRun:
             which: "auto", "ema" or "raw".
             field: the config field that it comes from.
         """
+        if self.imported:
+            if which != "auto":
+                raise errors.Refusal(
+                    f"{field}={which!r}: {self.run_dir.path} was imported and holds "
+                    f"one set of weights; leave {field}=auto"
+                )
+            return self.state.params, "imported", self.imported["weights"]
         shares = {
             name: float(share) for name, share in self.state.ema_initial_share.items()
         }
@@ -51,28 +64,60 @@ def read(run_dir: rundir.RunDir):
     return config, builders.DataFacts.from_dict(saved["data"])
 
 
-def open_run(workdir, config=None, *, mesh=None, say) -> TrainedRun:
+def receipt_of_import(run_dir: rundir.RunDir) -> dict | None:
+    """Return what a conversion noted in config.json; None for a run trained here."""
+    return run_dir.read_config().get("imported")
+
+
+def check_trained_here(workdir) -> None:
+    """Refuse to go on training imported weights: there is no optimizer state.
+
+    Args:
+        workdir: directory of the run, which need not exist.
+
+    Raises:
+        Refusal: tells how to fine-tune them.
+    """
+    run_dir = rundir.RunDir(pathlib.Path(workdir))
+    if run_dir.config.exists() and receipt_of_import(run_dir) is not None:
+        raise errors.Refusal(
+            f"{workdir} holds imported weights and nothing to resume: fine-tune them "
+            f"in a run of their own, --config=… --config.train.init_from={workdir}"
+        )
+
+
+def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRun:
     """Open a run for everything but training.
 
     Args:
         workdir: its directory.
-        config: its config with changes of sampling, evaluation and mesh; None for its
-            own.
+        config: its config with changes of sampling, evaluation and mesh, and of data
+            if it was imported; None for its own.
         mesh: devices to restore to; None for those that the config asks for.
+        network: the user's own that the run was trained with; None for the one that its
+            config describes.
         say: told, in a line each, of checkpoints that could not be used.
 
     Raises:
         Refusal: no run, no checkpoint, or a config that says another network.
     """
     run_dir = rundir.RunDir.open_existing(workdir)
+    own.check_note(run_dir.read_config(), network, workdir)
     saved, facts = read(run_dir)
+    imported = receipt_of_import(run_dir)
     if config is None:
         config = saved
-    config_lib.check_same_run(saved, config, workdir=workdir)
+    # Imported weights come without their data: any that fits may score them.
+    also = ("data.*",) if imported else ()
+    config_lib.check_same_run(saved, config, workdir=workdir, also=also)
     if mesh is None:
         mesh = builders.mesh(config)
-    network = builders.network(config, facts)
-    abstract = builders.abstract_state(config, network, mesh)
+    if network is None:
+        network = builders.network(config, facts)
+    if imported:
+        abstract = builders.abstract_weights(network, mesh)
+    else:
+        abstract = builders.abstract_state(config, network, mesh)
     with checkpoints.Checkpoints(run_dir.checkpoints) as saved_states:
         restored = saved_states.restore(abstract)
     say_skipped(restored, say)
@@ -85,6 +130,7 @@ def open_run(workdir, config=None, *, mesh=None, say) -> TrainedRun:
         # Nothing but training reads the moments: let go of their memory.
         state=restored.state.replace(opt_state=(), timesteps=()),
         step=restored.step,
+        imported=imported,
     )
 
 
@@ -94,25 +140,58 @@ def say_skipped(restored: checkpoints.Restored, say) -> None:
         say(f"checkpoint {step} was not used: {reason}")
 
 
-def check_transfer(workdir, network: network_lib.Network) -> None:
-    """Refuse a run that `transfer` could take nothing from, before anything is made.
+# What decides how a network uses its weights, and leaves no trace in their shapes.
+HIDDEN_IN_SHAPES = (
+    "model.sinusoid",
+    "model.sinusoid_shift",
+    "model.norm_groups",
+    "model.norm_epsilon",
+    "model.downsample_padding",
+    "model.qkv_order",
+    "model.num_heads",
+    "model.head_channels",
+    "diffusion.rescale_timesteps",
+)
+
+
+def check_transfer(config, network: network_lib.Network) -> None:
+    """Refuse to start from a run that does not fit, before anything is made.
+
+    Args:
+        config: of the new run; train.init_from names the run to start from.
+        network: of the new run.
 
     Raises:
-        Refusal: no run, no checkpoint, or no array of a shape that `network` has.
+        Refusal: no run, no checkpoint, no array of a shape that `network` has, or
+            another meaning of the same arrays.
     """
+    workdir = config.train.init_from
     run_dir = rundir.RunDir.open_existing(workdir)
-    config, facts = read(run_dir)
+    source, facts = read(run_dir)
     with checkpoints.Checkpoints(run_dir.checkpoints) as saved:
         if saved.latest_step() is None:
             raise errors.Refusal(
                 f"train.init_from={workdir} has no checkpoint: train it first"
             )
-    given = network_lib.by_path(builders.network(config, facts).shapes)
+    given = network_lib.by_path(builders.network(source, facts).shapes)
     wanted = network_lib.by_path(network.shapes)
     if not any(_fits(given, path, leaf) for path, leaf in wanted.items()):
         raise errors.Refusal(
             f"train.init_from={workdir}: none of its arrays has the shape of one here; "
             "make the fields of model.* alike, or leave init_from empty"
+        )
+    theirs = dict(config_lib.leaves(source.to_dict()))
+    ours = dict(config_lib.leaves(config.to_dict()))
+    ignored = "model.num_heads" if config.model.head_channels else ""
+    differing = [
+        f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
+        for name in HIDDEN_IN_SHAPES
+        if theirs[name] != ours[name] and name != ignored
+    ]
+    if differing:
+        raise errors.Refusal(
+            f"train.init_from={workdir}: its arrays fit, but would mean something "
+            f"else, for {'; '.join(differing)}; give the values from there"
         )
 
 

@@ -17,14 +17,17 @@ TUPLE_ELEMENTS = {
     "model.attention_resolutions": (int,),
     "diffusion.betas": (int, float),
     "train.ema_decay": (int, float),
+    "train.writers": (str,),
     "sampling.labels": (int, str),
 }
 
 CHOICES = {
     "sampling.weights": ("auto", "ema", "raw"),
     "evaluation.weights": ("auto", "ema", "raw"),
-    "evaluation.metric": ("bits_per_dim",),
-    "data.crop": ("none",),
+    "evaluation.resize": ("tf-legacy", "pytorch-fid", "clean"),
+    "data.crop": ("none", "center", "random"),
+    "model.remat": ("none", "blocks", "attention", "dots"),
+    "model.kind": ("unet", "upsampler", "classifier"),
 }
 SEEDS = ("seed", "sampling.seed", "evaluation.seed")
 AT_LEAST_ONE = (
@@ -38,9 +41,13 @@ AT_LEAST_ONE = (
     "sampling.num_samples",
     "sampling.batch_size",
     "evaluation.batch_size",
+    "evaluation.num_samples",
+    "evaluation.in_training_samples",
 )
 NOT_NEGATIVE = (
+    "data.cache_gib",
     "data.channels",
+    "model.sinusoid_shift",
     "diffusion.weighting_gamma",
     "diffusion.weighting_k",
     "train.warmup_steps",
@@ -48,9 +55,10 @@ NOT_NEGATIVE = (
     "train.clip_norm",
     "train.sample_every",
     "train.evaluate_every",
+    "train.validate_every",
     "evaluation.num_images",
 )
-POSITIVE = ("train.learning_rate", "train.epsilon")
+POSITIVE = ("train.learning_rate", "train.epsilon", "model.norm_epsilon")
 BELOW_ONE = ("train.beta_1", "train.beta_2", "train.label_dropout", "model.dropout")
 
 

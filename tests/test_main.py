@@ -72,7 +72,7 @@ def untrained(tmp_path_factory):
     """A run on the digits that has no checkpoint yet, written as the contract says."""
     workdir = tmp_path_factory.mktemp("runs") / "untrained"
     workdir.mkdir()
-    _, _, config = main.parse(["ddpm-jax", DIGITS, *SMALL])
+    config = main.parse(["ddpm-jax", DIGITS, *SMALL]).config
     facts = builders.DataFacts.of(builders.dataset(config, "train"))
     text = json.dumps({"config": config.to_dict(), "data": vars(facts), "versions": {}})
     (workdir / "config.json").write_text(text)
@@ -272,7 +272,7 @@ def test_betas_of_a_file_are_kept_by_the_run(tmp_path):
     np.save("betas.npy", np.linspace(0.1, 0.5, 5))
     given = ["diffusion.schedule=custom", "diffusion.betas_path=betas.npy"]
     given = [f"--config.{text}" for text in [*given, "diffusion.num_steps=5"]]
-    _, _, config = main.parse(["ddpm-jax", DIGITS, *given])
+    config = main.parse(["ddpm-jax", DIGITS, *given]).config
     np.testing.assert_allclose(config.diffusion.betas, [0.1, 0.2, 0.3, 0.4, 0.5])
     pathlib.Path("betas.npy").unlink()
     assert builders.schedule(config).num_steps == 5

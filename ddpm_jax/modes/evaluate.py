@@ -10,7 +10,14 @@ import numpy as np
 from ddpm_jax import builders, generate, runs
 from ddpm_jax.metrics import bits
 from ddpm_jax.report import plots
-from ddpm_jax.runtime import compilation, files, preemption, rundir, versions
+from ddpm_jax.runtime import (
+    compilation,
+    devices,
+    files,
+    preemption,
+    rundir,
+    versions,
+)
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import progress
 
@@ -21,9 +28,12 @@ def run(config, workdir) -> None:
     Raises:
         Refusal: no run, no checkpoint, or an evaluation that cannot be made.
     """
+    devices.check()
     run_dir = rundir.RunDir.open_existing(workdir)
     run_dir.check_writable()
+    _, facts = runs.read(run_dir)
     dataset = builders.dataset(config, "test")
+    builders.check_images(dataset, facts)
     num_images = builders.num_test_images(config, len(dataset))
     schedule = builders.respaced(config, "evaluation")
     compilation.enable_cache()

@@ -6,7 +6,14 @@ import numpy as np
 
 from ddpm_jax import builders, generate, runs
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.runtime import compilation, pictures, preemption, rundir, samples
+from ddpm_jax.runtime import (
+    compilation,
+    devices,
+    pictures,
+    preemption,
+    rundir,
+    samples,
+)
 from ddpm_jax.runtime.console import say
 
 MAX_GRID_IMAGES = 100
@@ -19,6 +26,7 @@ def run(config, workdir) -> None:
     Raises:
         Refusal: no run, no checkpoint, or a request that the run cannot meet.
     """
+    devices.check()
     run_dir = rundir.RunDir.open_existing(workdir)
     run_dir.check_writable()
     _, facts = runs.read(run_dir)

@@ -3,45 +3,56 @@
 import dataclasses
 import functools
 import pathlib
-import shlex
 import time
 
 import jax
 import numpy as np
 
-from ddpm_jax import builders, runs
+from ddpm_jax import builders, messages, runs
 from ddpm_jax import config as config_lib
 from ddpm_jax import observer as observer_lib
+from ddpm_jax.builders import own_network
 from ddpm_jax.core import errors
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
 from ddpm_jax.diffusion import process
 from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import own
 from ddpm_jax.runtime import (
     checkpoints,
     compilation,
+    devices,
     preemption,
     rundir,
     versions,
+    writers,
 )
 from ddpm_jax.runtime import mesh as mesh_lib
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import progress, step
 
 
-def run(config, workdir) -> None:
+def run(config, workdir, network: network_lib.Network | None = None) -> None:
     """Train, or go on training, the run in `workdir`.
+
+    Args:
+        config: the whole config, its values checked.
+        workdir: directory of the run.
+        network: one of the user's own; None for the one that config.model describes.
 
     Raises:
         Refusal: anything about the config, the data, the directory or the numbers that
             does not permit to go on.
     """
     started = time.perf_counter()
+    runs.check_trained_here(workdir)
     check_microbatches(config)
+    writers.check(config.train.writers)
+    devices.check()
     compilation.enable_cache()
     dataset = builders.dataset(config, "train")
     facts = builders.DataFacts.of(dataset)
-    check_same_run(config, facts, workdir)
+    check_same_run(config, facts, network, workdir)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     mesh = builders.mesh(config)
     mesh_lib.check_batch(mesh, config.train.batch_size, "train.batch_size")
@@ -50,18 +61,21 @@ def run(config, workdir) -> None:
         config.train.batch_size // config.train.microbatches,
         "train.batch_size / train.microbatches",
     )
-    network = builders.network(config, facts)
+    if network is None:
+        network = builders.network(config, facts)
+    else:
+        own_network.check(network, config, facts)
     train_step = make_train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
     observer_lib.check(config, facts)
     is_new = not rundir.RunDir(pathlib.Path(workdir)).config.exists()
     if config.train.init_from and is_new:  # a run that exists needs its source no more
-        runs.check_transfer(config.train.init_from, network)
+        runs.check_transfer(config, network)
 
     # Nothing above has written a file: what is refused leaves no trace.
     run_dir = rundir.RunDir.create(workdir)
     say(f"run directory {run_dir.path}")
-    describe(config, facts, network, mesh)
+    say(messages.describe(config, facts, network, mesh))
     with (
         run_dir.lock(),
         preemption.StopRequest() as stop,
@@ -70,43 +84,52 @@ def run(config, workdir) -> None:
         ) as saved,
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
-        write_config(run_dir, config, facts)
+        write_config(run_dir, config, facts, network)
         if first_step >= config.train.steps:
             say(f"the run has its {config.train.steps} steps already")
-            say(closing(run_dir, workdir))
+            say(messages.closing(run_dir, network, workdir))
             return
         if stop.requested:
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
-        observer = observer_lib.Observer(
-            config,
-            facts,
-            network,
-            mesh,
-            run_dir=run_dir,
-            should_stop=lambda: stop.requested,
-        )
-        # The first batches are prepared while the step compiles.
-        with pipeline.batches(
-            dataset,
-            order,
-            first_step=first_step,
-            flip=config.data.flip,
-            seed=config.seed,
-            place=placer(config, mesh),
-        ) as batches:
+        with (
+            writers.open_writers(
+                config.train.writers,
+                run_dir=run_dir,
+                config=config.to_dict(),
+                name=run_dir.path.name,
+                step=first_step,
+            ) as writer,
+            # The first batches are prepared while the step compiles.
+            pipeline.batches(
+                dataset,
+                order,
+                first_step=first_step,
+                flip=config.data.flip,
+                seed=config.seed,
+                place=placer(config, mesh),
+            ) as batches,
+        ):
+            observer = observer_lib.Observer(
+                config,
+                facts,
+                network,
+                mesh,
+                dataset=dataset,
+                run_dir=run_dir,
+                writer=writer,
+                should_stop=lambda: stop.requested,
+            )
             compiled = compile_step(train_step, abstract, facts, config, mesh)
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
-            job = Job(run_dir, saved, compiled, batches, observer, stop)
-            state, last = loop(config.train, job, state, first_step)
+            job = Job(writer, saved, compiled, batches, observer, stop)
+            last = reported_loop(config.train, job, state, first_step)
     if last < config.train.steps:
         say(f"stopped by {stop.signal_name} at step {last}; everything is saved")
-        say(
-            f"go on with: python -m ddpm_jax.main --workdir={shlex.quote(str(workdir))}"
-        )
+        say(f"go on with: {messages.how_to_go_on(network, workdir)}")
         return
     say(f"finished {last} steps in {progress.duration(time.perf_counter() - started)}")
-    say(closing(run_dir, workdir))
+    say(messages.closing(run_dir, network, workdir))
 
 
 # ---- the loop ------------------------------------------------------------------------
@@ -116,7 +139,7 @@ def run(config, workdir) -> None:
 class Job:
     """What the loop works with."""
 
-    run_dir: rundir.RunDir
+    writer: writers.Writer
     saved: checkpoints.Checkpoints
     compiled: jax.stages.Compiled
     batches: pipeline.Prefetcher
@@ -124,8 +147,22 @@ class Job:
     stop: preemption.StopRequest
 
 
-def loop(train, job, state, done):
-    """Take steps until train.steps or a request to stop; return state and step.
+def reported_loop(train, job, state, done) -> int:
+    """Run the loop and leave a report that tells how it ended; return its step."""
+    try:
+        last = loop(train, job, state, done)
+    except errors.Refusal as refusal:
+        job.observer.report("stopped", reason=str(refusal))
+        raise
+    if last == train.steps:
+        job.observer.report("finished")
+    else:
+        job.observer.report("stopped", reason=job.stop.signal_name)
+    return last
+
+
+def loop(train, job, state, done) -> int:
+    """Take steps until train.steps or a request to stop; return the step.
 
     The order within a step is what makes a resume exact: the batch of step n is used
     once, then the state after n+1 steps may be saved, and only then looked at.
@@ -137,8 +174,9 @@ def loop(train, job, state, done):
 
     def log(records):
         for record in records:
-            job.run_dir.append_metrics(record)
+            job.writer.write(record)
             say(progress.line(record, train.steps))
+        job.observer.report("running")
 
     for _, batch in job.batches:
         state, metrics = job.compiled(state, batch)
@@ -147,7 +185,7 @@ def loop(train, job, state, done):
         job.saved.poll()
         ends = done >= train.steps or job.stop.requested
         saves = ends or due(done, train.checkpoint_every)
-        looks = due(done, train.sample_every) or due(done, train.evaluate_every)
+        looks = observer_lib.looks(train, done)
         if saves or looks:
             log(watch.flush(done, job.batches.wait_seconds))
         elif due(done, train.log_every):
@@ -160,7 +198,7 @@ def loop(train, job, state, done):
             watch.pause()
         if ends:
             break
-    return state, done
+    return done
 
 
 def look(job, state, done: int, *, is_saved: bool) -> None:
@@ -191,8 +229,8 @@ def largest_divisor(number: int, limit: int) -> int:
     return max(part for part in range(1, limit + 1) if number % part == 0)
 
 
-def check_same_run(config, facts, workdir) -> None:
-    """Refuse to go on with a run of another config or other data.
+def check_same_run(config, facts, network, workdir) -> None:
+    """Refuse to go on with a run of another config, network or other data.
 
     Raises:
         Refusal: names what differs, with both values.
@@ -200,6 +238,7 @@ def check_same_run(config, facts, workdir) -> None:
     run_dir = rundir.RunDir(pathlib.Path(workdir))
     if not run_dir.config.exists():
         return
+    own.check_note(run_dir.read_config(), network, workdir)
     saved, before = runs.read(run_dir)
     config_lib.check_same_run(saved, config, workdir=workdir)
     if before != facts:
@@ -269,7 +308,7 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
             "steps already; give at least as many"
         )
     moved = run_dir.truncate_metrics_after(restored.step)
-    say(receipt(restored, config, moved))
+    say(messages.receipt(restored, config, moved))
     return restored.state, restored.step
 
 
@@ -295,63 +334,17 @@ def new_state(config, run_dir, abstract, network, mesh):
     return builders.initial_state(config, params, abstract)
 
 
-def receipt(restored, config, moved: int) -> str:
-    """Return the line that lists every part of a resume."""
-    state = restored.state
-    count = network_lib.num_parameters(state.params)
-    averages = ", ".join(
-        f"{name} ({100 * float(share):.2g} % initial)"
-        for name, share in state.ema_initial_share.items()
-    )
-    history = "with history" if jax.tree.leaves(state.timesteps) else "no history"
-    rate = float(builders.learning_rate(config)(restored.step))
-    decay = config.train.decay
-    ends = "constant" if decay == "none" else f"{decay} to 0 at {config.train.steps}"
-    if restored.step < config.train.warmup_steps:
-        ends = f"rising until {config.train.warmup_steps}, then {ends}"
-    parts = [
-        f"resumed at step {restored.step}",
-        f"parameters {count:,}",
-        f"optimizer {len(jax.tree.leaves(state.opt_state))} arrays",
-        f"EMA {averages}",
-        f"timestep sampler {config.diffusion.timestep_sampler} ({history})",
-        f"learning rate {rate:.3g} ({ends})",
-        f"skipped updates {int(state.skipped)}",
-        f"data order at batch {restored.step} of seed {config.seed}",
-    ]
-    if moved:
-        parts.append(f"{moved} later lines moved to metrics.superseded.jsonl")
-    return "\n  ".join(parts)
+def write_config(run_dir, config, facts, network) -> None:
+    """Write config.json: the resolved config, the data's facts, the versions.
 
-
-def write_config(run_dir, config, facts) -> None:
-    """Write config.json: the resolved config, the data's facts, the versions."""
+    A network of the user's own, which the config does not describe, is noted.
+    """
     run_dir.write_json(
         run_dir.config,
         {
             "config": config.to_dict(),
             "data": dataclasses.asdict(facts),
             "versions": versions.versions(),
+            **own.note(network),
         },
-    )
-
-
-def describe(config, facts, network, mesh) -> None:
-    """Print what is about to be trained, and on what."""
-    device = jax.devices()[0]
-    height, width, channels = facts.image_shape
-    say(
-        f"{config.data.name}: {facts.num_examples:,} images {height}x{width}x{channels}"
-        f", {facts.levels} levels, {facts.num_classes or 'no'} classes; U-Net of "
-        f"{network_lib.num_parameters(network.shapes):,} parameters; "
-        f"{mesh.size} x {device.device_kind} ({device.platform})"
-    )
-
-
-def closing(run_dir, workdir) -> str:
-    """Return the last lines: where the run is and how to sample from it."""
-    return (
-        f"the run is in {run_dir.path}\n"
-        "sample from it: python -m ddpm_jax.main --mode=sample "
-        f"--workdir={shlex.quote(str(workdir))}"
     )

@@ -7,19 +7,21 @@ import numpy as np
 
 from ddpm_jax.runtime import files
 
-GAP = 1
+GAP = 1  # pixels between the images of a grid
+PAIR_GAP = 16  # white pixels between the grids of raw and of EMA weights
 GAP_LEVEL = 128
 MIN_TILE = 32
+COLUMNS = 8
 MAX_LABEL_COLUMNS = 16
 RGB = 3
 RGBA = 4
 
 
 def columns_for(labels) -> int:
-    """Return the columns of a grid: one for each label if they are few, else 8."""
-    if labels is not None and 1 < len(labels) <= MAX_LABEL_COLUMNS:
-        return len(labels)
-    return 8
+    """Return the columns of a grid: about 8, and whole rounds of labels if few."""
+    if labels is not None and len(labels) <= MAX_LABEL_COLUMNS:
+        return len(labels) * max(1, COLUMNS // len(labels))
+    return COLUMNS
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:

@@ -38,6 +38,7 @@ class RunDir:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             names = sorted(p.name for p in run.path.iterdir() if p.name[0] != ".")
+            names = [name for name in names if name != run.data_page.name]
             files.check_writable(run.path)
         except OSError as error:
             raise errors.Refusal(
@@ -102,6 +103,11 @@ class RunDir:
     def report(self) -> Path:
         """report.html: curves, grids and cards."""
         return self.path / "report.html"
+
+    @property
+    def data_page(self) -> Path:
+        """data.html: a look at the data, which may come before the run."""
+        return self.path / "data.html"
 
     def write_json(self, path: str | os.PathLike, value) -> None:
         """Replace a JSON file of the run atomically.

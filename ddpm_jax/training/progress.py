@@ -107,6 +107,8 @@ def _means(fetched):
         for name in ("loss", "mse", "vb", "grad_norm")
     }
     record["learning_rate"] = float(fetched[-1]["learning_rate"])
+    for rate, share in fetched[-1]["ema_initial_share"].items():
+        record[f"ema_initial_share/{rate}"] = float(share)
     sums = np.sum([metrics["quarter_loss"] for metrics in fetched], axis=0)
     counts = np.sum([metrics["quarter_count"] for metrics in fetched], axis=0)
     for quarter, (total, count) in enumerate(zip(sums, counts, strict=True)):

@@ -71,3 +71,17 @@ def create(params, *, optimizer, ema_decays, timestep_sampler) -> TrainState:
         skipped=jnp.zeros((), jnp.int32),
         draw_epoch=jnp.zeros((), jnp.int32),
     )
+
+
+def of_weights(params) -> TrainState:
+    """Return a state of weights alone, as imported runs hold them; traceable."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=(),
+        ema={},
+        ema_initial_share={},
+        timesteps=(),
+        skipped=jnp.zeros((), jnp.int32),
+        draw_epoch=jnp.zeros((), jnp.int32),
+    )

@@ -52,7 +52,8 @@ def train_step(
     Returns:
         The state, unchanged but for `step` and `skipped` where loss or gradient or
         update is not finite; and "loss", "mse", "vb", "grad_norm", "learning_rate",
-        "finite", and by quarter of t "quarter_loss" (sums) and "quarter_count", [4].
+        "finite"; by quarter of t "quarter_loss" (sums) and "quarter_count", [4]; by EMA
+        "ema_initial_share".
     """
     x_0 = batch["image"]
     draw = _drawer(seed, state)
@@ -104,6 +105,7 @@ def train_step(
         "finite": finite,
         "quarter_loss": sums,
         "quarter_count": counts,
+        "ema_initial_share": state.ema_initial_share,
     }
     return state, metrics
 

@@ -300,14 +300,14 @@ def test_a_run_goes_on_without_the_run_it_began_from(tell, first_run, tmp_path):
     ids=["ten classes instead of eleven", "no classes"],
 )
 def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run):
-    _, _, config = main.parse(
+    config = main.parse(
         [
             "ddpm-jax",
             *TINY,
             f"--config.model.class_conditional={conditional}",
             "--config.train.label_dropout=0",
         ]
-    )
+    ).config
     facts = builders.DataFacts.of(builders.dataset(config, "train"))
     mesh = builders.mesh(config)
     network = builders.network(config, facts)

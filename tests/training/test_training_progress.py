@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -50,7 +51,9 @@ def metrics(step, *, is_ready=True, **changes):
         "quarter_count": counts,
         **changes,
     }
-    return {name: OnDevice(value, is_ready) for name, value in values.items()}
+    on_device = {name: OnDevice(value, is_ready) for name, value in values.items()}
+    share = OnDevice(np.float32(0.5**step), is_ready)
+    return {**on_device, "ema_initial_share": {"0.5": share}}
 
 
 def make(first_step=0, last_step=100, batch_size=16):
@@ -76,7 +79,9 @@ def test_records_come_one_interval_late(clock, is_ready):
                 assert record is None
             else:
                 assert record["step"] == step - 10
-        read = [any(value.was_read for value in values.values()) for values in added]
+        read = [
+            any(value.was_read for value in jax.tree.leaves(values)) for values in added
+        ]
         due = max(step // 10 * 10 - 10, 0)
         assert read == [True] * due + [False] * (step - due)
     assert [record["step"] for record in watch.flush(30, 0.0)] == [30]
@@ -116,6 +121,7 @@ def test_means(clock):
         assert record[f"loss_q{quarter}"] == pytest.approx(total / count, rel=1e-6)
     assert record["loss_q3"] is None
     assert record["learning_rate"] == 7  # of the last step
+    assert record["ema_initial_share/0.5"] == 0.5**7
     assert all(
         value is None or type(value) in (int, float) for value in record.values()
     )

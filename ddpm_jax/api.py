@@ -1,0 +1,223 @@
+"""The Python interface: open a run and sample from it, train, bring a network.
+
+run = ddpm_jax.load("runs/digits")
+images = run.sample(64, labels=3, seed=0)
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from ddpm_jax import builders, generate, runs, values
+from ddpm_jax import config as config_lib
+from ddpm_jax.data import images as images_lib
+from ddpm_jax.diffusion import process, reverse
+from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import own
+from ddpm_jax.runtime import compilation, devices
+from ddpm_jax.runtime.console import say
+
+network = own.own_network
+
+
+def load(
+    workdir: str | os.PathLike, *, network: network_lib.Network | None = None
+) -> "Run":
+    """Open a trained run with its newest whole checkpoint.
+
+    Args:
+        workdir: the run's directory; nothing is written into it.
+        network: the network that the run was trained with, where that was one of your
+            own (see `ddpm_jax.network`).
+
+    Raises:
+        Refusal: no run or no checkpoint there, or another network.
+    """
+    devices.check()
+    compilation.enable_cache()
+    trained = runs.open_run(workdir, network=network, say=say)
+    return Run(trained)
+
+
+def train(
+    config,
+    workdir: str | os.PathLike,
+    *,
+    network: network_lib.Network | None = None,
+) -> "Run":
+    """Train, or go on training, the run in `workdir`; return it, opened.
+
+    Args:
+        config: "file.py" or "file.py:variant", or what `ddpm_jax.config.base()` gives,
+            changed.
+        workdir: directory of the run.
+        network: a network of your own instead of the U-Net that config.model describes,
+            see `ddpm_jax.network`.
+
+    Raises:
+        Refusal: anything that does not permit to go on.
+    """
+    from ddpm_jax.modes import train as mode
+
+    if isinstance(config, str | os.PathLike):
+        config = config_lib.from_file(os.fspath(config))
+    config = config.copy_and_resolve_references()
+    config_lib.read_betas(config)
+    values.check_types(config)
+    values.check_values(config)
+    mode.run(config, workdir, network)
+    return load(workdir, network=network)
+
+
+class Run:
+    """A trained run, opened by `load`.
+
+    Attributes:
+        step: optimizer steps that the weights have taken.
+        class_names: by label; () without classes.
+        schedule: the process that the network was trained on.
+        network: `network.apply(params, x, t, labels) → output`.
+    """
+
+    def __init__(self, trained: runs.TrainedRun):
+        self._trained = trained
+        self._samplers = {}
+        self._told = set()
+        self.step = trained.step
+        self.class_names = trained.facts.class_names
+        self.schedule = builders.schedule(trained.config)
+        self.network = trained.network
+
+    @property
+    def config(self):
+        """A copy of the run's config."""
+        return self._trained.config.copy_and_resolve_references()
+
+    def params(self, weights: str = "auto"):
+        """Return the parameters, a nested dictionary of float32 arrays.
+
+        Args:
+            weights: "ema", "raw", or "auto" for the EMA once it has forgotten the
+                initial weights; which was taken is said.
+        """
+        params, _, sentence = self._trained.weights(weights, field="weights")
+        if sentence not in self._told:
+            self._told.add(sentence)
+            say(f"step {self.step}, {sentence}")
+        return params
+
+    def sample(
+        self,
+        num: int,
+        *,
+        labels: int | str | Sequence[int | str] | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        method: str | None = None,
+        eta: float | None = None,
+        guidance_scale: float | None = None,
+        weights: str = "auto",
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Return `num` images, uint8 [num, H, W, C].
+
+        Image i is the image i that --mode=sample makes with the same settings. What is
+        not given is as in the run's config.sampling.
+
+        Args:
+            labels: class index or name, or several, which the images take in turn.
+            seed: decides every draw, together with i.
+            steps: 1 … T steps of the sampler.
+            method: "ancestral" or "ddim".
+            eta: share of noise of ddim, 0 … 1.
+            guidance_scale: 1 is plain conditional, 0 unconditional.
+            weights: see `params`.
+            batch_size: images made at a time.
+
+        Raises:
+            Refusal: a setting that the run cannot meet.
+        """
+        if hasattr(labels, "tolist"):
+            labels = labels.tolist()
+        if isinstance(labels, int | str):
+            labels = (labels,)
+        config = self._asked(
+            num_samples=num,
+            labels=labels,
+            seed=seed,
+            steps=steps,
+            method=method,
+            eta=eta,
+            guidance_scale=guidance_scale,
+            weights=weights,
+            batch_size=batch_size,
+        )
+        facts, mesh = self._trained.facts, self._trained.mesh
+        sampler = self._sampler(builders.recipe(config, facts))
+        of_images = builders.sampling_labels(config, facts)
+        params = self.params(weights)
+        size = min(config.sampling.batch_size, num)
+        size = generate.rounded_batch(size, mesh)
+        made = [
+            generate.images(
+                sampler,
+                mesh,
+                params,
+                start=start,
+                stop=min(start + size, num),
+                batch_size=size,
+                labels=of_images,
+            )
+            for start in range(0, num, size)
+        ]
+        return np.concatenate([images_lib.to_uint8(part) for part in made])
+
+    def denoiser(self, *, weights: str = "auto", labels=None):
+        """Return x̂_0 as a function, for experiments with `ddpm_jax.diffusion`.
+
+        Args:
+            weights: see `params`.
+            labels: int32 [B], or None for an unconditional run.
+
+        Returns:
+            `(tables, denoise)`: the tables of the whole process, and the callable
+            `(x_t [B, H, W, C], t [B]) → reverse.Prediction` that its samplers take.
+        """
+        config, params = self._trained.config, self.params(weights)
+        tables = process.tables(self.schedule)
+        return tables, reverse.denoiser(
+            tables,
+            lambda x_t, t_seen: self.network.apply(params, x_t, t_seen, labels),
+            prediction=config.diffusion.prediction,
+            variance=config.diffusion.variance,
+            x_0_hooks=builders.recipe(config, self._trained.facts).hooks,
+        )
+
+    def _asked(self, **fields):
+        """Return the config with what was given of config.sampling."""
+        config = self.config
+        given = {name: v for name, v in fields.items() if v is not None}
+        if "steps" in given:
+            config.sampling.respacing = ""  # one replaces the other
+        nested = config.to_dict()
+        nested["sampling"].update(given)
+        config = config_lib.from_dict(nested, where="sample()")
+        values.check_types(config)
+        values.check_values(config)
+        return config
+
+    def _sampler(self, recipe):
+        """Return `(params, index, labels) → images`, compiled once for all seeds."""
+        seed = np.uint32(recipe.seed)
+        recipe = dataclasses.replace(recipe, seed=0)
+        if recipe not in self._samplers:
+
+            def sample(seed, *args):
+                seeded = dataclasses.replace(recipe, seed=seed)
+                return generate.make_sampler(seeded, self.network.apply)(*args)
+
+            self._samplers[recipe] = jax.jit(sample)
+        return lambda *args: self._samplers[recipe](seed, *args)

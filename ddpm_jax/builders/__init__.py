@@ -1,0 +1,53 @@
+"""From a config to plain objects: the last place that reads one."""
+
+from ddpm_jax.builders.data import (
+    DataFacts,
+    check_images,
+    dataset,
+    num_test_images,
+)
+from ddpm_jax.builders.networks import check_kind, label_rows, network, null_label
+from ddpm_jax.builders.process import (
+    objective,
+    respaced,
+    schedule,
+    timestep_sampler,
+)
+from ddpm_jax.builders.sampling import recipe, sampling_labels, scorer, validator
+from ddpm_jax.builders.training import (
+    abstract_state,
+    abstract_weights,
+    ema_name,
+    initial_params,
+    initial_state,
+    learning_rate,
+    mesh,
+    optimizer,
+)
+
+__all__ = [
+    "DataFacts",
+    "abstract_state",
+    "abstract_weights",
+    "check_images",
+    "check_kind",
+    "dataset",
+    "ema_name",
+    "initial_params",
+    "initial_state",
+    "label_rows",
+    "learning_rate",
+    "mesh",
+    "network",
+    "null_label",
+    "num_test_images",
+    "objective",
+    "optimizer",
+    "recipe",
+    "respaced",
+    "sampling_labels",
+    "schedule",
+    "scorer",
+    "timestep_sampler",
+    "validator",
+]

@@ -1,0 +1,122 @@
+"""The network of a run."""
+
+from ddpm_jax import config as config_lib
+from ddpm_jax.builders import refusals
+from ddpm_jax.builders.data import DataFacts
+from ddpm_jax.core import errors
+from ddpm_jax.diffusion import reverse
+from ddpm_jax.models import classifier, unet
+from ddpm_jax.models import network as network_lib
+
+
+def null_label(config, facts: DataFacts) -> int | None:
+    """Return the label of "no class": one past the last, with label drop-out only.
+
+    Raises:
+        Refusal: label drop-out without labels to drop.
+    """
+    rate = config.train.label_dropout
+    conditional = config.model.class_conditional
+    if conditional and not facts.num_classes:
+        raise errors.Refusal(
+            "model.class_conditional=True: this data has no labels; set it to False"
+        )
+    if rate and not conditional:
+        raise errors.Refusal(
+            f"train.label_dropout={rate} with model.class_conditional=False: there are "
+            "no labels to drop; set model.class_conditional=True or label_dropout=0"
+        )
+    return facts.num_classes if rate else None
+
+
+def network(config, facts: DataFacts) -> network_lib.Network:
+    """Return the network for these images and labels: what model.kind says."""
+    model = config.model
+    height, width, channels = facts.image_shape
+    options = {
+        "image_size": (height, width),
+        "in_channels": channels,
+        "channels": model.channels,
+        "channel_mult": tuple(model.channel_mult),
+        "num_res_blocks": model.num_res_blocks,
+        "attention_resolutions": tuple(model.attention_resolutions),
+        "num_heads": model.num_heads,
+        "head_channels": model.head_channels or None,
+        "scale_shift": model.scale_shift,
+        "resblock_updown": model.resblock_updown,
+        "qkv_order": model.qkv_order,
+        "norm_groups": model.norm_groups,
+        "dropout": model.dropout,
+        "dtype": model.dtype,
+        "remat": model.remat,
+    }
+    with refusals.about("model"):
+        if model.kind == "classifier":
+            _check_classifier(config)
+            return classifier.classifier(
+                num_classes=facts.num_classes, pool=model.pool, **options
+            )
+        learned = config.diffusion.variance in reverse.LEARNED_VARIANCES
+        return unet.unet(
+            out_channels=2 * channels if learned else channels,
+            num_classes=label_rows(config, facts),
+            low_res=model.kind == "upsampler",
+            resample=model.resample,
+            sinusoid=model.sinusoid,
+            sinusoid_shift=model.sinusoid_shift,
+            norm_epsilon=model.norm_epsilon,
+            downsample_padding=model.downsample_padding,
+            attention_scale=model.attention_scale,
+            middle_attention=model.middle_attention,
+            initialisation=model.initialisation,
+            **options,
+        )
+
+
+NOT_OF_CLASSIFIERS = (
+    "sinusoid",
+    "sinusoid_shift",
+    "norm_epsilon",
+    "downsample_padding",
+    "resample",
+    "attention_scale",
+    "middle_attention",
+    "initialisation",
+)
+
+
+def _check_classifier(config):
+    """Refuse fields that the classifier of ADM, which has one dialect, would ignore."""
+    usual = config_lib.base().model
+    for name in NOT_OF_CLASSIFIERS:
+        if config.model[name] != usual[name]:
+            raise errors.Refusal(
+                f"{name}={config.model[name]!r} has no meaning for a classifier: leave "
+                f"it {usual[name]!r}"
+            )
+
+
+def label_rows(config, facts):
+    """Return the rows of the label embedding, the null label's among them, or None."""
+    null = null_label(config, facts)
+    if not config.model.class_conditional:
+        return None
+    return facts.num_classes + (null is not None)
+
+
+def check_kind(config, doing: str) -> None:
+    """Refuse to train, sample or score what no mode can feed yet.
+
+    Args:
+        doing: for the sentence, e.g. "sampling from".
+    """
+    needs = {
+        "upsampler": "low-resolution images beside its input",
+        "classifier": "a diffusion model to guide",
+    }
+    if config.model.kind != "unet":
+        raise errors.Refusal(
+            f"model.kind={config.model.kind!r}: {doing} it is not possible yet, for it "
+            f"needs {needs[config.model.kind]}; it can be converted, exported and "
+            "called from Python"
+        )

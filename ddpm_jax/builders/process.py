@@ -1,0 +1,76 @@
+"""The diffusion process, the objective and the sampler of timesteps."""
+
+from ddpm_jax.builders import networks, refusals
+from ddpm_jax.builders.data import DataFacts
+from ddpm_jax.core import errors
+from ddpm_jax.diffusion import losses, respacing, schedules, timesteps
+from ddpm_jax.diffusion import process as process_lib
+
+
+def schedule(config) -> process_lib.Schedule:
+    """Return the process that the network is trained on."""
+    diffusion = config.diffusion
+    return process_lib.Schedule.from_betas(
+        schedules.make_betas(
+            diffusion.schedule,
+            diffusion.num_steps,
+            beta_start=diffusion.beta_start,
+            beta_end=diffusion.beta_end,
+            betas=diffusion.betas or None,
+            zero_terminal_snr=diffusion.zero_terminal_snr,
+        ),
+        rescale_timesteps=diffusion.rescale_timesteps,
+        log_var_floor=diffusion.log_var_floor,
+    )
+
+
+def respaced(config, section: str) -> process_lib.Schedule:
+    """Return the process with the steps that `section` ("sampling", …) asks for.
+
+    Raises:
+        Refusal: both steps and respacing are given, or more steps than there are.
+    """
+    fields = config[section]
+    whole = schedule(config)
+    if fields.steps is not None and fields.respacing:
+        raise errors.Refusal(
+            f"{section}.steps={fields.steps} and {section}.respacing="
+            f"{fields.respacing!r} are both given: keep one"
+        )
+    name = "respacing" if fields.respacing else "steps"
+    spec = whole.num_steps if fields.steps is None else fields.steps
+    with refusals.about(f"{section}.{name}"):
+        return respacing.respace(whole, fields.respacing or spec)
+
+
+def objective(config, facts: DataFacts) -> dict:
+    """Return the keyword arguments of `losses.training_losses`.
+
+    Raises:
+        Refusal: a contradiction among loss, variance, prediction and schedule.
+    """
+    networks.check_kind(config, "training")
+    diffusion = config.diffusion
+    losses.check_objective(
+        schedule(config),
+        prediction=diffusion.prediction,
+        variance=diffusion.variance,
+        loss=diffusion.loss,
+        weighting=diffusion.weighting,
+    )
+    return {
+        "prediction": diffusion.prediction,
+        "variance": diffusion.variance,
+        "loss": diffusion.loss,
+        "levels": facts.levels,
+        "weighting": diffusion.weighting,
+        "gamma": diffusion.weighting_gamma or None,
+        "k": diffusion.weighting_k,
+    }
+
+
+def timestep_sampler(config):
+    """Return the sampler of training timesteps."""
+    name = config.diffusion.timestep_sampler
+    make = errors.choose("timestep sampler", timesteps.TIMESTEP_SAMPLERS, name)
+    return make(config.diffusion.num_steps)

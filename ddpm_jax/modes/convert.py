@@ -1,0 +1,145 @@
+"""From a published file of weights to a run: recognise, map, certify, save."""
+
+import dataclasses
+import pathlib
+import time
+
+import jax
+
+from ddpm_jax import builders
+from ddpm_jax import config as config_lib
+from ddpm_jax.convert import certificate, families, files, mapping, recognise
+from ddpm_jax.core import errors
+from ddpm_jax.models import network as network_lib
+from ddpm_jax.runtime import checkpoints, compilation, rundir, versions
+from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime.console import say
+from ddpm_jax.training import progress
+from ddpm_jax.training import state as state_lib
+
+
+def run(source, workdir, config, given: frozenset[str]) -> None:
+    """Import the weights of `source` as a run in `workdir`.
+
+    Args:
+        source: a file or a folder, see `convert.files.open_source`.
+        workdir: where the run is to be; there must be none yet.
+        config: holds the values of the fields `given`; the others are told by the file.
+        given: names of the fields that the user decided.
+
+    Raises:
+        Refusal: the file is not understood, something about it is not told, or the
+            converted network does not agree with a PyTorch forward pass of the file.
+    """
+    started = time.perf_counter()
+    check_free(workdir)
+    opened = files.open_source(source)
+    say(f"{opened.path}: {opened.describe()}")
+    values = dict(config_lib.leaves(config.to_dict()))
+    told = recognise.recognise(opened, {name: values[name] for name in sorted(given)})
+    for line in told.sentences():
+        say(line)
+    if "data.name" not in given:
+        config.data.name = "folder"  # weights come without data; any may score them
+    config = filled(config, told.fields)
+    facts = facts_of(opened, told.fields)
+    network = builders.network(config, facts)
+    mesh = builders.mesh(config)
+
+    leaves = network_lib.by_path(network.shapes)
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    entries = families.entries(opened.family, shapes, told.fields)
+    mapping.check(entries, shapes, opened.shapes, told.fields)
+    params = load(network, entries, opened, mesh)
+    say(f"{network_lib.num_parameters(network.shapes):,} parameters in their places")
+
+    compilation.enable_cache()
+    small = certificate.small_fields(told.fields)
+    small_network = builders.network(filled(config, small), facts_of(opened, small))
+    parity = certificate.certify(opened, small, small_network, params)
+    say(parity.sentence())
+    if not parity.acceptable:
+        raise errors.Refusal(
+            f"{source} was not converted: {parity.sentence()}; what shapes cannot tell "
+            "is wrong in the --config fields above, or this is a defect of the importer"
+        )
+    save(workdir, config, facts, params, receipt(opened, told, parity))
+    say(f"converted in {progress.duration(time.perf_counter() - started)}")
+    say(f"sample from it: python -m ddpm_jax.main --mode=sample --workdir={workdir}")
+
+
+def check_free(workdir) -> None:
+    """Refuse a directory that holds a run already, before the file is read."""
+    if rundir.RunDir(pathlib.Path(workdir).expanduser()).config.exists():
+        raise errors.Refusal(
+            f"{workdir} holds a run already: choose another --workdir, or move it away"
+        )
+
+
+def filled(config, fields):
+    """Return the config with what was recognised; the rest keeps its values."""
+    values = dict(config_lib.leaves(config.to_dict()))
+    values.update({name: value for name, value in fields.items() if name in values})
+    return config_lib.from_leaves(values.items(), where="the converted file")
+
+
+def facts_of(opened, fields) -> builders.DataFacts:
+    """Return what the weights say of the data they were trained on."""
+    size = tuple(fields["data.image_size"])
+    num_classes = fields.get("facts.num_classes")
+    return builders.DataFacts(
+        image_shape=(*(size * 2 if len(size) == 1 else size), fields["data.channels"]),
+        levels=256,
+        num_examples=0,
+        num_classes=num_classes,
+        class_names=tuple(str(label) for label in range(num_classes or 0)),
+        fingerprint=f"weights of sha256 {opened.sha256}",
+    )
+
+
+def load(network, entries, opened, mesh):
+    """Return the parameters, read one at a time into their shardings."""
+    by_path = {entry.path: entry for entry in entries}
+    shardings = mesh_lib.state_shardings(mesh, network.shapes)
+
+    def take(path, shape, sharding):
+        array = mapping.to_ours(by_path[network_lib.path_name(path)], opened.tensors)
+        if array.shape != shape.shape:
+            raise ValueError(f"{path} became {array.shape}, not {shape.shape}")
+        return jax.device_put(array, sharding)
+
+    return jax.tree_util.tree_map_with_path(take, network.shapes, shardings)
+
+
+def receipt(opened, told, parity) -> dict:
+    """Return what is noted in config.json of where the weights come from."""
+    return {
+        "source": str(opened.path),
+        "sha256": opened.sha256,
+        "bytes": opened.bytes,
+        "family": opened.family,
+        "published": told.published,
+        "weights": f"weights imported from {opened.path.name}",
+        "notes": list(opened.notes),
+        "origin_of_fields": told.origin,
+        "assumed": list(told.assumed),
+        "certificate": parity.to_dict(),
+    }
+
+
+def save(workdir, config, facts, params, imported) -> None:
+    """Write the run: the weights first, and config.json, which makes it one, last."""
+    run_dir = rundir.RunDir.create(workdir)
+    with run_dir.lock(), checkpoints.Checkpoints(run_dir.checkpoints) as saved:
+        saved.save(0, state_lib.of_weights(params))
+        saved.wait()
+        run_dir.write_json(
+            run_dir.config,
+            {
+                "config": config.to_dict(),
+                "data": dataclasses.asdict(facts),
+                "versions": versions.versions(),
+                "imported": imported,
+            },
+        )
+    say(f"run directory {run_dir.path}")

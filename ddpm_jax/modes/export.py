@@ -1,0 +1,68 @@
+"""The weights of a run as a file that other programs read."""
+
+import pathlib
+
+import numpy as np
+
+from ddpm_jax import config as config_lib
+from ddpm_jax import runs
+from ddpm_jax.convert import export
+from ddpm_jax.core import errors
+from ddpm_jax.models import network as network_lib
+from ddpm_jax.runtime import versions
+from ddpm_jax.runtime.console import say
+
+
+def run(config, workdir, format_name: str, output: str) -> None:
+    """Write the weights of the run in `workdir` and read them back to compare.
+
+    Args:
+        config: the run's config; sampling.weights decides between EMA and raw.
+        workdir: the run.
+        format_name: a key of `convert.export.FORMATS`.
+        output: file or folder to write; nothing may be there yet.
+
+    Raises:
+        Refusal: an unknown format, a network it cannot express, or an output that is
+            there already.
+    """
+    errors.choose("format", export.FORMATS, format_name)
+    if pathlib.Path(output).exists():
+        raise errors.Refusal(f"{output} is there already: choose another --output")
+    trained = runs.open_run(workdir, config, say=say)
+    params, kind, sentence = trained.weights(
+        config.sampling.weights, field="sampling.weights"
+    )
+    say(f"step {trained.step}, {sentence}")
+    by_path = {
+        path: np.asarray(leaf) for path, leaf in network_lib.by_path(params).items()
+    }
+    fields = fields_of(trained)
+    exported = export.write(
+        format_name,
+        output,
+        params=by_path,
+        fields=fields,
+        image_shape=trained.facts.image_shape,
+        provenance={
+            "run": str(trained.run_dir.path),
+            "step": trained.step,
+            "weights": kind,
+            "versions": versions.versions(),
+        },
+    )
+    for line in exported.sentences:
+        say(line)
+    say(export.reload_and_compare(format_name, output, by_path, fields))
+    for path in exported.paths:
+        say(f"wrote {path}")
+
+
+def fields_of(trained) -> dict:
+    """Return the config as dotted fields, with the facts that networks need."""
+    fields = dict(config_lib.leaves(trained.config.to_dict()))
+    height, width, channels = trained.facts.image_shape
+    fields["data.image_size"] = (height, width)
+    fields["data.channels"] = channels
+    fields["facts.num_classes"] = trained.facts.num_classes
+    return fields
