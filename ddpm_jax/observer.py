@@ -4,16 +4,19 @@ import time
 
 import numpy as np
 
-from ddpm_jax import builders, generate
+from ddpm_jax import builders, generate, values
 from ddpm_jax import config as config_lib
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.metrics import bits
 from ddpm_jax.report import page
+from ddpm_jax.runtime import best as best_lib
 from ddpm_jax.runtime import pictures
 from ddpm_jax.runtime.console import say
+from ddpm_jax.scoring import in_training, table
 
 GRID_IMAGES = 40
 COMPARED_IMAGES = 512  # training images whose channels the samples are compared with
+BITS_RECORD = "test_bits_per_dim"
 REPORT_SHARE = 0.02  # of the time, at most, goes into writing the report
 
 
@@ -36,7 +39,9 @@ def check(config, facts) -> None:
     builders.sampling_labels(config, facts)
     builders.respaced(config, "evaluation")
     if config.train.evaluate_every:
-        builders.num_test_images(config, len(builders.dataset(config, "test")))
+        if table.BITS in values.metric_names(config.evaluation.in_training):
+            builders.num_test_images(config, len(builders.dataset(config, "test")))
+        in_training.check(config, facts)
 
 
 class Observer:
@@ -57,19 +62,33 @@ class Observer:
         self._sampler = None
         self._channels = None
         self._validator = None
-        self._scorer = None
+        self._bits_scorer = None
+        self._sample_scorer = None
         self._test = None
         self._next_report = 0.0
 
-    def look(self, state, done: int) -> None:
-        """Do what is due after `done` steps."""
+    def look(
+        self, state, done: int, best: best_lib.Best | None = None
+    ) -> best_lib.Best | None:
+        """Do what is due after `done` steps.
+
+        Args:
+            state: after those steps.
+            done: their number.
+            best: the best step so far.
+
+        Returns:
+            The score of this step by the first metric of evaluation.in_training, if it
+            was due and is better.
+        """
         train = self._config.train
         if due(done, train.validate_every):
             self._validate(state, done)
         if due(done, train.sample_every):
             self._grid(state, done)
         if due(done, train.evaluate_every):
-            self._evaluate(state, done)
+            return self._evaluate(state, done, best)
+        return None
 
     def report(self, status: str, *, reason: str = "") -> None:
         """Write report.html, while running unless it takes more than its time.
@@ -96,22 +115,10 @@ class Observer:
 
     def _grid(self, state, done):
         """Write raw and EMA samples of the same noise side by side."""
-        if self._sampler is None:
-            say("compiling the sampler …")
-            recipe = builders.recipe(self._config, self._facts)
-            self._sampler = generate.make_sampler(recipe, self._network.apply)
         columns = pictures.columns_for(self._labels)
         grids = []
         for params in (state.params, self._ema(state)):
-            made = generate.images(
-                self._sampler,
-                self._mesh,
-                params,
-                start=0,
-                stop=GRID_IMAGES,
-                batch_size=generate.rounded_batch(GRID_IMAGES, self._mesh),
-                labels=self._labels,
-            )
+            made = self._sample(params, 0, GRID_IMAGES)
             grids.append(pictures.grid(images_lib.to_uint8(made), columns=columns))
         height, _, channels = grids[0].shape
         gap = np.full((height, pictures.PAIR_GAP, channels), 255, np.uint8)
@@ -120,6 +127,22 @@ class Observer:
         say(f"samples of raw (left) and EMA weights (right): {path}")
         self._writer.image(done, "samples", path)
         self._compare_channels(made, done)
+
+    def _sample(self, params, start, stop):
+        """Return images start … stop−1, at most `GRID_IMAGES`, of the usual noise."""
+        if self._sampler is None:
+            say("compiling the sampler …")
+            recipe = builders.recipe(self._config, self._facts)
+            self._sampler = generate.make_sampler(recipe, self._network.apply)
+        return generate.images(
+            self._sampler,
+            self._mesh,
+            params,
+            start=start,
+            stop=stop,
+            batch_size=generate.rounded_batch(GRID_IMAGES, self._mesh),
+            labels=self._labels,
+        )
 
     def _compare_channels(self, made, done):
         """Append mean and deviation of each channel, of EMA samples and of data."""
@@ -148,36 +171,84 @@ class Observer:
             "(fixed test images, noise and t)"
         )
 
-    def _evaluate(self, state, done):
-        """Append the bits per dimension of test images, with fixed noise."""
-        if self._scorer is None:
+    def _evaluate(self, state, done, best):
+        """Append the scores of the EMA weights; return the first if it is the best."""
+        names = values.metric_names(self._config.evaluation.in_training)
+        parts = [self._bits] if table.BITS in names else []
+        if in_training.metrics_of(self._config):
+            parts.append(self._scores_of_samples)
+        record = {"step": done}
+        for part in parts:
+            scores = part(state)
+            if scores is None:
+                return None  # stopped: half a mean would not compare with others
+            for name, value, error in scores:
+                record |= {name: value, f"{name}_standard_error": error}
+        self._writer.write(record)
+        name, lower_is_better = table.first_card(names[0])
+        name = BITS_RECORD if name == table.BITS else name
+        protocol = in_training.protocol(self._config, names[0])
+        found = best_lib.Best(done, name, record[name], protocol)
+        if best and not found.is_like(best):
+            say(
+                f"{name} is the first measured like this: the best step so far, "
+                f"{best.step} by {best.metric}, does not compare with it"
+            )
+        return found if found.beats(best, lower_is_better=lower_is_better) else None
+
+    def _bits(self, state):
+        """Return the bits per dimension of test images, with fixed noise."""
+        config = self._config
+        if self._bits_scorer is None:
             say("compiling the evaluation …")
-            self._scorer = builders.scorer(self._config, self._facts, self._network)
-        num_images = builders.num_test_images(self._config, len(self._test_split()))
-        schedule = builders.respaced(self._config, "evaluation")
-        batch_size = min(self._config.evaluation.batch_size, num_images)
+            self._bits_scorer = builders.scorer(config, self._facts, self._network)
+        num_images = min(
+            builders.num_test_images(config, len(self._test_split())),
+            config.evaluation.in_training_samples,
+        )
+        schedule = builders.respaced(config, "evaluation")
+        batch_size = min(config.evaluation.batch_size, num_images)
         sums = bits.evaluate(
-            self._scorer,
+            self._bits_scorer,
             self._mesh,
             self._ema(state),
             self._test_split(),
             sums=bits.Sums.empty(schedule.num_steps),
             num_images=num_images,
             batch_size=generate.rounded_batch(batch_size, self._mesh),
-            conditional=self._config.model.class_conditional,
+            conditional=config.model.class_conditional,
             should_stop=self._should_stop,
         )
         if sums.count < num_images:
-            return  # stopped on request: half a mean would not compare with others
-        scores = sums.result()
-        self._writer.write(
-            {
-                "step": done,
-                "test_bits_per_dim": scores.total,
-                "test_bits_per_dim_standard_error": scores.standard_error,
-            }
-        )
-        say(f"test bits/dim of the EMA weights {scores.total:.4f}")
+            return None
+        found = sums.result()
+        say(f"test bits/dim of the EMA weights {found.total:.4f}")
+        return [(BITS_RECORD, found.total, found.standard_error)]
+
+    def _scores_of_samples(self, state):
+        """Return the scores of the same images each time."""
+        if self._sample_scorer is None:
+            self._sample_scorer = in_training.SampleScorer(
+                self._config,
+                self._facts,
+                self._dataset,
+                folder=self._run_dir.evaluation,
+                mesh=self._mesh,
+                should_stop=self._should_stop,
+            )
+        count = self._config.evaluation.in_training_samples
+        made = []
+        for start in range(0, count, GRID_IMAGES):
+            if self._should_stop():
+                return None
+            stop = min(start + GRID_IMAGES, count)
+            made.append(
+                images_lib.to_uint8(self._sample(self._ema(state), start, stop))
+            )
+        scores = self._sample_scorer.score(np.concatenate(made))
+        told = ", ".join(f"{score.metric} {score.value:.4f}" for score in scores)
+        say(f"{count} images of the EMA weights: {told}")
+        return [(score.metric, score.value, score.standard_error) for score in scores]
 
 
 def channels_of(images, name: str) -> dict[str, list[float]]:

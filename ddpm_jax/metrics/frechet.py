@@ -94,9 +94,9 @@ class Frechet(NamedTuple):
         if self.rank == self.dimension:
             return []
         return [
-            f"the covariances have rank {self.rank} of {self.dimension}: too few "
-            "images for the distance itself, compare it at the same numbers of images "
-            "only, or read the kernel distance (KID), which has no bias"
+            f"the covariances have rank {self.rank} of {self.dimension}: the images "
+            "are too few or too much alike for the distance itself, compare it at the "
+            "same numbers of images only"
         ]
 
 

@@ -7,6 +7,7 @@ takes mean and variance (μ, v) to (a μ + b, a² v + c²). What samples must lo
 therefore known for any number of steps, and a sampler can be proved on any machine.
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -95,7 +96,10 @@ def _ddim_rule(now, then, eta):
 
 
 class Deviation(NamedTuple):
-    """How far samples are from a law, in standard errors of the worst coordinate."""
+    """How far samples are from a law, in standard errors of the worst coordinate.
+
+    Infinite for samples that hold NaN.
+    """
 
     mean: float
     var: float
@@ -121,6 +125,13 @@ def deviation(
     mean_error = np.abs(samples.mean(axis=0) - law.mean) - rounding
     var_error = np.abs(samples.var(axis=0) - law.var)
     var_error -= rounding * (2 * spread + rounding)
-    worst_mean = np.max(mean_error / (spread / np.sqrt(count)))
-    worst_var = np.max(var_error / (law.var * np.sqrt(2 / count)))
-    return Deviation(max(0.0, float(worst_mean)), max(0.0, float(worst_var)))
+    return Deviation(
+        mean=_worst(mean_error / (spread / np.sqrt(count))),
+        var=_worst(var_error / (law.var * np.sqrt(2 / count))),
+    )
+
+
+def _worst(errors_of):
+    """Return the largest, from 0 on, and infinity for NaN, which `max` would drop."""
+    worst = float(np.max(errors_of))
+    return math.inf if math.isnan(worst) else max(0.0, worst)

@@ -50,12 +50,15 @@ class ReferenceStatistics:
     @property
     def notes(self) -> list[str]:
         """Return what a reader of a distance to this reference should know."""
+        assumed = self.provenance.get("assumed")
+        notes = [f"of the reference was assumed: {assumed}"] if assumed else []
         dimension = len(self.gaussians["pool"][0])
         if self.num_images is None or self.num_images > dimension:
-            return []
+            return notes
         return [
+            *notes,
             f"the reference has {self.num_images} images for {dimension} features: its "
-            "covariance is rank deficient, and distances to it depend on that number"
+            "covariance is rank deficient, and distances to it depend on that number",
         ]
 
 
@@ -141,25 +144,6 @@ def load(path: str | os.PathLike, *, assumed_resize: str = "") -> ReferenceStati
                 f"{assumed_resize!r}: use that, or measure its images again"
             )
     return ReferenceStatistics(gaussians=gaussians, **record)
-
-
-def load_images(path: str | os.PathLike) -> np.ndarray:
-    """Read the images of a reference or sample batch, uint8 [n, H, W, C] of `arr_0`.
-
-    Precision and recall compare images, so they need these beside the statistics.
-
-    Raises:
-        Refusal: no such file, or it has statistics only.
-    """
-    with _open(path) as archive:
-        if IMAGES not in archive.files:
-            raise errors.Refusal(
-                f"{path} holds {', '.join(archive.files)} and no images ({IMAGES}): "
-                "give a batch that has them, or measure a folder"
-            )
-        images = _read(path, archive, IMAGES)
-    resize.check(images)
-    return images
 
 
 def check_comparable(

@@ -1,178 +1,194 @@
-"""Bits per dimension of a trained run on the test split: a card and a plot."""
+"""Scoring a run, or images that are there already: a card for each number."""
 
-import io
+import dataclasses
 import json
-import pathlib
-import time
+from typing import NamedTuple
 
-import numpy as np
-
-from ddpm_jax import builders, generate, runs
-from ddpm_jax.metrics import bits
-from ddpm_jax.report import plots
-from ddpm_jax.runtime import (
-    compilation,
-    devices,
-    files,
-    preemption,
-    rundir,
-    versions,
-)
+from ddpm_jax import builders, runs, values
+from ddpm_jax.metrics import features as features_lib
+from ddpm_jax.metrics import resize
+from ddpm_jax.runtime import compilation, devices, preemption, rundir
 from ddpm_jax.runtime.console import say
-from ddpm_jax.training import progress
+from ddpm_jax.scoring import bits_cards, cards, passes, subjects, table
 
 
 def run(config, workdir) -> None:
-    """Score the run in `workdir` and write evaluation/bits_per_dim_<tag>.json.
+    """Score the run in `workdir`, or config.evaluation.samples, by some metrics.
+
+    Args:
+        config: evaluation.metric names the metrics.
+        workdir: the run; "" to compare images with images.
 
     Raises:
         Refusal: no run, no checkpoint, or an evaluation that cannot be made.
     """
+    names = values.metric_names(config.evaluation.metric)
+    given = config.evaluation.samples
+    subjects.check_request(names, given, workdir)
     devices.check()
-    run_dir = rundir.RunDir.open_existing(workdir)
-    run_dir.check_writable()
-    _, facts = runs.read(run_dir)
-    dataset = builders.dataset(config, "test")
-    builders.check_images(dataset, facts)
-    num_images = builders.num_test_images(config, len(dataset))
-    schedule = builders.respaced(config, "evaluation")
+    run_dir = facts = None
+    if workdir:
+        run_dir = rundir.RunDir.open_existing(workdir)
+        run_dir.check_writable()
+        _, facts = runs.read(run_dir)
+    # What can be refused is refused before anything is computed.
+    of_run = bits_cards.prepare(config, facts) if table.BITS in names else None
+    of_samples = None
+    if set(names) != {table.BITS}:
+        of_samples = plan(config, names, run_dir, facts)
     compilation.enable_cache()
-    trained = runs.open_run(workdir, config, say=say)
-    params, kind, sentence = trained.weights(
-        config.evaluation.weights, field="evaluation.weights"
-    )
-    say(f"step {trained.step}, {sentence}")
-
-    card_path = run_dir.evaluation / f"bits_per_dim_{tag_of(trained, kind)}.json"
-    if card_path.exists():
-        card = json.loads(card_path.read_text())
-        say(f"scored already: {card['value']:.4f} bits/dim, card: {card_path}")
+    trained = None
+    if of_run or not given:
+        trained = runs.open_run(workdir, config, say=say)
+    if of_run and not bits_cards.score(trained, of_run):
         return
-    partial = Partial(card_path.with_suffix(".partial.npz"), schedule.num_steps)
-    before = partial.read()
-    if before.count:
-        say(f"going on after {before.count} of {num_images} images")
-    scorer = builders.scorer(config, trained.facts, trained.network)
-    say(
-        f"bits/dim of {num_images} test images at {schedule.num_steps} timesteps; "
-        "compiling first …"
-    )
-    started = time.perf_counter()
-
-    def on_batch(sums):
-        partial.write(sums)
-        rate = (sums.count - before.count) / (time.perf_counter() - started)
-        left = progress.duration((num_images - sums.count) / rate)
-        say(f"{sums.count}/{num_images} images  ETA {left}")
-
-    with preemption.StopRequest() as stop:
-        sums = bits.evaluate(
-            scorer,
-            trained.mesh,
-            params,
-            dataset,
-            sums=before,
-            num_images=num_images,
-            batch_size=generate.rounded_batch(
-                min(config.evaluation.batch_size, num_images), trained.mesh
-            ),
-            conditional=config.model.class_conditional,
-            should_stop=lambda: stop.requested,
-            on_batch=on_batch,
-        )
-    if sums.count < num_images:
-        say(f"stopped by {stop.signal_name} after {sums.count} of {num_images} images")
-        say("the same command goes on from there")
-        return
-    write(trained, dataset, schedule, sums.result(), kind, card_path)
-    partial.remove()
+    if of_samples:
+        subject = of_samples.files or subjects.of_run(trained)
+        mesh = trained.mesh if trained else builders.mesh(config)
+        score_samples(config, subject, of_samples.groups, mesh)
 
 
-class Partial:
-    """The sums of an evaluation under way, so that stopping it loses nothing."""
+class Plan(NamedTuple):
+    """Samples to score and by what: `files` is None where a run is to make them."""
 
-    def __init__(self, path: pathlib.Path, num_steps: int):
-        self._path = path
-        self._num_steps = num_steps
-
-    def read(self) -> bits.Sums:
-        """Return the sums of an interrupted evaluation, or those of no image."""
-        if not self._path.exists():
-            return bits.Sums.empty(self._num_steps)
-        with np.load(self._path, allow_pickle=False) as saved:
-            return bits.Sums(**saved)
-
-    def write(self, sums: bits.Sums) -> None:
-        """Replace the file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, total=sums.total, prior=sums.prior, by_t=sums.by_t)
-        files.write_bytes(self._path, buffer.getvalue())
-
-    def remove(self) -> None:
-        """Drop the file once the card is written."""
-        self._path.unlink(missing_ok=True)
+    files: subjects.Subject | None
+    groups: list[passes.Group]
 
 
-def tag_of(trained, kind: str) -> str:
-    """Return what tells this evaluation from others of the run, for file names."""
-    evaluation = trained.config.evaluation
-    steps = evaluation.steps or trained.config.diffusion.num_steps
-    if evaluation.respacing:
-        steps = "respacing" + evaluation.respacing.replace(",", ".")
-    parts = [str(steps), kind, f"seed{evaluation.seed}"]
-    if evaluation.num_images:
-        parts.append(f"n{evaluation.num_images}")
-    if not evaluation.clip:
-        parts.append("noclip")
-    return "-".join([*parts, f"step{trained.step}"])
+def plan(config, names, run_dir, facts) -> Plan:
+    """Return what is to be done with samples.
 
-
-def write(trained, dataset, schedule, result, kind, path) -> None:
-    """Write the card and the plot, and print the result."""
-    config = trained.config
+    Raises:
+        Refusal: nothing that can be done, as far as headers tell.
+    """
     evaluation = config.evaluation
-    card = {
-        "metric": "bits_per_dim",
-        "value": result.total,
-        "unit": "bits/dim",
-        "standard_error": result.standard_error,
-        "prior": result.prior,
-        "rate": result.rate,
-        "decoder": result.decoder,
-        "by_t": {
-            "timestep": schedule.timesteps,
-            "bits_per_dim": result.vb,
-            "x_0_mse": result.x_0_mse,
-            "noise_mse": result.noise_mse,
-        },
-        "protocol": {
-            "data": config.data.name,
-            "split": "test",
-            "num_images": result.num_images,
-            "levels": trained.facts.levels,
-            "data_fingerprint": dataset.fingerprint(),
-            "steps": schedule.num_steps,
-            "respacing": evaluation.respacing,
-            "weights": kind,
-            "clip": evaluation.clip,
-            "seed": evaluation.seed,
-            "labels": "true" if config.model.class_conditional else "none",
-            "checkpoint": trained.step,
-            "dtype": config.model.dtype,
-            "versions": versions.versions(),
-        },
+    names = [name for name in names if name != table.BITS]
+    files = None
+    if evaluation.samples:
+        files = subjects.of_files(
+            evaluation.samples,
+            folder=run_dir.evaluation if run_dir else None,
+            crop=config.data.crop if run_dir else "",
+        )
+    else:
+        builders.recipe(config, facts)
+        builders.sampling_labels(config, facts)
+    count = files.count if files else evaluation.num_samples
+    for note in table.check_count(names, count):
+        say(f"note: {note}")
+
+    def dataset():
+        found = builders.dataset(config, "train")
+        builders.check_images(found, facts)
+        return found
+
+    groups = passes.grouped(
+        config,
+        names,
+        shape=files.shape if files else facts.image_shape,
+        dataset=dataset if facts else None,
+    )
+    return Plan(files, groups)
+
+
+def score_samples(config, subject, groups, mesh) -> None:
+    """Write the cards of samples that are not there, making the samples if need be."""
+    missing = [left for group in groups if (left := unscored(subject, group)).names]
+    loaded = []
+    for group in missing:
+        network, notes = group.source.load()
+        group.check(network, shape=subject.shape, crop=subject.crop)
+        if network.name == features_lib.INCEPTION:
+            notes = [*notes, *resize.notes(subject.shape[-1])]
+        for note in notes:
+            say(f"note: {note}")
+        loaded.append((group, network, notes))
+    images = subject.images() if missing else None
+    if images is None:
+        return
+    with preemption.StopRequest() as stop:
+        for group, network, notes in loaded:
+            scores = measure(config, subject, images, group, network, mesh, stop)
+            if scores is None:
+                say(f"stopped by {stop.signal_name}: no image is lost")
+                say("the same command goes on from there")
+                return
+            write(subject, group, network, *scores, notes)
+
+
+def unscored(subject, group) -> passes.Group:
+    """Return the group without the metrics whose cards are there; print those."""
+    paths = card_paths(subject, group)
+    left = []
+    for name in group.names:
+        own = [paths[card] for card in table.METRICS[name].cards]
+        if not all(path.exists() for path in own):
+            left.append(name)
+            continue
+        for path in own:
+            card = json.loads(path.read_text())
+            say(f"scored already: {card['metric']} {card['value']:.4f}, card: {path}")
+    return dataclasses.replace(group, names=tuple(left))
+
+
+def card_paths(subject, group) -> dict:
+    """Return where the card of each number of a group goes."""
+    name = f"{subject.tag}-{group.digest}.json"
+    return {card: subject.folder / f"{card}_{name}" for card in group.cards}
+
+
+def measure(config, subject, images, group, network, mesh, stop):
+    """Return what was compared with and the scores, or None if stopped."""
+    options = {
+        "mesh": mesh,
+        "batch_size": config.evaluation.batch_size,
+        "should_stop": lambda: stop.requested,
     }
-    files.write_json(path, card)
-    error = result.standard_error
-    value = f"{result.total:.4f}" + ("" if error is None else f" ± {error:.4f}")
-    title = f"{value} bits/dim, {config.data.name}, {result.num_images} test images"
-    image = plots.bits_by_t(
-        schedule.timesteps, result.vb, prior=result.prior, title=title
+    compared = passes.compared(group, network, folder=subject.folder, **options)
+    if compared is None or stop.requested:
+        return None
+    say(f"measuring {subject.count} images for {', '.join(group.names)} …")
+    scores = passes.score(
+        group,
+        network,
+        images.rows(subject.count),
+        compared,
+        count=subject.count,
+        **options,
     )
-    files.write_bytes(path.with_suffix(".png"), image)
-    say(
-        f"bits/dim {value} = rate {result.rate:.4f} (prior {result.prior:.2g}) "
-        f"+ decoder {result.decoder:.4f}"
-    )
-    say(f"card: {path}")
-    say(f"plot: {path.with_suffix('.png')}")
+    return None if scores is None else (compared, scores)
+
+
+def write(subject, group, network, compared, scores, notes) -> None:
+    """Write and print the scores of one pass."""
+    protocol = {
+        **subject.protocol,
+        "num_samples": subject.count,
+        "image_shape": subject.shape,
+        "feature_network": network.name,
+        "feature_network_fingerprint": network.fingerprint,
+        "resize": network.resize,
+    }
+    against = {}
+    if group.reference:
+        against["reference"] = group.reference.name
+        against["reference_hash"] = group.reference.hash
+    if compared.statistics:
+        against["num_reference"] = compared.statistics.num_images
+    for score in scores:
+        compares = table.compares(score.metric)
+        path = card_paths(subject, group)[score.metric]
+        cards.write(
+            path,
+            metric=score.metric,
+            value=score.value,
+            unit="",
+            standard_error=score.standard_error,
+            details=score.details,
+            protocol={**protocol, **(against if compares else {}), **score.protocol},
+            notes=[*notes, *score.notes],
+        )
+        for note in score.notes:
+            say(f"note: {note}")
+        say(f"{score.metric} {cards.measured(score.value, score.standard_error)}")
+        say(f"card: {path}")

@@ -83,3 +83,12 @@ def test_rounding_is_allowed_for_where_the_chain_starts_in_noise():
     samples = np.full((100, 1), 1e-5)  # the size of float32 rounding over √ᾱ
     assert oracle.deviation(samples, law).mean > 1000
     assert oracle.deviation(samples, law, schedule).mean == 0
+
+
+def test_samples_that_are_no_numbers_are_infinitely_far():
+    _, schedule, _ = schedules("linear", 3)
+    law = oracle.sample_law(oracle.DATA, schedule, method="ddim")
+    samples = np.tile(law.mean, (8, 1))
+    samples[0, 1] = np.nan
+    assert oracle.deviation(samples, law) == (np.inf, np.inf)
+    assert oracle.deviation(samples, law, schedule) == (np.inf, np.inf)

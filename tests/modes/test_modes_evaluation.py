@@ -5,6 +5,7 @@ import json
 import numpy as np
 from small_runs import T, grey_levels, metrics
 
+from ddpm_jax.data import dataset
 from ddpm_jax.runtime import files
 
 
@@ -40,6 +41,15 @@ def test_the_card_is_what_the_contract_says(trained, tell):
     np.testing.assert_allclose(card["value"], record["test_bits_per_dim"], rtol=1e-5)
 
 
+def test_other_data_is_scored_anew(trained, tell, monkeypatch):
+    evaluate(tell, trained, num_images=8)
+    monkeypatch.setattr(dataset.Dataset, "fingerprint", lambda self: "ab" * 32)
+    told = evaluate(tell, trained, num_images=8)
+    assert told.status == 0, told.err
+    assert "scored already" not in told.out
+    assert len(list((trained / "evaluation").glob("bits_per_dim_*.json"))) == 2
+
+
 def test_the_parts_add_up(trained, tell):
     evaluate(tell, trained)
     card, _ = card_of(trained)
@@ -50,6 +60,23 @@ def test_the_parts_add_up(trained, tell):
     np.testing.assert_allclose(card["decoder"], terms[0], rtol=1e-6)
     assert card["prior"] >= 0
     assert all(term >= 0 for term in terms)
+
+
+def test_the_curve_of_progressive_coding(trained, tell):
+    told = evaluate(tell, trained)
+    card, path = card_of(trained)
+    terms, errors = card["by_t"]["bits_per_dim"], card["by_t"]["x_0_mse"]
+    curve = card["rate_distortion"]
+    for t in range(3):
+        paid = card["prior"] + sum(terms[t + 1 :])
+        np.testing.assert_allclose(curve["rate"][t], paid, rtol=1e-6)
+        # Half of 255 makes one unit of the networks' range.
+        error = 255 / 2 * errors[t] ** 0.5
+        np.testing.assert_allclose(curve["distortion"][t], error, rtol=1e-6)
+    np.testing.assert_allclose(curve["rate"][0], card["rate"], rtol=1e-6)
+    plot = path.with_name(f"{path.stem}_rate_distortion.png")
+    assert plot.name in told.out
+    assert grey_levels(plot) > 16
 
 
 def test_the_batch_size_changes_no_score(trained, tell):

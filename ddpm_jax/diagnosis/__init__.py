@@ -1,0 +1,1 @@
+"""Why are the samples noise, tinted or blurred? Measurements of a run, and verdicts."""

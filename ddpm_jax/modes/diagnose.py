@@ -1,0 +1,313 @@
+"""Why are the samples noise, tinted or blurred? Ordered checks of a trained run."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax import builders, generate, runs
+from ddpm_jax.core import errors
+from ddpm_jax.data import sources
+from ddpm_jax.diagnosis import findings, inputs, measure, network, outputs, page
+from ddpm_jax.metrics import oracle
+from ddpm_jax.report import html
+from ddpm_jax.runtime import compilation, devices, files, rundir
+from ddpm_jax.runtime.console import say
+
+NAME = "diagnosis.html"
+IMAGES = 64  # probed, and sampled
+LEVELS = 16  # noise levels
+TOLD_IMAGES, TOLD_LEVELS = 16, 5
+WALKED = 16  # images whose steps are doubled
+MOST_STEPS = 128
+TRAINING_IMAGES = 2048  # looked at, and searched for copies
+HELD_OUT = 256
+CLOSEST = 8
+
+Checked = Iterator[tuple[findings.Finding, html.Html | None]]
+
+
+def run(config, workdir) -> None:
+    """Judge the run in `workdir`; write diagnosis.html there and change nothing else.
+
+    Raises:
+        Refusal: no run, no checkpoint, or one that cannot be sampled from.
+    """
+    devices.check()
+    run_dir = rundir.RunDir.open_existing(workdir)
+    run_dir.check_writable()
+    builders.check_kind(config, "diagnosing")
+    compilation.enable_cache()
+    trained = runs.open_run(workdir, config, say=say)
+    used = Used(*trained.weights(config.sampling.weights, field="sampling.weights"))
+    say(f"step {trained.step}, {used.sentence}; a minute or two for small networks")
+    found, shown = [], {}
+    for finding, content in checks(trained, used):
+        say(f"  {finding.verdict:<12} {finding.name:<11} {finding.said}")
+        if finding.remedy:
+            say(f"  {'':<12} {'':<11} → {finding.remedy}")
+        found.append(finding)
+        if content is not None:
+            shown[finding.name] = content
+    recipe = builders.recipe(config, trained.facts)
+    facts = [
+        ("step", f"{trained.step:,}"),
+        ("weights", used.kind),
+        ("sampling", f"{recipe.method}, {recipe.schedule.num_steps:,} steps"),
+        ("guidance", f"{recipe.guidance_scale:g}"),
+        ("seed", str(recipe.seed)),
+    ]
+    text = page.page(f"Diagnosis of {run_dir.path.name}", found, shown, facts=facts)
+    files.write_bytes(run_dir.path / NAME, text)
+    say(f"page: {run_dir.path / NAME}")
+    say(findings.conclusion(found)[1])
+
+
+class Used(NamedTuple):
+    """The weights that sampling takes, "ema", "raw" or "imported", and why."""
+
+    params: object
+    kind: str
+    sentence: str
+
+
+def checks(trained: runs.TrainedRun, used: Used) -> Checked:
+    """Yield the finding of every check, and its charts and pictures if any."""
+    split = load(trained)
+    if isinstance(split, str):
+        yield from not_checked(split, "data")
+        yield from of_process(trained)
+        yield from not_checked(NEEDS_DATA, *OF_NETWORK)
+        yield of_steps(trained, used, USUAL_SPREAD)
+        yield from not_checked(NEEDS_DATA, *OF_SAMPLES)
+        return
+    yield of_data(trained, split)
+    yield from of_process(trained)
+    yield from of_network(trained, used, split)
+    yield of_steps(trained, used, split.seen.channel_std.mean())
+    yield from of_samples(trained, used, split)
+
+
+def not_checked(why: str, *names: str) -> Checked:
+    """Yield the findings of checks that cannot be made."""
+    for name in names:
+        yield findings.Finding(name, findings.NOT_CHECKED, why), None
+
+
+# ---- data ----------------------------------------------------------------------------
+
+NEEDS_DATA = "it needs the data of the run"
+OF_NETWORK = ("timesteps", "prediction", "denoising", "weights", "clipping")
+OF_SAMPLES = ("colour", "detail", "copies")
+USUAL_SPREAD = 0.5  # deviation of photographs
+
+
+class Split(NamedTuple):
+    """The data of a run: both splits, what was seen, and what is probed.
+
+    Attributes:
+        train, test: data sets.
+        seen, held_out: of the training and of the test split.
+        images: float32 [n, H, W, C], test images.
+        labels: int32 [n], or None for an unconditional network.
+        real, real_labels: the same of the training split.
+    """
+
+    train: sources.Dataset
+    test: sources.Dataset
+    seen: measure.Seen
+    held_out: measure.Seen
+    images: np.ndarray
+    labels: np.ndarray | None
+    real: np.ndarray
+    real_labels: np.ndarray | None
+
+
+def load(trained: runs.TrainedRun) -> Split | str:
+    """Return the data of a run, or the sentence that says why it cannot be had."""
+    config, facts = trained.config, trained.facts
+    try:
+        train, test = (builders.dataset(config, split) for split in ("train", "test"))
+        builders.check_images(train, facts)
+    except errors.Refusal as refusal:
+        return str(refusal)
+    seen, held_out = (
+        measure.look(dataset.fetch, len(dataset), limit, facts.levels)
+        for dataset, limit in ((train, TRAINING_IMAGES), (test, HELD_OUT))
+    )
+    batches = []
+    for dataset in (test, train):
+        batch = dataset.fetch(measure.spread(len(dataset), IMAGES))
+        label = batch["label"] if config.model.class_conditional else None
+        batches += [batch["image"], label]
+    return Split(train, test, seen, held_out, *batches)
+
+
+def of_data(trained, split):
+    """Check what the network sees."""
+    finding = inputs.data(
+        split.seen,
+        levels=trained.facts.levels,
+        same=split.train.fingerprint() == trained.facts.fingerprint,
+    )
+    return finding, page.data(split.seen, split.real)
+
+
+# ---- the process ---------------------------------------------------------------------
+
+
+def of_process(trained) -> Checked:
+    """Check schedule and sampler, neither of which needs the network."""
+    config = trained.config
+    whole = builders.schedule(config)
+    recipe = builders.recipe(config, trained.facts)
+    kept = recipe.schedule
+    timesteps = np.asarray(kept.timesteps)
+    finding = inputs.schedule(
+        whole.alpha_bar, kept.alpha_bar, timesteps, name=config.diffusion.schedule
+    )
+    yield finding, page.schedule(whole.alpha_bar, kept.alpha_bar, timesteps)
+    deviation = measure.exact_chain(recipe, whole, trained.mesh)
+    yield (
+        inputs.sampler(deviation, method=recipe.method, steps=kept.num_steps),
+        None,
+    )
+
+
+# ---- the network ---------------------------------------------------------------------
+
+
+def of_network(trained, used, split) -> Checked:
+    """Check single denoising steps of test images."""
+    config = trained.config
+    whole = builders.schedule(config)
+    alpha_bar = whole.alpha_bar
+    t = measure.spread(whole.num_steps, LEVELS)
+    u = alpha_bar[t] / (1 - alpha_bar[t]) * split.seen.var.mean()
+    probe = measure.make_probe(
+        whole,
+        trained.network.apply,
+        prediction=config.diffusion.prediction,
+        variance=config.diffusion.variance,
+        data=oracle.Gaussian(split.seen.mean.reshape(-1), split.seen.var.reshape(-1)),
+        mesh=trained.mesh,
+        batch_size=generate.rounded_batch(IMAGES, trained.mesh),
+    )
+    probed = measure.by_t(probe, used.params, split.images, split.labels, t)
+    yield from of_told(probe, used.params, split, t, u)
+    meant = network.prediction(
+        u,
+        probed.readings,
+        probed.errors[measure.STRAIGHT],
+        name=config.diffusion.prediction,
+    )
+    yield meant, None
+    yield network.denoising(t, u, probed.errors), page.denoising(t, probed)
+    yield of_weights(trained, used, probe, split, t, probed)
+    outside = probed.outside.mean(axis=1)
+    yield (
+        network.clipping(t, u, outside, config.sampling.clip),
+        page.clipping(t, outside),
+    )
+
+
+def of_told(probe, params, split, t, u) -> Checked:
+    """Check that the network is best when told the true t."""
+    comparable = t[network.in_band(u)]
+    if len(comparable) < 2:
+        yield from not_checked(network.NOTHING_COMPARABLE, "timesteps")
+        return
+    levels = comparable[measure.spread(len(comparable), TOLD_LEVELS)]
+    labels = None if split.labels is None else split.labels[:TOLD_IMAGES]
+    found = measure.by_told(
+        probe, params, split.images[:TOLD_IMAGES], labels, levels, t
+    )
+    finding = network.noise_level(levels, t, found, int(np.diff(t).max()))
+    yield finding, page.noise_level(levels, t, found)
+
+
+def of_weights(trained, used, probe, split, t, probed):
+    """Check the average against the raw weights."""
+    if trained.imported:
+        return network.only_weights(used.sentence), None
+    name = builders.ema_name(trained.config)
+    others = {"ema": trained.state.params, "raw": trained.state.ema[name]}
+    other = measure.by_t(probe, others[used.kind], split.images, split.labels, t)
+    errors, other_errors = (p.errors[measure.NETWORK] for p in (probed, other))
+    finding = network.weights(
+        used.kind,
+        name=name,
+        share=float(trained.state.ema_initial_share[name]),
+        used=errors,
+        other=other_errors,
+    )
+    rest = {"ema": "raw", "raw": "ema"}[used.kind]
+    return finding, page.weights(t, {used.kind: errors, rest: other_errors})
+
+
+# ---- sampling and samples ------------------------------------------------------------
+
+
+def of_steps(trained, used, spread):
+    """Check whether more steps would change the samples, in units of `spread`."""
+    config, facts = trained.config, trained.facts
+    whole = builders.schedule(config)
+    recipe = builders.recipe(config, facts)
+    taken = recipe.schedule.num_steps
+    largest = min(2 * taken, whole.num_steps, MOST_STEPS)
+    counts = [largest // part for part in (8, 4, 2, 1) if largest // part]
+    walk = measure.make_walk(recipe, whole, trained.network.apply, trained.mesh)
+    count = generate.rounded_batch(WALKED, trained.mesh)
+    labels = builders.sampling_labels(config, facts)
+    if labels is not None:
+        labels = generate.labels_of(labels, np.arange(count))
+    walked = np.stack([walk(used.params, labels, count, n) for n in counts])
+    changes = np.sqrt(np.square(np.diff(walked, axis=0)).mean(axis=(1, 2, 3, 4)))
+    differences = (changes / spread).tolist()
+    finding = outputs.steps(counts, differences, taken=taken, whole=whole.num_steps)
+    return finding, page.steps(counts, differences, walked)
+
+
+def of_samples(trained, used, split) -> Checked:
+    """Check samples against real images of the same classes."""
+    config = trained.config
+    recipe = builders.recipe(config, trained.facts)
+    labels = split.real_labels
+    count = len(split.real)
+    made = generate.images(
+        generate.make_sampler(recipe, trained.network.apply),
+        trained.mesh,
+        used.params,
+        start=0,
+        stop=count,
+        batch_size=generate.rounded_batch(count, trained.mesh),
+        labels=None if labels is None else labels.tolist(),
+    )
+    yield outputs.colour(made, split.real), page.samples(made, split.real)
+    yield outputs.detail(made, split.real), None
+    yield of_copies(config, split, made)
+
+
+def of_copies(config, split, made):
+    """Check whether samples are training images."""
+    if not np.isfinite(made).all():
+        return outputs.not_finite("copies"), None
+    among, index = split.seen.pooled, split.seen.index
+    if config.data.flip:
+        mirrored = measure.look(
+            lambda rows: {"image": split.train.fetch(rows)["image"][:, :, ::-1]},
+            len(split.train),
+            TRAINING_IMAGES,
+            split.train.levels,
+        )
+        among = np.concatenate([among, mirrored.pooled])
+        index = np.concatenate([index, index])
+    ours = measure.nearest(measure.pool(made), among)
+    theirs = measure.nearest(split.held_out.pooled, among)
+    closest = np.argsort(ours.relative, kind="stable")[:CLOSEST]
+    pairs = split.train.fetch(index[ours.index[closest]])["image"]
+    finding = outputs.memorising(
+        ours.relative, theirs.relative, looked_at=len(split.seen.index)
+    )
+    shown = page.copies(ours.relative, theirs.relative, made[closest], pairs)
+    return finding, shown

@@ -1,0 +1,1 @@
+"""Numbers about images: what is scored, against what, by which metric, with a card."""

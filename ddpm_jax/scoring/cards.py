@@ -1,0 +1,63 @@
+"""Evaluation cards: a number and everything that it depends on."""
+
+import pathlib
+import shutil
+import subprocess
+
+from ddpm_jax.runtime import files, versions
+
+PACKAGE = pathlib.Path(__file__).parent.parent
+
+
+def write(
+    path: pathlib.Path,
+    *,
+    metric: str,
+    value: float,
+    unit: str,
+    standard_error: float | None,
+    details: dict,
+    protocol: dict,
+    notes,
+) -> None:
+    """Write a card.
+
+    Args:
+        path: evaluation/<metric>_<tag>.json.
+        metric, value, unit: the number.
+        standard_error: None where it is not known.
+        details: other numbers.
+        protocol: what the number depends on; versions and commit are added.
+        notes: what a reader should know.
+    """
+    card = {
+        "metric": metric,
+        "value": value,
+        "unit": unit,
+        "standard_error": standard_error,
+        **details,
+        "protocol": {**protocol, **_software(), "notes": list(dict.fromkeys(notes))},
+    }
+    files.write_json(path, card)
+
+
+def _software() -> dict:
+    """Return the versions, and the commit where the package lies in a checkout."""
+    found = {"versions": versions.versions()}
+    if (PACKAGE.parent / ".git").exists() and shutil.which("git"):
+        command = "git --no-optional-locks describe --always --dirty --abbrev=40"
+        told = subprocess.run(
+            [*command.split(), "--exclude=*"],
+            cwd=PACKAGE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if told.returncode == 0:
+            found["commit"] = told.stdout.strip()
+    return found
+
+
+def measured(value: float, error: float | None) -> str:
+    """Return "2.3120 ± 0.0151" for a line on the terminal."""
+    return f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")

@@ -1,0 +1,56 @@
+"""Progressive coding: how good an image is after how many bits."""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax.metrics import bits
+
+GREY_LEVELS_PER_UNIT = 127.5
+
+
+class Curve(NamedTuple):
+    """What a receiver has who has been sent x_T … x_t.
+
+    Attributes:
+        rate: [T′] bits per dimension sent until then, indexed by t.
+        distortion: [T′] root mean squared error of x̂_0(x_t), of 0 … 255.
+    """
+
+    rate: np.ndarray
+    distortion: np.ndarray
+
+
+def curve(result: bits.BitsResult) -> Curve:
+    """Return rate and distortion by t: the prior and the terms after t are paid.
+
+    At t = 0 the rate is all of the bound but the decoder's term.
+
+    Reference: DDPM section 4.3, figure 5 and the table of appendix D.
+    """
+    later = np.cumsum(result.vb[::-1])[::-1] - result.vb
+    distortion = GREY_LEVELS_PER_UNIT * np.sqrt(result.x_0_mse)
+    return Curve(result.prior + later, distortion)
+
+
+def plot(drawn: Curve, *, title: str) -> bytes:
+    """Return the PNG of distortion against rate.
+
+    Args:
+        drawn: from `curve`.
+        title: what was scored, and the result.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained", dpi=110)
+    axis = figure.subplots()
+    axis.plot(drawn.rate, drawn.distortion, color="#1f5fa8", linewidth=1.5)
+    axis.set(xlabel="rate, bits/dim", ylabel="distortion, RMSE of 0 … 255")
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

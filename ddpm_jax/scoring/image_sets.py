@@ -1,0 +1,234 @@
+"""Images to score or to compare with: a split of the data, an .npz, a folder.
+
+Only headers are read until the images are asked for, so that what does not fit is
+refused before anything is computed.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ddpm_jax.core import errors
+from ddpm_jax.data import dataset as dataset_lib
+from ddpm_jax.data import decoding, files, npz, reading, survey
+from ddpm_jax.data import images as images_lib
+from ddpm_jax.metrics import resize
+from ddpm_jax.runtime.console import say
+
+ROWS = 256  # images in memory at a time
+EIGHT_BITS = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one size that are read part by part.
+
+    Attributes:
+        name: what a reader of a card knows them by.
+        shape: (H, W, C).
+        count: how many there are.
+        hash: changes with the content.
+        crop: how they were cut to size; "" where that is not known.
+        rows: count → iterator of uint8 [n, H, W, C], as many images in all: the first
+            ones, or for a data split some that are spread over it.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    count: int
+    hash: str
+    rows: Callable[[int], Iterator[np.ndarray]]
+    crop: str = ""
+
+
+def of_dataset(dataset: dataset_lib.Dataset, crop: str) -> ImageSet:
+    """Return the images of a data split, as training sees them but never mirrored."""
+
+    def rows(count):
+        # A split may be sorted by class.
+        chosen = np.linspace(0, len(dataset) - 1, count).astype(np.int64)
+        for start in range(0, count, ROWS):
+            yield images_lib.to_uint8(
+                dataset.fetch(chosen[start : start + ROWS])["image"]
+            )
+
+    crop = crop_of(crop)
+    return ImageSet(
+        name=f"{dataset.name}/{dataset.split}",
+        shape=tuple(dataset.image_shape),
+        count=len(dataset),
+        hash=hash_of(dataset, crop),
+        rows=rows,
+        crop=crop,
+    )
+
+
+def hash_of(dataset: dataset_lib.Dataset, crop: str) -> str:
+    """Return what changes with the images of a split and with how they are cut."""
+    described = f"{dataset.fingerprint()}\0{crop_of(crop)}"
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def crop_of(crop: str) -> str:
+    """Return how images are cut when nothing is left to chance, by data.crop."""
+    return "center" if crop == "random" else crop
+
+
+def of_path(path: str, field: str) -> ImageSet:
+    """Return the images of an .npz file or a folder.
+
+    Args:
+        path: the file or folder.
+        field: the config field it comes from.
+
+    Raises:
+        Refusal: nothing there, or no 8-bit images of one size with 1 or 3 channels.
+    """
+    place = pathlib.Path(path).expanduser()
+    if not place.exists():
+        raise errors.Refusal(
+            f"{field}={path!r} does not exist: give an .npz file of images or a folder"
+        )
+    images = _of_folder(place) if place.is_dir() else _of_npz(place, field)
+    _check_shape(images, f"{field}={path}")
+    return images
+
+
+def _check_shape(images, where):
+    if 0 in (images.count, *images.shape) or images.shape[-1] not in (1, 3):
+        raise errors.Refusal(
+            f"{where} holds {images.count} images of {list(images.shape)} (height, "
+            "width, channels): metrics read images of 1 or 3 channels"
+        )
+
+
+# ---- .npz ----------------------------------------------------------------------------
+
+
+def image_key(path: pathlib.Path) -> str | None:
+    """Return which array of an .npz file holds images, or None.
+
+    Raises:
+        Refusal: no .npz file.
+    """
+    if not zipfile.is_zipfile(path):
+        raise errors.Refusal(
+            f"{path} is no .npz file, or is cut short after {path.stat().st_size:,} "
+            "bytes: fetch it again, or give a folder of images"
+        )
+    with zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+    return next((key for key in npz.IMAGE_KEYS if f"{key}.npy" in members), None)
+
+
+def _of_npz(path, field):
+    key = image_key(path)
+    if key is None:
+        raise errors.Refusal(
+            f"{field}={path} has neither {' nor '.join(npz.IMAGE_KEYS)}: give a file "
+            "of images [N, H, W, C]"
+        )
+
+    def rows(count):
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+            shape, dtype = _header(member, path)
+            size = int(np.prod(shape[1:])) * dtype.itemsize
+            for start in range(0, count, ROWS):
+                number = min(ROWS, count - start)
+                data = member.read(number * size)
+                if len(data) < number * size:
+                    raise errors.Refusal(f"{path} is cut short: fetch it again")
+                yield np.frombuffer(data, dtype).reshape(number, *shape[1:])
+
+    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+        shape, dtype = _header(member, path)
+    if len(shape) != 4:
+        raise errors.Refusal(
+            f"{field}={path}: {key} has the shape {list(shape)}, not [N, H, W, C]"
+        )
+    images = ImageSet(path.name, tuple(shape[1:]), shape[0], "", rows, crop="")
+    if images.count and dtype != np.uint8:
+        # Its sentence tells the range, and NaN.
+        resize.check(next(rows(min(ROWS, images.count))))
+    return dataclasses.replace(images, hash=sha256(path))
+
+
+def _header(member, path):
+    """Return shape and type of an array file and leave its data next to be read."""
+    readers = {
+        1: np.lib.format.read_array_header_1_0,
+        2: np.lib.format.read_array_header_2_0,
+    }
+    try:
+        major, _ = np.lib.format.read_magic(member)
+        shape, is_fortran, dtype = readers[major](member)
+    except (ValueError, KeyError) as error:
+        raise errors.Refusal(
+            f"{path} holds no plain array ({error}): save it with numpy.savez"
+        ) from error
+    if is_fortran or dtype.hasobject:
+        raise errors.Refusal(
+            f"{path} holds an array of {dtype} that cannot be read row by row: save "
+            "numpy.ascontiguousarray of uint8"
+        )
+    return shape, dtype
+
+
+def sha256(path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- folders -------------------------------------------------------------------------
+
+
+def _of_folder(path):
+    listing = files.open_images(path)
+    looked = survey.survey(listing, say)
+    if looked.unreadable:
+        name, reason = looked.unreadable[0]
+        raise errors.Refusal(
+            f"{path}: {name} {reason}; remove or replace it, since a metric counts "
+            "every image"
+        )
+    names = [listing.entries[i].name for i in looked.readable]
+    sizes = {(one.height, one.width) for one in looked.found}
+    if len(sizes) > 1:
+        listed = " and ".join(f"{h}x{w}" for h, w in sorted(sizes)[:2])
+        raise errors.Refusal(
+            f"{path} holds images of different sizes, {listed} among them: metrics "
+            "need one size, so cut or scale them first"
+        )
+    if survey.levels(looked.found, str(path)) != EIGHT_BITS:
+        raise errors.Refusal(
+            f"{path} holds images of 16 bits: metrics read 8-bit images, as saved "
+            "samples are; convert them"
+        )
+    channels = 3 if any(one.channels > 2 for one in looked.found) else 1
+
+    def decoded(name):
+        try:
+            return decoding.decode(listing.read(name), channels)
+        except decoding.Unreadable as error:
+            raise errors.Refusal(
+                f"{path}: {name} {error}; remove or replace it, since a metric counts "
+                "every image"
+            ) from error
+
+    def rows(count):
+        for start in range(0, count, ROWS):
+            part = names[start : min(start + ROWS, count)]
+            yield np.stack(list(reading.in_threads(decoded, part)))
+
+    digest = hashlib.sha256()
+    for entry in listing.entries:
+        digest.update(dataset_lib.encoded(entry.name))
+        digest.update(listing.read(entry.name))
+    return ImageSet(
+        path.name, (*sizes.pop(), channels), len(names), digest.hexdigest(), rows
+    )
