@@ -41,9 +41,13 @@ def get_config():
     config.train.log_every = 25
     config.train.sample_every = 150
     config.train.checkpoint_every = 500
+    config.train.evaluate_every = 400
 
     config.sampling.steps = 50
     config.sampling.num_samples = 100
     config.sampling.batch_size = 100
     config.evaluation.batch_size = 120
+    config.evaluation.num_samples = 1000
+    config.evaluation.in_training = "bits_per_dim,proxy_fd"
+    config.evaluation.in_training_samples = 96  # 8 % of the training time
     return config

@@ -1,4 +1,4 @@
-"""Your own images: a folder or a zip file, looked at to choose size, width and steps.
+"""Your own images: a folder, zip or .npz file, looked at to choose size and steps.
 
     python -m ddpm_jax.main --mode=data --config=configs/folder.py:photos
     python -m ddpm_jax.main --config=configs/folder.py:photos
@@ -24,7 +24,7 @@ import numpy as np
 
 from ddpm_jax import config as schema
 from ddpm_jax.core import errors
-from ddpm_jax.data import decoding, files, labels
+from ddpm_jax.data import decoding, files, labels, sources
 
 LARGEST_OWN_SIDE = 64  # larger images are made smaller unless a size is asked for
 SHOWN_FILES = 32  # headers that are read to see whether sizes differ
@@ -43,13 +43,11 @@ CHANNEL_MULT = {
 def get_config(path=""):
     """Return the configuration for the images in `path`, "folder" or "folder@size"."""
     path, wanted = _split(path)
-    images = files.open_images(path)
-    number = len(images)
-    height, width = wanted or size_of(images)
-    has_classes = images.has_labels or lies_in_classes(images)
+    name, number, has_classes, own_size = look(path)
+    height, width = wanted or own_size()
 
     config = schema.base()
-    config.data.name = "folder" if path.is_dir() else "zip"
+    config.data.name = name
     config.data.path = str(path)
     config.data.image_size = (height, width)
     config.data.test_fraction = 0.1
@@ -116,13 +114,15 @@ def number_of_levels(height, width):
         if height % 2**number == 0 and width % 2**number == 0:
             return number + 1
     factor = 2**halvings
-    sizes = [
-        "x".join(str(max(edge(s / factor), 1) * factor) for s in (height, width))
-        for edge in (math.floor, math.ceil)
-    ]
+    if side < factor:
+        raise errors.Refusal(
+            f"images of {height}x{width} are too small for a network: both sides need "
+            f"{factor} pixels at least, so remove tiny images"
+        )
+    smaller = "x".join(str(length // factor * factor) for length in (height, width))
     raise errors.Refusal(
-        f"images of {height}x{width} cannot be halved {halvings} times: ask for "
-        f"another size after the path, @{sizes[0]} or @{sizes[1]}"
+        f"the sides of {height}x{width} are not divisible by {factor}: ask for another "
+        f"size after the path, such as @{smaller}"
     )
 
 
@@ -152,8 +152,28 @@ def grid_interval(batch_size, num_pixels):
 # ---- what is there -------------------------------------------------------------------
 
 
-def size_of(images):
-    """Return (height, width): the images' own if they are alike and small."""
+def look(path):
+    """Return data.name, the number of images, whether they have classes, and `size`.
+
+    `size` is a function that returns (height, width).
+    """
+    if path.suffix.lower() == ".npz":
+        arrays = sources.load("npz", "train", path=path)
+        own = {arrays.image_shape[:2]}
+        has_classes = arrays.num_classes is not None
+        return "npz", len(arrays), has_classes, lambda: size_for(own)
+    images = files.open_images(path)
+    name = "folder" if path.is_dir() else "zip"
+    has_classes = images.has_labels or lies_in_classes(images)
+    return name, len(images), has_classes, lambda: size_for(sizes_of(images))
+
+
+def sizes_of(images):
+    """Return the (height, width) of some of the images.
+
+    Raises:
+        Refusal: none of them can be read.
+    """
     shown = images.entries[:: max(1, len(images) // SHOWN_FILES)]
     described = [_describe(images, entry.name) for entry in shown]
     sizes = {(image.height, image.width) for image in described if image}
@@ -162,9 +182,14 @@ def size_of(images):
             f"none of {len(shown)} files of {images.root} can be read as an image: "
             "give the size after the path, as in @64, and --mode=data tells why"
         )
+    return sizes
+
+
+def size_for(sizes):
+    """Return (height, width): the images' own if they are alike and small."""
     shortest = min(min(size) for size in sizes)
     if len(sizes) == 1 and shortest <= LARGEST_OWN_SIDE:
-        return sizes.pop()
+        return next(iter(sizes))
     side = max(min(shortest, LARGEST_OWN_SIDE) // 8 * 8, 8)
     return side, side
 
@@ -199,8 +224,8 @@ def _split(text):
     """Return path and (height, width) of "path@64" or "path@48x64", else None."""
     if not text:
         raise errors.Refusal(
-            "configs/folder.py without a path: give your folder or zip file after a "
-            "colon, --config=configs/folder.py:PATH"
+            "configs/folder.py without a path: give your folder, zip or .npz file "
+            "after a colon, --config=configs/folder.py:PATH"
         )
     asked = re.fullmatch(r"(.+)@(\d+)(?:x(\d+))?", text)
     size = None

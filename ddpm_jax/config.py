@@ -98,7 +98,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.sample_every = 5_000  # steps between sample grids; 0 for none
     train.checkpoint_every = 5_000  # steps; the last step is always saved
     train.keep_checkpoints = 3  # newest ones kept
-    train.evaluate_every = 0  # steps between bits/dim of test images; 0 for none
+    train.evaluate_every = 0  # steps between evaluation.in_training; 0 for none
     train.validate_every = 1_000  # steps between losses of fixed test images, t, noise
     train.writers = ()  # besides metrics.jsonl: tensorboard, wandb
     train.init_from = ""  # run whose weights to start from
@@ -113,22 +113,23 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.labels = ()  # indices or names, one per sample or cycled; () for all
     sampling.guidance_scale = 1.0  # 1 is plain conditional, 0 unconditional
     sampling.weights = "auto"  # ema, raw, or whichever is better
+    sampling.checkpoint = "last"  # or best, by the first of evaluation.in_training
     sampling.clip = True  # clip x̂_0 to [−1, 1]
     sampling.dynamic_threshold = 0.0  # largest threshold; 0 for none
     sampling.seed = 0  # image i of a seed is the same for any batch size
 
     config.evaluation = evaluation = config_dict.ConfigDict()
-    evaluation.metric = "bits_per_dim"  # keys of modes.evaluate.METRICS, with commas
+    evaluation.metric = "bits_per_dim"  # one or several of values.METRICS, with commas
     evaluation.num_images = 0  # bits/dim: first images of the test split; 0 for all
-    evaluation.num_samples = 10_000  # images that the other metrics are measured on
-    evaluation.samples = ""  # samples.npz or folder to score; "" makes them
+    evaluation.num_samples = 10_000  # images to make for the other metrics
+    evaluation.samples = ""  # samples.npz or folder to score whole; "" makes them
     evaluation.reference = ""  # statistics or images (.npz, folder); "" for the data
     evaluation.inception = ""  # weights file; "" for $DDPM_JAX_INCEPTION
     evaluation.resize = "tf-legacy"  # to 299x299: pytorch-fid, clean
     evaluation.in_training = "bits_per_dim"  # metrics of train.evaluate_every
     evaluation.in_training_samples = 1_000  # images that these are measured on
     evaluation.batch_size = 64  # images scored at a time; changes no score
-    evaluation.steps = config_dict.placeholder(int)  # 1 … T; unset for T
+    evaluation.steps = config_dict.placeholder(int)  # unset for T, as in the papers
     evaluation.respacing = ""  # instead of steps
     evaluation.weights = "auto"  # ema, raw, or whichever is better
     evaluation.clip = True  # clip x̂_0 to [−1, 1]

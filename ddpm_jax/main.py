@@ -5,6 +5,8 @@ python -m ddpm_jax.main …
   --mode=data --config=configs/folder.py:photos       shows what a network would see
   --mode=sample --workdir=runs/digits                 makes images
   --mode=evaluate --workdir=runs/digits               scores
+  --mode=compare CARD CARD …                          puts evaluation cards side by side
+  --mode=diagnose --workdir=runs/digits               why samples are noise, or tinted
   --mode=convert --source=FILE|DIR --workdir=RUN      imports published weights
   --mode=export --workdir=RUN --format=… --output=…   safetensors, diffusers, openai
   --mode=doctor                                       checks this machine
@@ -12,6 +14,7 @@ Any field of the config: --config.train.steps=500
 """
 
 import dataclasses
+import errno
 import pathlib
 import sys
 from typing import Any
@@ -34,6 +37,7 @@ class Command:
         config: the config with overrides applied; None for a mode without one.
         given: the fields that the command line or its config file decides.
         source, format, output: what to import, and how and where to export.
+        cards: what to compare.
     """
 
     mode: str
@@ -43,6 +47,7 @@ class Command:
     source: str = ""
     format: str = ""
     output: str = ""
+    cards: tuple[str, ...] = ()
 
 
 def _train(command):
@@ -81,6 +86,18 @@ def _export(command):
     export.run(command.config, command.workdir, command.format, command.output)
 
 
+def _compare(command):
+    from ddpm_jax.modes import compare
+
+    compare.run(command.cards)
+
+
+def _diagnose(command):
+    from ddpm_jax.modes import diagnose
+
+    diagnose.run(command.config, command.workdir)
+
+
 def _doctor(command):
     from ddpm_jax.modes import doctor
 
@@ -94,11 +111,14 @@ MODES = {
     "data": _data,
     "sample": _sample,
     "evaluate": _evaluate,
+    "compare": _compare,
+    "diagnose": _diagnose,
     "convert": _convert,
     "export": _export,
     "doctor": _doctor,
 }
 OWN_FLAGS = {"source": "convert", "format": "export", "output": "export"}
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 CONFIG_PREFIXES = ("--config.", "-config.", "--noconfig.", "-noconfig.")
 
 
@@ -124,7 +144,11 @@ def main(argv=None) -> int:
         # Disks fill up and vanish; that is no defect of ours if a file is to blame.
         if debug or error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        told = f"{error.filename}: {error.strerror}"
+        if error.errno in FULL_DISK:
+            told += "; make room and give the same command again: it goes on from "
+            told += "what is saved"
+        print(f"error: {told}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         # Modes catch the signal themselves once there is something to save.
@@ -157,10 +181,16 @@ def parse(argv) -> Command | None:
     flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=parser)
     overrides = [a for a in argv[1:] if a.startswith(CONFIG_PREFIXES)]
     rest = [a for a in argv[1:] if not a.startswith(CONFIG_PREFIXES)]
-    _parse_flags(parser, [argv[0], *rest])
+    positional = _parse_flags(parser, [argv[0], *rest])
     mode = parser.mode
     errors.choose("mode", MODES, mode)
     _check_own_flags(parser)
+    if mode == "compare":
+        return Command(mode, workdir="", config=None, cards=tuple(positional))
+    if positional:
+        raise errors.Refusal(
+            f"unexpected argument {positional[0]!r}: every argument is --name=value"
+        )
     if mode == "doctor":
         return Command(mode, workdir="", config=None)
 
@@ -168,7 +198,7 @@ def parse(argv) -> Command | None:
     if parser.config:
         config = config_lib.from_file(parser.config)
         given = dict(config_lib.leaves(config.to_dict()))
-    elif mode == "convert":
+    elif mode == "convert" or (not workdir and _is_of_images(mode, overrides)):
         config, given = config_lib.base(), {}
     elif not workdir:
         raise errors.Refusal(
@@ -230,6 +260,11 @@ def _default_workdir(spec):
     return str(pathlib.Path("runs") / (f"{stem}-{suffix}" if suffix else stem))
 
 
+def _is_of_images(mode, overrides):
+    """Return whether images are to be compared, which takes no run."""
+    return mode == "evaluate" and "evaluation.samples" in _override_names(overrides)
+
+
 def _override_names(overrides):
     """Return the field of each --config.field=value argument."""
     return [
@@ -285,15 +320,12 @@ def _prefer_given_steps(config, names):
 
 
 def _parse_flags(parser, argv):
+    """Return the arguments that are no flags."""
     try:
-        unparsed = parser(argv)
+        return parser(argv)[1:]
     except flags.Error as error:
         text = " ".join(str(error).split())
         raise errors.Refusal(f"{text}; --help lists the flags") from error
-    if len(unparsed) > 1:
-        raise errors.Refusal(
-            f"unexpected argument {unparsed[1]!r}: every argument is --name=value"
-        )
 
 
 def console() -> None:

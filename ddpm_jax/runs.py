@@ -119,7 +119,9 @@ def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRu
     else:
         abstract = builders.abstract_state(config, network, mesh)
     with checkpoints.Checkpoints(run_dir.checkpoints) as saved_states:
-        restored = saved_states.restore(abstract)
+        restored = saved_states.restore(
+            abstract, chosen_step(config, saved_states, say)
+        )
     say_skipped(restored, say)
     return TrainedRun(
         run_dir=run_dir,
@@ -132,6 +134,24 @@ def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRu
         step=restored.step,
         imported=imported,
     )
+
+
+def chosen_step(config, saved_states: checkpoints.Checkpoints, say) -> int | None:
+    """Return the step that sampling.checkpoint asks for, None for the newest whole one.
+
+    Raises:
+        Refusal: there is no best one.
+    """
+    if config.sampling.checkpoint == "last":
+        return None
+    best = saved_states.best()
+    if best is None:
+        raise errors.Refusal(
+            "sampling.checkpoint=best: no checkpoint of this run was scored in "
+            "training; set train.evaluate_every there, or take sampling.checkpoint=last"
+        )
+    say(f"best checkpoint: step {best.step}, {best.metric} {best.value:.4f}")
+    return best.step
 
 
 def say_skipped(restored: checkpoints.Restored, say) -> None:

@@ -21,7 +21,20 @@ TUPLE_ELEMENTS = {
     "sampling.labels": (int, str),
 }
 
+METRICS = (
+    "bits_per_dim",
+    "fid",
+    "sfid",
+    "inception_score",
+    "precision_recall",
+    "kid",
+    "proxy_fd",
+    "proxy_fd_random",
+)
+METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
+
 CHOICES = {
+    "sampling.checkpoint": ("last", "best"),
     "sampling.weights": ("auto", "ema", "raw"),
     "evaluation.weights": ("auto", "ema", "raw"),
     "evaluation.resize": ("tf-legacy", "pytorch-fid", "clean"),
@@ -120,6 +133,21 @@ def check_values(config: config_dict.ConfigDict) -> None:
     check(BELOW_ONE, lambda value: 0 <= value < 1, "0 … below 1")
     for path, choices in CHOICES.items():
         check([path], choices.__contains__, "one of " + ", ".join(choices))
+    check(
+        METRIC_LISTS,
+        _is_metric_list,
+        "one or several, with commas, of " + ", ".join(METRICS),
+    )
+
+
+def metric_names(value: str) -> tuple[str, ...]:
+    """Return the names in a list such as "bits_per_dim, proxy_fd"."""
+    return tuple(name.strip() for name in value.split(","))
+
+
+def _is_metric_list(value):
+    names = metric_names(value)
+    return set(names) <= set(METRICS) and len(set(names)) == len(names)
 
 
 def _check_tuple(path, value, kinds):

@@ -34,7 +34,11 @@ OF_A_NEW_RUN = [
     ("sampling.method=euler", ["'euler'", "ancestral", "ddim"]),
     ("sampling.weights=best", ["best", "auto", "ema", "raw"]),
     ("evaluation.weights=best", ["best", "auto", "ema", "raw"]),
-    ("evaluation.metric=fid", ["fid", "bits_per_dim"]),
+    ("evaluation.metric=lpips", ["lpips", "bits_per_dim", "fid", "proxy_fd"]),
+    ("evaluation.metric=fid,fid", ["fid,fid", "commas"]),
+    ("evaluation.in_training=", ["evaluation.in_training=''", "bits_per_dim"]),
+    ("evaluation.resize=pil", ["'pil'", "tf-legacy", "pytorch-fid", "clean"]),
+    ("sampling.checkpoint=first", ["'first'", "last", "best"]),
     # the process
     ("diffusion.num_steps=0", ["num_steps", "0", "at least 1"]),
     ("diffusion.num_steps=-4", ["num_steps", "-4", "at least 1"]),
@@ -115,6 +119,13 @@ OF_A_NEW_RUN = [
     ("sampling.guidance_scale=nan", ["guidance_scale", "nan", "finite"]),
     ("evaluation.steps=201", ["201", "200", "1 … 200"]),
     ("train.evaluate_every=5 evaluation.num_images=400", ["num_images", "400", "359"]),
+    (
+        "evaluation.in_training=fid",
+        ["Inception", "never downloaded", "91 MiB", "6726825d", "DDPM_JAX_INCEPTION"],
+    ),
+    ("evaluation.in_training_samples=1", ["proxy_fd of 1", "at least 2"]),
+    ("evaluation.in_training_samples=0", ["in_training_samples", "at least 1"]),
+    ("evaluation.reference=/none.npz", ["evaluation.reference", "/none.npz"]),
 ]
 
 # (mode, overrides of a run on the digits without a checkpoint, parts of the sentence)
@@ -145,7 +156,31 @@ OF_A_RUN = [
     ("evaluate", "", ["no checkpoint", "train first"]),
     ("evaluate", "evaluation.steps=201", ["201", "200"]),
     ("evaluate", "evaluation.respacing=ddim60", ["ddim60", "ddim50"]),
-    ("evaluate", "evaluation.metric=fid", ["fid", "bits_per_dim"]),
+    ("evaluate", "evaluation.metric=lpips", ["lpips", "bits_per_dim", "kid"]),
+    ("evaluate", "evaluation.metric=fid", ["Inception", "91 MiB", "6726825d"]),
+    (
+        "evaluate",
+        "evaluation.metric=fid evaluation.inception=/none.pth",
+        ["/none.pth", "not there", "6726825d"],
+    ),
+    (
+        "evaluate",
+        "evaluation.metric=proxy_fd evaluation.reference=/none.npz",
+        ["evaluation.reference", "/none.npz", "does not exist"],
+    ),
+    (
+        "evaluate",
+        "evaluation.metric=proxy_fd evaluation.samples=/none.npz",
+        ["evaluation.samples", "/none.npz", "does not exist"],
+    ),
+    ("evaluate", "evaluation.samples=/none.npz", ["bits/dim", "/none.npz"]),
+    (
+        "evaluate",
+        "evaluation.metric=proxy_fd evaluation.num_samples=1",
+        ["proxy_fd of 1", "at least 2"],
+    ),
+    ("evaluate", "sampling.checkpoint=best", ["best", "train.evaluate_every"]),
+    ("sample", "sampling.checkpoint=best", ["best", "train.evaluate_every"]),
     ("evaluate", "evaluation.num_images=400", ["num_images", "400", "359"]),
     ("evaluate", "evaluation.num_images=-3", ["num_images", "-3"]),
     ("evaluate", "evaluation.batch_size=0", ["batch_size", "0", "at least 1"]),

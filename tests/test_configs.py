@@ -220,8 +220,23 @@ def test_a_path_that_is_missing_is_refused(spec, parts):
 
 def test_sides_that_cannot_be_halved_are_refused_with_their_neighbours(tmp_path):
     save_images(tmp_path / "odd", 2, (45, 45, 3))
-    with pytest.raises(errors.Refusal, match=r"@44x44 or @48x48"):
+    with pytest.raises(errors.Refusal, match=r"not divisible by 4: .* @44x44"):
         read(f"folder:{tmp_path / 'odd'}")
+
+
+def test_images_of_one_pixel_are_refused(tmp_path):
+    save_images(tmp_path / "tiny", 2, (1, 1, 3))
+    with pytest.raises(errors.Refusal, match=r"1x1 are too small for a network"):
+        read(f"folder:{tmp_path / 'tiny'}")
+
+
+def test_arrays_work_like_a_folder(tmp_path):
+    images = np.zeros((40, 16, 24, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", arr_0=images, arr_1=np.arange(40) % 4)
+    config = read(f"folder:{tmp_path / 'a.npz'}")
+    assert config.data.name == "npz"
+    assert tuple(config.data.image_size) == (16, 24)
+    assert config.model.class_conditional
 
 
 def test_levels_end_at_maps_of_8_to_15_where_the_sides_permit(folder_config):

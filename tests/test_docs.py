@@ -6,6 +6,7 @@ import importlib
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from ddpm_jax import config as config_lib
@@ -58,6 +59,17 @@ def test_every_dotted_name_exists(name):
 @pytest.mark.parametrize("field", found(r"--(?:no)?config\.([a-z_0-9.]+[a-z_0-9])"))
 def test_every_field_exists(field):
     config_lib.check_name(field, where="the documentation")
+
+
+@pytest.mark.parametrize(
+    "override", found(r"(--config\.[a-z_0-9.]+=[^\s`;)\\]+?)[.,]?(?=[\s`;)\\])")
+)
+def test_every_value_is_one_that_its_field_takes(override, tmp_path, monkeypatch):
+    if override.endswith(".npy"):  # which is read at once
+        np.save(tmp_path / "betas.npy", np.full(10, 0.1))
+    monkeypatch.chdir(tmp_path)
+    config = f"--config={ROOT / 'configs' / 'digits.py'}"
+    assert main.parse(["ddpm-jax", config, override]) is not None
 
 
 @pytest.mark.parametrize("name", found(r"configs/\w+\.py"))

@@ -25,6 +25,8 @@ LAYERS = (
     ("config",),
     ("values",),
     ("builders",),
+    ("making", "diagnosis"),
+    ("scoring",),
     ("runs", "observer", "messages"),
     ("modes",),
     ("main", "api"),

@@ -31,6 +31,7 @@ def own_cache(tmp_path, monkeypatch):
     before = {name: getattr(jax.config, name) for name in CACHE_OPTIONS}
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DDPM_JAX_INCEPTION", raising=False)
     yield
     for name, value in before.items():
         jax.config.update(name, value)

@@ -5,7 +5,7 @@ A difference is a tensor's key with (our shape, their shape), None where it is m
 
 import collections
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 Shape = tuple[int, ...]
 Pair = tuple[Shape | None, Shape | None]
@@ -14,17 +14,36 @@ SHOWN = 12
 """Lines of the table; published networks have hundreds of tensors."""
 
 
-def complaint(differing: Mapping[str, Pair], fields: Mapping[str, object]) -> str:
+TORN = (
+    "no field can, where a layer is there in part: the file is damaged or was edited, "
+    "fetch it again"
+)
+
+
+def complaint(
+    differing: Mapping[str, Pair],
+    fields: Mapping[str, object],
+    alike: Iterable[str] = (),
+) -> str:
     """Return what differs, as a table grouped by block, and what would explain it.
 
     Args:
         differing: (shape the network needs, shape in the file) by key, None where one
             side has no such tensor.
         fields: values by dotted config name, quoted beside the explanations.
+        alike: the keys that do not differ.
     """
+    layers = {_layer(key) for key in alike}
+    torn = {
+        key for key, pair in differing.items() if None in pair and _layer(key) in layers
+    }
+    explained = {key: pair for key, pair in differing.items() if key not in torn}
     extra = sum(ours is None for ours, _ in differing.values())
     missing = sum(theirs is None for _, theirs in differing.values())
-    reasons = explanations(differing, fields) or ["other --config.model fields"]
+    reasons = [TORN] if torn else []
+    if explained:
+        other = ["other --config.model fields"]
+        reasons += explanations(explained, fields) or other
     return (
         f"the file is not the configured network: {missing} tensors of the network are "
         f"missing, {extra} of the file have no place, "
@@ -50,6 +69,11 @@ def table(differing: Mapping[str, Pair]) -> str:
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = [f"  {'  '.join(map(str.ljust, row, widths)).rstrip()}" for row in shown]
     return "\n".join(lines + ([f"  … and {left} lines more"] if left > 0 else []))
+
+
+def _layer(key):
+    """Return a key without the name of its tensor, e.g. "weight"."""
+    return key.rpartition("/" if "/" in key else ".")[0]
 
 
 def _block(key):

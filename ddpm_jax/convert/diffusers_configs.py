@@ -135,7 +135,7 @@ def _heads(config):
     size = config["attention_head_dim"]
     if size is None:
         return {"model.num_heads": 1, "model.head_channels": 0}
-    return {"model.head_channels": size}
+    return {"model.head_channels": _int(config, "attention_head_dim")}
 
 
 def _blocks(values):
@@ -253,9 +253,12 @@ def scheduler_fields(
 
 
 def _betas(values):
-    if values["trained_betas"] is not None:
-        betas = tuple(float(beta) for beta in values["trained_betas"])
-        return {"diffusion.schedule": "custom", "diffusion.betas": betas}
+    betas = values["trained_betas"]
+    if betas is not None:
+        if not isinstance(betas, list) or not all(map(_is_number, betas)):
+            raise _refusal(SCHEDULER, values, "trained_betas", "a list of numbers")
+        numbers = tuple(map(float, betas))
+        return {"diffusion.schedule": "custom", "diffusion.betas": numbers}
     return {
         "diffusion.schedule": _chosen(values, "beta_schedule", SCHEDULES),
         "diffusion.beta_start": float(values["beta_start"]),
@@ -278,10 +281,27 @@ def _chosen(values, key, table):
 
 
 def _with_defaults(config, defaults, where):
+    for key, default in defaults.items():
+        if not _is_alike(config.get(key, default), default):
+            raise _refusal(where, config, key, f"a value like {default!r}")
     missing = [key for key in defaults if key not in config]
     telling = [key for key in missing if key in TOLD_WHEN_MISSING]
     assumed = [f"{key} is not in {where}: {defaults[key]!r}" for key in telling]
     return {**defaults, **config}, assumed
+
+
+def _is_alike(value, default):
+    """Return whether a value of JSON has the type that the default tells."""
+    if default is None or isinstance(value, type(default)):
+        return True
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple)
+    is_float = isinstance(default, float)
+    return is_float and _is_number(value)
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 TOLD_WHEN_MISSING = (

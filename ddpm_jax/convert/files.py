@@ -241,17 +241,6 @@ def _tensorflow_prefix(path):
 
 # ---- which code ----------------------------------------------------------------------
 
-FOREIGN = (
-    # Parts of keys → what holds them.
-    ("attn2.", "a text-conditioned model (cross attention, as in Stable Diffusion)"),
-    ("first_stage_model.", "a latent diffusion model (Stable Diffusion)"),
-    ("model.diffusion_model.", "a latent diffusion model (Stable Diffusion)"),
-    ("encoder_kv", "a GLIDE model, conditioned on text"),
-    ("x_embedder.", "a diffusion transformer (DiT)"),
-    ("quant_conv.", "an autoencoder (VAE)"),
-    ("layer1.0.conv1", "a ResNet classifier"),
-    ("visual.", "a CLIP model"),
-)
 MARKS = {
     # Family → names, each set of which marks it.
     "openai": ({"time_embed.0.weight", "input_blocks.0.0.weight"},),
@@ -272,11 +261,7 @@ def _family(path, names, opened):
     """Return the family of a file and its names in that family's newest form."""
     if native.METADATA in opened.configs:
         return "ddpm_jax", names
-    for part, what in FOREIGN:
-        if any(part in name for name in names):
-            raise errors.Refusal(
-                f"{path} is {what}: give a U-Net of DDPM, Improved DDPM or ADM"
-            )
+    readers.check_not_foreign(path, names)
     newest = {diffusers.canonical(key): name for key, name in names.items()}
     if newest.keys() != names.keys():
         opened.notes.append("tensors with old diffusers names were renamed")

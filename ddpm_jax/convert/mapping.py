@@ -117,7 +117,8 @@ def check(
         if wanted.get(key) != found.get(key)
     }
     if differing:
-        raise errors.Refusal(differences.complaint(differing, fields))
+        alike = wanted.keys() - differing.keys()
+        raise errors.Refusal(differences.complaint(differing, fields, alike))
 
 
 def _check_map(entries, our_shapes):

@@ -8,7 +8,7 @@ import pathlib
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -79,6 +79,33 @@ def _check_is_checkpoint(path, head):
         raise errors.Refusal(f"{path} {what}")
 
 
+FOREIGN = (
+    # Parts of keys → what holds them.
+    ("attn2.", "a text-conditioned model (cross attention, as in Stable Diffusion)"),
+    ("first_stage_model.", "a latent diffusion model (Stable Diffusion)"),
+    ("model.diffusion_model.", "a latent diffusion model (Stable Diffusion)"),
+    ("encoder_kv", "a GLIDE model, conditioned on text"),
+    ("x_embedder.", "a diffusion transformer (DiT)"),
+    ("quant_conv.", "an autoencoder (VAE)"),
+    ("layer1.0.conv1", "a ResNet classifier"),
+    ("visual.", "a CLIP model"),
+)
+
+
+def check_not_foreign(path: pathlib.Path, names: Iterable[str]) -> None:
+    """Refuse tensors whose names tell a model of another kind, and say which.
+
+    Raises:
+        Refusal: they do.
+    """
+    names = list(names)
+    for part, what in FOREIGN:
+        if any(part in name for name in names):
+            raise errors.Refusal(
+                f"{path} is {what}: give a U-Net of DDPM, Improved DDPM or ADM"
+            )
+
+
 def _of_zip(path):
     """Return what is wrong with a zip as a PyTorch file, or None."""
     if not zipfile.is_zipfile(path):
@@ -140,8 +167,13 @@ def _open_torch(path):
     mapped = zipfile.is_zipfile(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as e:
-        raise errors.Refusal(_of_torch(path, str(e))) from e
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise errors.Refusal(_of_torch(path, str(error))) from error
+    except (KeyError, IndexError) as error:  # of an unpickler that reads no pickle
+        raise errors.Refusal(
+            f"{path} is no PyTorch file, or a damaged one of before 2020: give a file "
+            "of weights"
+        ) from error
     _check_is_state_dict(path, state, torch.Tensor)
 
     def read(name):
@@ -180,14 +212,16 @@ def _check_is_state_dict(path, state, tensor):
             f"{path} holds a {type(state).__name__} and no tensors by name: save the "
             "network's state_dict() alone"
         )
+    if not state:
+        raise errors.Refusal(f"{path} holds no tensors: give another file")
     others = [str(key) for key, value in state.items() if not isinstance(value, tensor)]
-    if others or not state:
+    if others:
+        within = (value for value in state.values() if isinstance(value, dict))
+        check_not_foreign(path, (str(name) for entry in within for name in entry))
         raise errors.Refusal(
             f"{path} holds more than a network, entries {', '.join(others[:6])}: save "
             "the entry with the network's tensors (EMA where there is one) as a file "
             "of its own"
-            if state
-            else f"{path} holds no tensors: give another file"
         )
 
 

@@ -5,6 +5,7 @@ What none of them tells must be given; nothing is guessed in silence.
 
 import collections
 import dataclasses
+import textwrap
 from collections.abc import Mapping
 
 from ddpm_jax.convert import (
@@ -18,8 +19,10 @@ from ddpm_jax.convert import (
 )
 from ddpm_jax.core import errors
 
-SHAPES = "shapes"
-GIVEN = "given"
+SHAPES = "the shapes"
+GIVEN = "your --config"
+LINE = 88
+"""Columns of a terminal for lists of fields."""
 
 HEADS = ("model.num_heads", "model.head_channels")
 LEARNED = ("learned_range", "learned")
@@ -48,8 +51,16 @@ DIFFUSERS_HEADS = (
     "1 (DDPM), or --config.model.head_channels=8, what diffusers takes as config.json "
     "lacks attention_head_dim"
 )
+UNDECIDED = {"data.image_size": (), "data.channels": 0}
+"""Values by which a config leaves a field to its data: they decide nothing here."""
+
 WITHOUT_EFFECT = ("model.dropout", "diffusion.loss", "diffusion.timestep_sampler")
 """Fields of training alone, in which published files of equal shapes differ."""
+
+HEADER = "the file's header"
+OF_WEIGHTS = ("data.image_size", "data.channels", "model.", "diffusion.", "facts.")
+NOT_OF_WEIGHTS = (*WITHOUT_EFFECT, "model.dtype", "model.remat")
+"""Fields of our own files that the weights depend on, by their beginnings, and not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +69,8 @@ class Recognised:
 
     Attributes:
         fields: values by dotted config name, and "facts.…" beside them.
-        origin: where each field comes from: "shapes", a JSON file, the code's dialect,
-            the published table, or "given".
+        origin: where each field comes from: `SHAPES`, a JSON file, the code's dialect,
+            the published table, or `GIVEN`.
         published: its name in `published.PUBLISHED`, or None.
         assumed: sentences on what was taken for granted or overruled.
     """
@@ -70,15 +81,20 @@ class Recognised:
     assumed: list[str]
 
     def sentences(self) -> list[str]:
-        """Return what was found in words: the name, each field's origin, the rest."""
+        """Return what was found in words: the name, each field's origin, the rest.
+
+        Fields that the weights do not depend on are in the receipt alone.
+        """
         known = "not one of the published files"
         if self.published:
             known = f"published as {self.published}"
         by_origin = collections.defaultdict(list)
         for name, value in self.fields.items():
-            by_origin[self.origin[name]].append(f"{name}={value!r}")
-        told = [f"{origin}: {', '.join(v)}" for origin, v in by_origin.items()]
-        return [known, *told, *(f"note: {sentence}" for sentence in self.assumed)]
+            if name.startswith(OF_WEIGHTS):
+                by_origin[self.origin[name]].append(f"{name}={value!r}")
+        told = {f"by {origin}": ", ".join(v) for origin, v in by_origin.items()}
+        notes = [("note", sentence) for sentence in self.assumed]
+        return [known, *(_paragraph(*pair) for pair in [*told.items(), *notes])]
 
 
 def recognise(source: files.Source, given: Mapping[str, object]) -> Recognised:
@@ -92,9 +108,18 @@ def recognise(source: files.Source, given: Mapping[str, object]) -> Recognised:
         Refusal: a given value contradicts the shapes or the network's JSON; something
             that nothing tells is missing, all of it named at once.
     """
-    given = _all_plain(given)
+    given = _all_plain(
+        {
+            name: value
+            for name, value in given.items()
+            if name not in UNDECIDED or value != UNDECIDED[name]
+        }
+    )
     findings = _Findings(given)
-    told = _of_shapes(source)
+    if source.family == "ddpm_jax":
+        _of_header(source, findings)
+        return Recognised(findings.fields, findings.origin, None, findings.assumed)
+    told = families.FAMILIES[source.family].recognise(source.shapes)
     attended = told.pop("facts.attended_levels", None)
     learned = told.pop("facts.learned_variance", None)
     findings.prove(told, SHAPES)
@@ -109,9 +134,19 @@ def recognise(source: files.Source, given: Mapping[str, object]) -> Recognised:
     if learned is not None and findings.fields["model.kind"] != "classifier":
         _choose_variance(findings, learned)
     _choose_heads(findings, attended)
-    if source.family != "ddpm_jax":
-        _check_complete(source, findings)
+    _check_complete(source, findings)
     return Recognised(findings.fields, findings.origin, name, findings.assumed)
+
+
+def _paragraph(start, text):
+    return textwrap.fill(
+        f"{start}: {text}",
+        LINE,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 class _Findings:
@@ -126,12 +161,16 @@ class _Findings:
     def prove(self, told, origin):
         """Take fields that the file proves; a given value may not contradict them."""
         for name, value in _all_plain(told).items():
-            known = self.fields.get(name, self.given.get(name, value))
-            if known != value:
-                where = self.origin.get(name, f"--config.{name}")
+            if self.fields.get(name, value) != value:
                 raise errors.Refusal(
-                    f"{name} is {value!r} by the {origin} of the file, but {known!r} "
-                    f"by {where}: leave it out or give the other file"
+                    f"{name} is {value!r} by {origin}, but {self.fields[name]!r} by "
+                    f"{self.origin[name]}: they do not belong together; fetch both "
+                    "from one place"
+                )
+            if self.given.get(name, value) != value:
+                raise errors.Refusal(
+                    f"{name} is {value!r} by {origin}, but {self.given[name]!r} by "
+                    f"--config.{name}: leave the field out or give the other file"
                 )
             self.fields[name], self.origin[name] = value, origin
 
@@ -171,10 +210,17 @@ def _plain(name, value):
 # ---- what tells ----------------------------------------------------------------------
 
 
-def _of_shapes(source):
-    if source.family == "ddpm_jax":
-        return native.recognise(source.configs[native.METADATA])
-    return families.FAMILIES[source.family].recognise(source.shapes)
+def _of_header(source, findings):
+    """Take what one of our own files says of itself, which is everything."""
+    told = native.recognise(source.configs[native.METADATA])
+    of_weights = {
+        name: value
+        for name, value in told.items()
+        if name.startswith(OF_WEIGHTS) and name not in NOT_OF_WEIGHTS
+    }
+    findings.prove(of_weights, HEADER)
+    findings.suggest(told, HEADER)
+    findings.fill_in(findings.given, GIVEN)
 
 
 def _of_configs(source, findings):
@@ -262,7 +308,7 @@ def _choose_heads(findings, attended):
     fields, given = findings.fields, findings.given
     number, width = HEADS
     proven = findings.origin.get(width) == diffusers_configs.UNET and fields[width]
-    if number in given and proven:
+    if number in given and proven and not given.get(width):
         raise errors.Refusal(
             f"{number}={given[number]!r} contradicts {diffusers_configs.UNET}: heads "
             f"are {proven} channels wide there; leave it out"

@@ -83,12 +83,13 @@ def check_integers(ids, what: str) -> None:
     missing = [number for number in expected if number not in present]
     if missing or min(present) < 0:
         fault = (
-            f"never {', '.join(map(str, missing[:5]))}{', …' if missing[5:] else ''}"
+            f"leave out {', '.join(map(str, missing[:5]))}"
+            f"{', …' if missing[5:] else ''}"
             if missing
-            else f"also {min(present)}"
+            else f"hold {min(present)} too"
         )
         raise errors.Refusal(
-            f"the labels of {what} go up to {max(present)} but hold {fault}: number "
+            f"the labels of {what} go up to {max(present)} but {fault}: number "
             "the classes 0, 1, 2, … without gaps, or set data.labels=none"
         )
 

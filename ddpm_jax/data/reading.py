@@ -125,13 +125,16 @@ class Reader:
         list(in_threads(fill, np.array_split(np.arange(len(indices)), parts)))
         return to_floats(np.stack(images)), label
 
-    def _readable(self, index):
-        while True:
+    def _readable(self, first):
+        for index in (*range(first, len(self._names)), *range(first)):
             try:
                 return index, self._prepared(index)
             except decoding.Unreadable as error:
                 self._faults.add(self._names[index], str(error))
-                index = (index + 1) % len(self._names)
+        raise errors.Refusal(
+            f"none of the {len(self._names)} images of this split can be read: replace "
+            "them; --mode=data lists all"
+        )
 
     def _prepared(self, index):
         known = self._cache.get(index)

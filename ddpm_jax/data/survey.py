@@ -71,16 +71,20 @@ def _remarks(found):
     """Yield what is done to images without being asked."""
     turned = sum(one.orientation != 1 for one in found)
     if turned:
-        yield f"{turned:,} images turned upright as their EXIF orientation says"
+        yield f"turned upright as EXIF says: {_images(turned)}"
     cmyk = sum(one.mode in ("CMYK", "YCbCr", "LAB", "HSV") for one in found)
     if cmyk:
-        yield f"{cmyk:,} images of other colour spaces (CMYK, …) converted to RGB"
+        yield f"converted to RGB from CMYK and the like: {_images(cmyk)}"
     deep = sum(one.stored_bits > one.bits for one in found)
     if deep:
         yield (
-            f"{deep:,} colour images of more than 8 bits are read with 8: for all bits "
-            "save them as .npy arrays"
+            f"read with 8 bits of more: {_images(deep)} in colour; for all bits save "
+            "them as .npy arrays"
         )
+
+
+def _images(count):
+    return f"{count:,} image{'s' * (count != 1)}"
 
 
 def levels(found, root: str) -> int:

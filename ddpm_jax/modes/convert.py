@@ -5,6 +5,7 @@ import pathlib
 import time
 
 import jax
+import numpy as np
 
 from ddpm_jax import builders
 from ddpm_jax import config as config_lib
@@ -63,9 +64,13 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
             f"{source} was not converted: {parity.sentence()}; what shapes cannot tell "
             "is wrong in the --config fields above, or this is a defect of the importer"
         )
+    jax.clear_caches()  # the certificate's program holds a copy of the weights
     save(workdir, config, facts, params, receipt(opened, told, parity))
     say(f"converted in {progress.duration(time.perf_counter() - started)}")
-    say(f"sample from it: python -m ddpm_jax.main --mode=sample --workdir={workdir}")
+    if config.model.kind == "unet":
+        say(
+            f"sample from it: python -m ddpm_jax.main --mode=sample --workdir={workdir}"
+        )
 
 
 def check_free(workdir) -> None:
@@ -98,12 +103,22 @@ def facts_of(opened, fields) -> builders.DataFacts:
 
 
 def load(network, entries, opened, mesh):
-    """Return the parameters, read one at a time into their shardings."""
+    """Return the parameters, read one at a time into their shardings.
+
+    Raises:
+        Refusal: a tensor holds numbers that are not finite.
+    """
     by_path = {entry.path: entry for entry in entries}
     shardings = mesh_lib.state_shardings(mesh, network.shapes)
 
     def take(path, shape, sharding):
-        array = mapping.to_ours(by_path[network_lib.path_name(path)], opened.tensors)
+        entry = by_path[network_lib.path_name(path)]
+        array = mapping.to_ours(entry, opened.tensors)
+        if not np.isfinite(array).all():
+            raise errors.Refusal(
+                f"{opened.path}: {' or '.join(entry.keys)} holds numbers that are not "
+                "finite: the file is damaged or its training had failed; fetch another"
+            )
         if array.shape != shape.shape:
             raise ValueError(f"{path} became {array.shape}, not {shape.shape}")
         return jax.device_put(array, sharding)

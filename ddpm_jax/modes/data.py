@@ -70,10 +70,14 @@ def described(config, dataset, test, seen) -> dict:
         "facts": [
             ("training images", f"{len(dataset):,}"),
             ("test images", f"{len(test):,}"),
-            ("size", f"{height} × {width} pixels, {channels} channels"),
+            ("size", f"{height} × {width} pixels"),
+            ("channels", str(channels)),
             ("grey values", f"{dataset.levels:,}"),
-            ("range", f"{seen.minimum:.3f} … {seen.maximum:.3f}"),
-            ("channels", ", ".join(f"{m:.3f} ± {s:.3f}" for m, s in by_channel)),
+            ("range of values", f"{_signed(seen.minimum)} … {_signed(seen.maximum)}"),
+            (
+                "mean ± deviation by channel",
+                ", ".join(f"{_signed(m)} ± {s:.3f}" for m, s in by_channel),
+            ),
             ("classes", f"{dataset.num_classes:,}" if dataset.num_classes else "none"),
             ("crop", config.data.crop),
             ("flip", "left-right, half of the images" if config.data.flip else "none"),
@@ -83,6 +87,10 @@ def described(config, dataset, test, seen) -> dict:
             for name, count in zip(dataset.class_names, counts, strict=True)
         ],
     }
+
+
+def _signed(value):
+    return f"{value:.3f}".replace("-", "−")
 
 
 def described_files(found: inspection.FilesFound) -> dict:
@@ -124,13 +132,13 @@ def file_remarks(found: inspection.FilesFound | None) -> list[str]:
         return []
     headers = found.looked.found
     counted = {
-        "that cannot be read": len(found.unreadable),
-        "that repeat others": sum(len(names) - 1 for names in found.duplicates),
-        "of a single colour": len(found.constant),
-        "turned upright as EXIF says": sum(one.orientation != 1 for one in headers),
-        "with transparency": sum(one.alpha for one in headers),
+        "files that cannot be read": len(found.unreadable),
+        "files that repeat others": sum(len(names) - 1 for names in found.duplicates),
+        "images of a single colour": len(found.constant),
+        "images turned upright as EXIF says": sum(o.orientation != 1 for o in headers),
+        "images with transparency": sum(one.alpha for one in headers),
     }
-    return [f"files {what}: {count:,}" for what, count in counted.items() if count]
+    return [f"{what}: {count:,}" for what, count in counted.items() if count]
 
 
 def seen_remarks(dataset, seen) -> list[str]:

@@ -1,5 +1,6 @@
 """Training, from top to bottom: data, network, state, the loop, the end."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -151,14 +152,22 @@ def reported_loop(train, job, state, done) -> int:
     """Run the loop and leave a report that tells how it ended; return its step."""
     try:
         last = loop(train, job, state, done)
-    except errors.Refusal as refusal:
-        job.observer.report("stopped", reason=str(refusal))
+    except (errors.Refusal, OSError) as error:
+        report(job, "stopped", reason=str(error))
         raise
     if last == train.steps:
-        job.observer.report("finished")
+        report(job, "finished")
     else:
-        job.observer.report("stopped", reason=job.stop.signal_name)
+        report(job, "stopped", reason=job.stop.signal_name)
     return last
+
+
+def report(job, status, *, reason="") -> None:
+    """Write the report; that it cannot be written is no reason to stop."""
+    try:
+        job.observer.report(status, reason=reason)
+    except OSError as error:
+        say(f"{error.filename} cannot be written ({error.strerror})")
 
 
 def loop(train, job, state, done) -> int:
@@ -176,7 +185,7 @@ def loop(train, job, state, done) -> int:
         for record in records:
             job.writer.write(record)
             say(progress.line(record, train.steps))
-        job.observer.report("running")
+        report(job, "running")
 
     for _, batch in job.batches:
         state, metrics = job.compiled(state, batch)
@@ -186,28 +195,42 @@ def loop(train, job, state, done) -> int:
         ends = done >= train.steps or job.stop.requested
         saves = ends or due(done, train.checkpoint_every)
         looks = observer_lib.looks(train, done)
-        if saves or looks:
-            log(watch.flush(done, job.batches.wait_seconds))
-        elif due(done, train.log_every):
-            log(filter(None, [watch.turn(done, job.batches.wait_seconds)]))
+        with keeping(job, watch, state, done):
+            if saves or looks:
+                log(watch.flush(done, job.batches.wait_seconds))
+            elif due(done, train.log_every):
+                log(filter(None, [watch.turn(done, job.batches.wait_seconds)]))
         if saves:
             # The flush above has seen that every step so far is finite.
             job.saved.save(done, state)
         if looks and not job.stop.requested:
-            look(job, state, done, is_saved=saves)
+            with (
+                contextlib.nullcontext() if saves else keeping(job, watch, state, done)
+            ):
+                best = job.observer.look(state, done, job.saved.best())
+            if best:
+                if not saves:
+                    job.saved.save(done, state)
+                job.saved.keep_best(best)
             watch.pause()
         if ends:
             break
     return done
 
 
-def look(job, state, done: int, *, is_saved: bool) -> None:
-    """Let the observer look; what it may break must not cost the steps taken."""
+@contextlib.contextmanager
+def keeping(job, watch, state, done: int):
+    """Save the state if writing or looking fails: that must not cost the steps taken.
+
+    Raises:
+        Refusal: a step was not finite; nothing is saved then.
+    """
     try:
-        job.observer.look(state, done)
+        yield
     except Exception:
-        if not is_saved:
-            job.saved.save(done, state)
+        for _ in watch.flush(done, job.batches.wait_seconds):
+            pass  # it refuses what is not finite
+        job.saved.save(done, state)
         raise
 
 

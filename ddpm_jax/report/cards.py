@@ -11,7 +11,15 @@ from ddpm_jax.report import history as history_lib
 
 MAX_TIMESTEPS = 1000  # drawn one by one
 MAX_ITEMS = 16  # of a list that is written out
-SHOWN = ("checkpoint", "weights", "steps", "num_images", "split", "seed")
+SHOWN = (
+    "checkpoint",
+    "weights",
+    "steps",
+    "num_images",
+    "num_samples",
+    "split",
+    "seed",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -139,8 +139,9 @@ class Axes:
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def x_ticks(self):
-        """Return round values along x."""
-        return _inside(_linear_ticks(self.x_range, 4), self.x_range)
+        """Return round steps along x."""
+        ticks = _linear_ticks(self.x_range, 4, integer=True)
+        return _inside(ticks, self.x_range)
 
     def y_ticks(self):
         """Return round values along y; powers of ten on a wide logarithmic axis."""
@@ -161,10 +162,11 @@ def _span(x):
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _linear_ticks(ends, count):
+def _linear_ticks(ends, count, **options):
     from matplotlib import ticker
 
-    return ticker.MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(*ends)
+    locator = ticker.MaxNLocator(count, steps=[1, 2, 2.5, 5, 10], **options)
+    return locator.tick_values(*ends)
 
 
 def _inside(ticks, ends):

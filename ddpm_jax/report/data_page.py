@@ -1,11 +1,8 @@
 """The page of `--mode=data`: one look at what the network will see."""
 
-import io
-
 import numpy as np
 
 from ddpm_jax.report import grids, html
-from ddpm_jax.runtime import pictures
 
 MAX_LISTED = 200  # names in one list
 MAX_ROWS = 12  # of a table of counts
@@ -71,18 +68,12 @@ def _seen(dataset, examples, mean_image):
             _picture(mean_image[None], 1, "the mean of the images"), "Their mean"
         ),
     ]
-    return html.join([html.facts(dataset["facts"]), html.figures(shown)])
+    pictures_of = html.tag("div", shown, class_="pair")
+    return html.join([html.facts(dataset["facts"]), pictures_of])
 
 
 def _picture(images, columns, alt):
-    """Return images as a grid inside the page."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    grid = pictures.grid(images, columns=columns)
-    Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(buffer, "PNG")
-    image = Image.open(buffer)
-    return grids.encode(image, None, EXAMPLE_BYTES).element(alt)
+    return grids.inline(images, columns=columns, alt=alt, limit=EXAMPLE_BYTES)
 
 
 def _classes(dataset):

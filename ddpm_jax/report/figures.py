@@ -24,6 +24,8 @@ def training(history: history_lib.History) -> html.Html:
                 "Bits per dimension, test images",
                 unit="bits/dim",
             ),
+            _single(history, "proxy_fd", "Proxy Fréchet distance (not FID)"),
+            _single(history, "fid", "FID while training, of few samples"),
             _single(history, "grad_norm", "Gradient norm", log=True),
             _single(history, "learning_rate", "Learning rate", zero=True),
             _single(history, "images_per_second", "Speed", unit="images/s", zero=True),
@@ -163,16 +165,14 @@ def newest(history: history_lib.History) -> html.Html:
         ends = (min(numbers), max(numbers)) if numbers else (None, None)
         value = values[-1] if history_lib.is_number(values[-1]) else None
         rows.append([name, value, *ends, steps[-1]])
-    head = ["name", "newest", "lowest", "highest", "at step"]
+    tables = (
+        ("Numbers", ["name", "newest", "lowest", "highest", "at step"], rows),
+        ("Lists", ["name", "newest", "at step"], lists),
+    )
     return html.join(
-        [
-            html.table(head, rows, caption="Numbers in metrics.jsonl") if rows else "",
-            html.table(
-                ["name", "newest", "at step"], lists, caption="Lists in metrics.jsonl"
-            )
-            if lists
-            else "",
-        ]
+        html.details(f"{kind} in metrics.jsonl", html.table(head, found))
+        for kind, head, found in tables
+        if found
     )
 
 

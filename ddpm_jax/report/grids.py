@@ -138,6 +138,22 @@ def _link(run_dir, path, text=None):
     return html.tag("a", text or path.name, href=urllib.parse.quote(relative))
 
 
+def inline(images: np.ndarray, *, columns: int, alt: str, limit: int) -> html.Html:
+    """Return images as a grid that lies inside the page.
+
+    Args:
+        images: uint8 [n, H, W, C].
+        columns: images in a row.
+        alt: what they show, in words.
+        limit: bytes.
+    """
+    from PIL import Image
+
+    grid = pictures.grid(images, columns=columns)
+    image = Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid)
+    return encode(image, None, limit).element(alt)
+
+
 # ---- pictures ------------------------------------------------------------------------
 
 

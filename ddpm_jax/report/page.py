@@ -13,6 +13,7 @@ from ddpm_jax.runtime import files, rundir
 STATES = {"running": "Running", "finished": "Finished", "stopped": "Stopped"}
 CHECKPOINT = "*.sha256.json"  # beside every whole one
 MAX_CLASSES = 50  # class names that are listed
+FINGERPRINT_SHOWN = 12  # letters
 
 
 def write(
@@ -42,9 +43,9 @@ def write(
         "Colour": figures.colour(history),
         "Samples": grids.tagged(run_dir),
         "Evaluations": cards_lib.table(cards),
-        "Everything recorded": figures.newest(history),
         "Configuration": _configuration(config, base),
         "Data and versions": _origin(run_dir, stored),
+        "Everything recorded": figures.newest(history),
     }
     page = html.document(
         run_dir.path.name,
@@ -92,6 +93,7 @@ def _key_numbers(history):
         ("training loss", history.newest("loss"), ""),
         ("validation loss", history.newest("validation_loss"), ""),
         ("test bits/dim", history.newest("test_bits_per_dim"), ""),
+        ("proxy FD", history.newest("proxy_fd"), ""),
         ("speed", history.newest("images_per_second"), "images/s"),
         ("waiting for data", None if wait is None else 100 * wait, "%"),
         ("learning rate", history.newest("learning_rate"), ""),
@@ -192,7 +194,7 @@ def _origin(run_dir, stored):
         ("size", "×".join(map(str, shape)) if shape else None),
         ("grey levels", _known(data.get("levels"))),
         ("classes", _known(data.get("num_classes"))),
-        ("fingerprint", data.get("fingerprint")),
+        ("fingerprint", _fingerprint(data.get("fingerprint"))),
     ]
     parts = [html.facts(facts)]
     if names:
@@ -200,14 +202,22 @@ def _origin(run_dir, stored):
         listed = ", ".join(map(str, names[:MAX_CLASSES]))
         listed += f" and {more:,} more" if more > 0 else ""
         parts.append(html.tag("p", "Classes: ", listed, class_="note"))
-    if run_dir.data_page.exists():
-        name = run_dir.data_page.name
-        link = html.tag("a", "A look at the data", href=name)
-        parts.append(html.tag("p", link))
+    pages = {
+        run_dir.data_page: "A look at the data",
+        run_dir.diagnosis_page: "A diagnosis",
+    }
+    for path, title in pages.items():
+        if path.exists():
+            parts.append(html.tag("p", html.tag("a", title, href=path.name)))
     versions = stored.get("versions")
     if isinstance(versions, dict):
         parts.append(html.facts(sorted(versions.items())))
     return html.join(parts)
+
+
+def _fingerprint(value):
+    """Return enough of it to compare by eye; the rest shows on pointing at it."""
+    return value and html.tag("span", str(value)[:FINGERPRINT_SHOWN], title=value)
 
 
 def _known(value):

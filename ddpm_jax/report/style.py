@@ -81,6 +81,7 @@ figure .note { margin: .25rem 0 0; font-size: .82rem; line-height: 1.4; }
 .frame + .frame { margin-top: 1.6rem; }
 .frame > p { margin: 0 0 .4rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; }
+.facts + .pair { margin-top: 1.2rem; }
 .pair figure { flex: 0 1 auto; }
 .pair figcaption { font-weight: 400; color: var(--soft); font-size: .85rem;
   margin-bottom: .25rem; }

@@ -4,11 +4,12 @@ Orbax writes and reads the arrays; no other module knows of it. It does not veri
 it reads (a flipped bit restores as another number), so a save is published by a list of
 SHA-256 digests, and a step without its list does not count:
 
-    checkpoints/<step>/             written by `orbax.checkpoint.StandardCheckpointer`
+    checkpoints/<step>/             as `orbax.checkpoint.StandardCheckpointer` reads it
     checkpoints/<step>.sha256.json  step, version, arrays, digests; written last
     checkpoints/staging-…           under way, or left by a kill: never read, cleared
     checkpoints/damaged-<step>/     failed verification; set aside, never deleted
     checkpoints/superseded-<step>/  later than a step that training went back to
+    checkpoints/best.json           the step that scored best, which is not deleted
 """
 
 import concurrent.futures
@@ -21,8 +22,10 @@ from pathlib import Path
 import jax
 
 from ddpm_jax.core import errors
+from ddpm_jax.runtime import best as best_lib
 from ddpm_jax.runtime import files, manifests
 
+DATA_FILE_SIZE = 1 << 23  # bytes; what is not in a file yet is held in memory
 STAGING = "staging-"
 MANIFEST_SUFFIX = ".sha256.json"
 FREE_SPACE_FACTOR = 1.2
@@ -76,7 +79,10 @@ class Checkpoints:
         self._root = Path(directory).absolute()
         self._keep = keep
         self._keep_every = keep_every
-        self._checkpointer = orbax.checkpoint.StandardCheckpointer()
+        self._args = orbax.checkpoint.args
+        handler = orbax.checkpoint.PyTreeCheckpointHandler()
+        self._writer = orbax.checkpoint.AsyncCheckpointer(handler)
+        self._reader = orbax.checkpoint.StandardCheckpointer()
         self._publisher = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._pending: tuple[int, concurrent.futures.Future] | None = None
 
@@ -104,6 +110,22 @@ class Checkpoints:
         steps = self.steps()
         return steps[-1] if steps else None
 
+    def best(self) -> best_lib.Best | None:
+        """Return what `keep_best` was told last, if that step is still published."""
+        best = best_lib.read(self._root)
+        return best if best and best.step in self.steps() else None
+
+    def keep_best(self, best: best_lib.Best) -> None:
+        """Protect a step from being deleted, in place of the one before.
+
+        Waits until it is published: best.json never names a step that is not there.
+
+        Raises:
+            Refusal: its save failed.
+        """
+        self.wait()
+        best_lib.write(self._root, best)
+
     def save(self, step: int, state) -> None:
         """Start to save a state; it is published when it is wholly on the disk.
 
@@ -124,7 +146,12 @@ class Checkpoints:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._clear_staging()
-            self._checkpointer.save(self._staging(step), state)
+            self._writer.save(
+                self._staging(step),
+                args=self._args.PyTreeSave(
+                    state, ocdbt_target_data_file_size=DATA_FILE_SIZE
+                ),
+            )
         except OSError as error:
             raise self._failure(step, error) from error
         self._pending = step, self._publisher.submit(self._publish, step, arrays)
@@ -162,7 +189,8 @@ class Checkpoints:
             self.wait()
         finally:
             self._publisher.shutdown()
-            self._checkpointer.close()
+            self._writer.close()
+            self._reader.close()
 
     def restore(self, abstract_state, step: int | None = None) -> Restored:
         """Read the newest checkpoint that is whole.
@@ -189,7 +217,7 @@ class Checkpoints:
                 skipped.append((candidate, str(problem)))
                 continue
             self._check_fit(candidate, manifest["arrays"], _describe(abstract_state))
-            state = self._checkpointer.restore(
+            state = self._reader.restore(
                 self._folder(candidate), jax.tree.map(_placed, abstract_state)
             )
             return Restored(state, candidate, tuple(skipped))
@@ -223,13 +251,13 @@ class Checkpoints:
         free = shutil.disk_usage(place).free
         if needed > free:
             raise errors.Refusal(
-                f"the checkpoint of step {step} needs {_gigabytes(needed)} and "
-                f"{self._root} has {_gigabytes(free)} free: make room there, keep "
+                f"the checkpoint of step {step} needs {_readable(needed)} and "
+                f"{self._root} has {_readable(free)} free: make room there, keep "
                 "fewer checkpoints or choose another --workdir"
             )
 
     def _publish(self, step: int, arrays: dict[str, str]) -> None:
-        self._checkpointer.wait_until_finished()
+        self._writer.wait_until_finished()
         staging, folder = self._staging(step), self._folder(step)
         manifest = manifests.describe(staging, step, arrays)
         for later in [other for other in self.steps() if other > step]:
@@ -247,8 +275,10 @@ class Checkpoints:
             shutil.rmtree(path)
 
     def _delete_old(self) -> None:
+        best = self.best()
         for step in self.steps()[: -self._keep]:
-            if self._keep_every and step % self._keep_every == 0:
+            is_kept = self._keep_every and step % self._keep_every == 0
+            if is_kept or (best and step == best.step):
                 continue
             # In this order a reader, or a kill in between, sees a step that does not
             # count rather than a damaged one.
@@ -365,5 +395,5 @@ def _not_orbax_chatter(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or "orbax" not in record.pathname
 
 
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"
+def _readable(size: int) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

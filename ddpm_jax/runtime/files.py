@@ -1,5 +1,6 @@
 """Files that are either the old ones or the new ones, whatever kills the process."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -22,7 +23,7 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with naming(path), open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -31,6 +32,17 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike):
+    """Put a file's name into errors of writing it: that of a full disk has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def check_writable(directory: str | os.PathLike) -> None:

@@ -105,6 +105,11 @@ class RunDir:
         return self.path / "report.html"
 
     @property
+    def diagnosis_page(self) -> Path:
+        """diagnosis.html: why samples are what they are."""
+        return self.path / "diagnosis.html"
+
+    @property
     def data_page(self) -> Path:
         """data.html: a look at the data, which may come before the run."""
         return self.path / "data.html"
@@ -189,7 +194,7 @@ class RunDir:
             json.dumps(record, default=files.to_plain), parse_constant=lambda _: None
         )
         line = json.dumps(plain, allow_nan=False).encode() + b"\n"
-        with open(self.metrics, "ab+") as file:
+        with files.naming(self.metrics), open(self.metrics, "ab+") as file:
             if file.tell():
                 # A kill may have cut the last line short: it must not swallow this one.
                 file.seek(-1, os.SEEK_END)
@@ -219,7 +224,8 @@ class RunDir:
             later = record.get("step", -math.inf) > step
             (moved if later else kept).append(line + b"\n")
         if moved:
-            with open(self.superseded_metrics, "ab") as file:
+            superseded = self.superseded_metrics
+            with files.naming(superseded), open(superseded, "ab") as file:
                 file.write(b"".join(moved))
                 file.flush()
                 os.fsync(file.fileno())

@@ -76,7 +76,7 @@ class SampleStore:
         first = next(images)
         shape = (num_samples, *first.shape[1:])
         temporary = self.archive.with_suffix(".npz.tmp")
-        with open(temporary, "wb") as file:
+        with files.naming(self.archive), open(temporary, "wb") as file:
             with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
                 with archive.open("arr_0.npy", "w", force_zip64=True) as member:
                     _write_header(member, shape)

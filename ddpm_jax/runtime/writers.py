@@ -96,7 +96,7 @@ class WeightsAndBiases:
             ) from error
         # Steps as a metric: wandb's own counter would drop what a resume writes again.
         self._run.define_metric("*", step_metric="step")
-        if self._run.url:
+        if not self._run.offline and self._run.url:
             say(f"wandb: {self._run.url}")
 
     def write(self, step: int, values: dict[str, float]) -> None:

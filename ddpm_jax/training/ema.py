@@ -60,7 +60,9 @@ def choose(
     if weights == "raw":
         return None, "raw weights, as asked"
     share = initial_share[name]
-    holds = f"EMA {name} holds {100 * share:.2g} % of the initial weights"
+    is_tiny = 0 < share < 1e-4
+    percent = "less than 0.01" if is_tiny else f"{100 * share:.2g}"
+    holds = f"EMA {name} holds {percent} % of the initial weights"
     if weights == "ema":
         return name, f"EMA weights, as asked ({holds})"
     if share < MAX_INITIAL_SHARE:

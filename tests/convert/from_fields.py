@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import builders, config
-from ddpm_jax.convert import families, mapping
+from ddpm_jax.convert import families, files, mapping, openai
 from ddpm_jax.models import network
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -74,3 +74,43 @@ def random_tensors(shapes, seed=0):
     """Return small float32 arrays of these shapes."""
     rng = np.random.default_rng(seed)
     return {key: rng.normal(0, 0.1, s).astype(np.float32) for key, s in shapes.items()}
+
+
+BASE = {
+    **openai.DIALECT,
+    "data.image_size": (32, 32),
+    "data.channels": 3,
+    "model.kind": "unet",
+    "model.channels": 32,
+    "model.channel_mult": (1, 2, 2),
+    "model.num_res_blocks": 2,
+    "model.attention_resolutions": (16, 8),
+    "model.num_heads": 2,
+    "model.head_channels": 0,
+    "model.scale_shift": True,
+    "model.resblock_updown": True,
+    "model.resample": "conv",
+    "model.class_conditional": False,
+    "diffusion.variance": "fixed_large",
+}
+
+
+def source(family, shapes, path="somewhere/model.pt", **configs):
+    """Return a source with shapes and no numbers, which recognising never reads."""
+    return files.Source(
+        path=pathlib.Path(path),
+        family=family,
+        tensors={},
+        shapes=dict(shapes),
+        dtypes={},
+        configs=configs,
+        sha256="",
+        bytes=0,
+        notes=[],
+    )
+
+
+def of_fields(family, fields, **options):
+    """Return a source with the tensors of the network of some fields."""
+    our_shapes = shapes_of(network_of(fields))
+    return source(family, their_shapes(family, our_shapes, fields), **options)

@@ -2,14 +2,16 @@
 
 import shutil
 
+import chex
+import ddpm_names
 import diffusers_folder
 import from_fields
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-import random_diffusers
 
-from ddpm_jax.convert import families, files, ho, mapping, readers, recognise
+from ddpm_jax.convert import files, ho, readers, recognise
 from ddpm_jax.core import errors
 
 NETWORKS = from_fields.GOLDEN / "networks"
@@ -53,12 +55,29 @@ def check_output(source, given, golden):
         labels = golden["y"].astype(np.int32)
     # Compiled without optimisation, which takes longer than it saves here.
     fast = {"xla_backend_optimization_level": 0}
+    if "grad" in golden:
+        check_classifier(net, params, x, golden, fast)
+        return told
     apply = jax.jit(net.apply, compiler_options=fast)
     got = apply(params, x, golden["t"], labels)
-    out = golden["out"] if "out" in golden else golden["logits"]
-    wanted = np.moveaxis(out, 1, -1)
+    wanted = np.moveaxis(golden["out"], 1, -1)
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=2e-5)
     return told
+
+
+def check_classifier(net, params, x, golden, fast):
+    """Compare a classifier's logits and its gradient by the image."""
+
+    def log_probability(x):
+        logits = net.apply(params, x, golden["t"])
+        chosen = jax.nn.one_hot(golden["y"], logits.shape[-1])
+        return jnp.sum(jax.nn.log_softmax(logits) * chosen), logits
+
+    both = jax.grad(log_probability, has_aux=True)
+    gradient, logits = jax.jit(both, compiler_options=fast)(x)
+    np.testing.assert_allclose(logits, golden["logits"], rtol=1e-4, atol=2e-5)
+    wanted = np.moveaxis(golden["grad"], 1, -1)
+    assert np.abs(gradient - wanted).max() < 1e-3 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("name", OPENAI)
@@ -112,51 +131,29 @@ def test_other_forms_of_a_diffusers_model(naming, tmp_path):
     assert told.fields["diffusion.variance"] == "fixed_large"
 
 
-@pytest.mark.parametrize("name", sorted(random_diffusers.CONFIGS.keys() - {"ddpm"}))
-def test_every_kind_of_diffusers_network(name, tmp_path):
-    torch = pytest.importorskip("torch")
-    diffusers = pytest.importorskip("diffusers")
-    model, inputs = random_diffusers.make(name)
-    model.save_pretrained(tmp_path / "unet")
-    learned = model.config.out_channels > model.config.in_channels
-    variance = "learned_range" if learned else "fixed_small"
-    process = diffusers.DDPMScheduler(variance_type=variance)
-    process.save_pretrained(tmp_path / "scheduler")
-    with torch.no_grad():
-        out = model(*inputs).sample.numpy()
-    x, t, *labels = (array.numpy() for array in inputs)
-    golden = {"x": x, "t": t.astype(np.int32), "out": out}
-    if labels:
-        golden["y"] = labels[0]
-    told = check_output(files.open_source(tmp_path / "unet"), {}, golden)
-    assert told.fields["diffusion.variance"] == variance
-
-
-def ddpm_tensors(layout):
+def ddpm_tensors(rename):
     """Return the golden DDPM network under the names of the DDPM code."""
-    folder_fields = {"facts.layout": layout}
-    from_diffusers = weights("diffusers_ddpm_cifar_like")
-    net = ddpm_network()
-    shapes = from_fields.shapes_of(net)
-    theirs = families.entries("diffusers", shapes, {})
-    ours = {e.path: mapping.to_ours(e, from_diffusers) for e in theirs}
-    found = {}
-    for entry in families.entries("ho", shapes, folder_fields):
-        found |= mapping.to_theirs(entry, ours[entry.path])
-    return found
+    tensors = weights("diffusers_ddpm_cifar_like")
+    return dict(rename(key, value) for key, value in tensors.items())
 
 
-def ddpm_network():
-    fields = {
-        **ho.DIALECT,
-        **DDPM,
-        "data.channels": 3,
-        "model.channels": 32,
-        "model.channel_mult": (1, 2, 2),
-        "model.num_res_blocks": 1,
-        "model.attention_resolutions": (8,),
-    }
-    return from_fields.network_of(fields)
+def check_equals_the_diffusers_model(source, folder):
+    """Compare our parameters, bit for bit, with those of the model as diffusers has it.
+
+    Its outputs are checked above.
+    """
+    tensors = weights("diffusers_ddpm_cifar_like")
+    other = files.open_source(diffusers_folder.save(folder / "model", tensors))
+    both = []
+    for opened, given in ((source, DDPM), (other, {})):
+        fields = recognise.recognise(opened, given).fields
+        model = {k: v for k, v in fields.items() if k.startswith("model.")}
+        del model["model.initialisation"]
+        net = from_fields.network_of(fields)
+        both.append((model, from_fields.imported(opened, net, fields)))
+    (ours, params), (theirs, wanted) = both
+    assert ours == {name: theirs[name] for name in ours}
+    chex.assert_trees_all_equal(params, wanted)
 
 
 class Reader:
@@ -190,7 +187,7 @@ def save_tensorflow(folder, variables, monkeypatch):
 
 def test_ddpm_checkpoint_averaged_weights_first(tmp_path, monkeypatch):
     variables = {"global_step": np.zeros((), np.int64)}
-    for key, value in ddpm_tensors("tensorflow").items():
+    for key, value in ddpm_tensors(ddpm_names.tensorflow).items():
         variables[f"model/{key}"] = value + 1
         variables[f"model/{key}/ExponentialMovingAverage"] = value
         variables[f"model/{key}/Adam"] = value
@@ -201,8 +198,7 @@ def test_ddpm_checkpoint_averaged_weights_first(tmp_path, monkeypatch):
         assert (source.family, source.path) == ("ho", prefix)
     assert "averaged weights (EMA) were taken" in source.describe()
     assert f"{2 * len(source.shapes)} slots of the optimizer" in source.describe()
-    with np.load(NETWORKS / "diffusers_ddpm_cifar_like.npz") as golden:
-        check_output(source, DDPM, dict(golden))
+    check_equals_the_diffusers_model(source, tmp_path)
     del variables["model/conv_in/W/ExponentialMovingAverage"]  # as if cut short
     with pytest.raises(errors.Refusal, match=r"fetch its \.index and \.data"):
         source.tensors["conv_in/W"]
@@ -211,7 +207,8 @@ def test_ddpm_checkpoint_averaged_weights_first(tmp_path, monkeypatch):
 def test_tensorflow_itself(tmp_path):
     tensorflow = pytest.importorskip("tensorflow")
     v1 = tensorflow.compat.v1
-    wanted = {key: value[..., :1] for key, value in ddpm_tensors("tensorflow").items()}
+    tensors = ddpm_tensors(ddpm_names.tensorflow)
+    wanted = {key: value[..., :1] for key, value in tensors.items()}
     with v1.Graph().as_default(), v1.Session() as session:
         for key, value in wanted.items():
             for name, start in ((key, value + 1), (f"{key}{ho.AVERAGE}", value)):
@@ -226,9 +223,8 @@ def test_tensorflow_itself(tmp_path):
 
 def test_ddpm_port(tmp_path):
     torch = pytest.importorskip("torch")
-    tensors = {k: torch.from_numpy(v) for k, v in ddpm_tensors("pytorch").items()}
+    tensors = ddpm_tensors(ddpm_names.pytorch_copy)
     assert tensors["mid.attn_1.q.weight"].shape == (64, 64, 1, 1)
-    torch.save(tensors, tmp_path / "model-790000.ckpt")
-    source = files.open_source(tmp_path / "model-790000.ckpt")
-    with np.load(NETWORKS / "diffusers_ddpm_cifar_like.npz") as golden:
-        check_output(source, DDPM, dict(golden))
+    path = tmp_path / "model-790000.ckpt"
+    torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, path)
+    check_equals_the_diffusers_model(files.open_source(path), tmp_path)

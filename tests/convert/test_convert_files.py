@@ -169,6 +169,11 @@ def test_files_that_hold_more_than_tensors(tmp_path, torch):
     assert "Linear" in message
     torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, path)
     refused(path, "entries state_dict, epoch", "as a file of its own")
+    inner = {"model.diffusion_model.a": torch.ones(1)}
+    torch.save({"state_dict": inner, "global_step": 3}, path)
+    refused(path, "Stable Diffusion")
+    path.write_text("hello world " * 50)
+    refused(path, "is no PyTorch file", "give a file of weights")
     torch.save([torch.ones(1)], path)
     refused(path, "holds a list", "state_dict()")
     torch.save({}, path)

@@ -158,6 +158,10 @@ def test_missing_and_superfluous_tensors_are_counted():
     theirs["middle_block.3.weight"] = (3,)
     with pytest.raises(errors.Refusal, match=r"1 tensors .* missing, 1 of the file"):
         mapping.check(entries, our_shapes, theirs, fields)
+    # A layer without its bias is explained by no field.
+    del theirs["middle_block.3.weight"]
+    with pytest.raises(errors.Refusal, match=r"explain it: no field .* fetch it again"):
+        mapping.check(entries, our_shapes, theirs, fields)
 
 
 def test_a_wrong_map_is_a_defect():

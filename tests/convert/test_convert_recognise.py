@@ -1,16 +1,13 @@
 """What a checkpoint tells of itself, what must be given, and what is contradicted."""
 
 import dataclasses
-import inspect
 import json
-import pathlib
 
 import from_fields
 import pytest
+from from_fields import BASE, of_fields, source
 
 from ddpm_jax.convert import (
-    diffusers_configs,
-    files,
     ho,
     native,
     openai,
@@ -20,29 +17,6 @@ from ddpm_jax.convert import (
 from ddpm_jax.core import errors
 
 TENSORS = from_fields.published_tensors()
-
-
-def source(family, shapes, path="somewhere/model.pt", **configs):
-    """Return a source with shapes and no numbers, which recognising never reads."""
-    return files.Source(
-        path=pathlib.Path(path),
-        family=family,
-        tensors={},
-        shapes=dict(shapes),
-        dtypes={},
-        configs=configs,
-        sha256="",
-        bytes=0,
-        notes=[],
-    )
-
-
-def of_fields(family, fields, **options):
-    """Return a source with the tensors of the network of some fields."""
-    our_shapes = from_fields.shapes_of(from_fields.network_of(fields))
-    return source(
-        family, from_fields.their_shapes(family, our_shapes, fields), **options
-    )
 
 
 # ---- published -----------------------------------------------------------------------
@@ -56,7 +30,7 @@ def test_published_files_are_recognised_without_a_word(name):
     assert told.published == name
     wanted = published.PUBLISHED[name].fields
     assert {key: told.fields[key] for key in wanted} == wanted
-    assert told.origin["model.channels"] == "shapes"
+    assert told.origin["model.channels"] == recognise.SHAPES
     assert name in told.sentences()[0]
 
 
@@ -90,7 +64,7 @@ def test_a_given_value_overrules_the_table_aloud():
     given = {"diffusion.schedule": "linear", "model.num_heads": 8}
     told = recognise.recognise(source("openai", tensors), given)
     assert told.fields["diffusion.schedule"] == "linear"
-    assert told.origin["diffusion.schedule"] == "given"
+    assert told.origin["diffusion.schedule"] == recognise.GIVEN
     assert told.fields["model.num_heads"] == 8
     assert told.fields["model.head_channels"] == 0
     assert any("'linear' as given" in line for line in told.assumed)
@@ -99,23 +73,6 @@ def test_a_given_value_overrules_the_table_aloud():
 
 # ---- unknown files of the OpenAI code ------------------------------------------------
 
-BASE = {
-    **openai.DIALECT,
-    "data.image_size": (32, 32),
-    "data.channels": 3,
-    "model.kind": "unet",
-    "model.channels": 32,
-    "model.channel_mult": (1, 2, 2),
-    "model.num_res_blocks": 2,
-    "model.attention_resolutions": (16, 8),
-    "model.num_heads": 2,
-    "model.head_channels": 0,
-    "model.scale_shift": True,
-    "model.resblock_updown": True,
-    "model.resample": "conv",
-    "model.class_conditional": False,
-    "diffusion.variance": "fixed_large",
-}
 GIVEN = {
     "data.image_size": (32,),
     "model.num_heads": 2,
@@ -291,147 +248,6 @@ def test_averages_are_preferred_slots_and_counters_left():
     assert "raw ones were taken" in notes[0]
 
 
-# ---- diffusers -----------------------------------------------------------------------
-
-UNET = {
-    "sample_size": 16,
-    "block_out_channels": [32, 64],
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-}
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("_class_name", "UNet2DConditionModel"),
-        ("center_input_sample", True),
-        ("time_embedding_type", "fourier"),
-        ("time_embedding_dim", 64),
-        ("mid_block_type", None),
-        ("mid_block_scale_factor", 1.4),
-        ("act_fn", "gelu"),
-        ("downsample_padding", 2),
-        ("resnet_time_scale_shift", "ada_group"),
-        ("class_embed_type", "timestep"),
-        ("down_block_types", ["SkipDownBlock2D", "AttnDownBlock2D"]),
-        ("up_block_types", ["UpBlock2D", "UpBlock2D"]),
-        ("attn_norm_num_groups", 4),
-        ("layers_per_block", [1, 2]),
-        ("down_block_types", ["ResnetDownsampleBlock2D", "AttnDownBlock2D"]),
-    ],
-)
-def test_what_our_network_cannot_express_is_refused_by_its_key(key, value):
-    with pytest.raises(errors.Refusal, match=f"unet/config.json: .*{key}"):
-        diffusers_configs.unet_fields({**UNET, key: value})
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("_class_name", "KarrasVeScheduler"),
-        ("beta_schedule", "laplace"),
-        ("prediction_type", "flow"),
-        ("variance_type", "learned"),
-        ("variance_type", "fixed_large_log"),
-        ("clip_sample_range", 2.0),
-    ],
-)
-def test_what_our_process_cannot_express_is_refused_by_its_key(key, value):
-    with pytest.raises(errors.Refusal, match=key):
-        diffusers_configs.scheduler_fields({key: value})
-
-
-@pytest.mark.parametrize(
-    ("config", "wanted"),
-    [
-        ({"beta_schedule": "squaredcos_cap_v2"}, {"diffusion.schedule": "cosine"}),
-        ({"beta_schedule": "scaled_linear"}, {"diffusion.schedule": "quad"}),
-        (
-            {"trained_betas": [0.1, 0.2], "num_train_timesteps": 2},
-            {"diffusion.betas": (0.1, 0.2), "diffusion.schedule": "custom"},
-        ),
-        ({"prediction_type": "v_prediction"}, {"diffusion.prediction": "v"}),
-        ({"variance_type": "learned_range"}, {"diffusion.variance": "learned_range"}),
-        ({"clip_sample": False}, {"sampling.clip": False}),
-        ({"rescale_betas_zero_snr": True}, {"diffusion.zero_terminal_snr": True}),
-        (
-            {"thresholding": True, "sample_max_value": 1.5},
-            {"sampling.dynamic_threshold": 1.5},
-        ),
-    ],
-)
-def test_schedulers(config, wanted):
-    fields, _ = diffusers_configs.scheduler_fields(config)
-    assert {key: fields[key] for key in wanted} == wanted
-
-
-def test_defaults_are_those_of_diffusers():
-    diffusers = pytest.importorskip("diffusers")
-    for ours, theirs in (
-        (diffusers_configs.UNET_DEFAULTS, diffusers.UNet2DModel),
-        (diffusers_configs.SCHEDULER_DEFAULTS, diffusers.DDPMScheduler),
-    ):
-        signature = inspect.signature(theirs.__init__).parameters
-        for key, value in ours.items():
-            assert signature[key].default == value, key
-
-
-def of_unet(unet, scheduler=None):
-    fields = {**BASE, "model.channel_mult": (1, 2), "model.num_res_blocks": 2}
-    fields |= {"model.resblock_updown": False, "data.image_size": (16, 16)}
-    fields |= {"model.attention_resolutions": (8,), "model.scale_shift": False}
-    configs = {"config.json": unet}
-    if scheduler is not None:
-        configs["scheduler_config.json"] = scheduler
-    found = of_fields("diffusers", fields)
-    return dataclasses.replace(found, configs=configs)
-
-
-def test_a_missing_head_dimension_must_be_given():
-    # diffusers would take 8, with which the published DDPM models turn to noise.
-    unet = {key: value for key, value in UNET.items() if key != "attention_head_dim"}
-    with pytest.raises(
-        errors.Refusal, match=r"model\.num_heads=… .*attention_head_dim"
-    ):
-        recognise.recognise(of_unet(unet, {}), {})
-    told = recognise.recognise(of_unet(unet, {}), {"model.num_heads": 1})
-    assert (told.fields["model.num_heads"], told.fields["model.head_channels"]) == (
-        1,
-        0,
-    )
-
-
-def test_heads_of_the_json_are_not_overruled():
-    told = recognise.recognise(of_unet(UNET, {}), {})
-    assert told.fields["model.head_channels"] == 8
-    with pytest.raises(errors.Refusal, match="heads are 8 channels wide"):
-        recognise.recognise(of_unet(UNET, {}), {"model.num_heads": 1})
-    with pytest.raises(errors.Refusal, match=r"head_channels is 8 .* but 16"):
-        recognise.recognise(of_unet(UNET, {}), {"model.head_channels": 16})
-
-
-def test_without_a_scheduler_the_process_must_be_given():
-    with pytest.raises(errors.Refusal) as caught:
-        recognise.recognise(of_unet(UNET), {})
-    for name in ("schedule", "num_steps", "prediction", "variance"):
-        assert f"--config.diffusion.{name}=" in str(caught.value)
-
-
-def test_without_its_json_a_diffusers_file_is_refused():
-    found = dataclasses.replace(of_unet(UNET), configs={})
-    with pytest.raises(errors.Refusal, match=r"no config\.json beside it"):
-        recognise.recognise(found, {})
-
-
-def test_json_that_contradicts_the_tensors_is_refused():
-    unet = {**UNET, "in_channels": 1}
-    with pytest.raises(errors.Refusal, match=r"data\.channels is 1 .* 3 by shapes"):
-        recognise.recognise(of_unet(unet, {}), {})
-
-
 # ---- our own -------------------------------------------------------------------------
 
 
@@ -443,6 +259,14 @@ def test_our_own_files_tell_everything():
     assert {key: told.fields[key] for key in fields} == fields
     with pytest.raises(errors.Refusal, match=r"num_steps is 77 .* 50"):
         recognise.recognise(found, {"diffusion.num_steps": 50})
+    # What the weights do not depend on may be another here.
+    whole = {**fields, "model.dropout": 0.1, "sampling.clip": True}
+    text = native.metadata(whole)[native.METADATA]
+    found = of_fields("ddpm_jax", fields, **{native.METADATA: json.loads(text)})
+    given = {"model.dropout": 0.0, "sampling.clip": False}
+    told = recognise.recognise(found, given)
+    assert {name: told.fields[name] for name in given} == given
+    assert any("sampling.clip is False as given" in line for line in told.assumed)
     newer = {native.METADATA: json.dumps({"version": 2, "fields": {}})}
     with pytest.raises(errors.Refusal, match="update ddpm-jax"):
         native.read_metadata(newer, "x")

@@ -1,8 +1,8 @@
 """The PyTorch networks against the published codes' outputs and against diffusers."""
 
 import pathlib
-import re
 
+import ddpm_names
 import numpy as np
 import pytest
 import random_diffusers
@@ -106,65 +106,17 @@ def test_a_diffusers_config_without_a_name_means_the_default():
     np.testing.assert_array_equal(got, wanted)
 
 
-# What DDPM's code calls the modules of diffusers, by pattern.
-TENSORFLOW = [
-    (r"time_embedding.linear_1", "temb/dense0"),
-    (r"time_embedding.linear_2", "temb/dense1"),
-    (r"conv_norm_out", "norm_out"),
-    (r"mid_block.resnets.0", "mid/block_1"),
-    (r"mid_block.resnets.1", "mid/block_2"),
-    (r"mid_block.attentions.0", "mid/attn_1"),
-    (r"up_blocks.(\d)", lambda found: f"up_{2 - int(found[1])}"),  # three levels
-    (r"down_blocks.(\d)", r"down_\1"),
-    (r"\.resnets.(\d)", r"/block_\1"),
-    (r"\.attentions.(\d)", r"/attn_\1"),
-    (r"\.(down|up)samplers.0", r"/\1sample"),
-    (r"time_emb_proj", "temb_proj"),
-    (r"conv_shortcut", "nin_shortcut"),
-    (r"group_norm", "norm"),
-    (r"to_out.0", "proj_out"),
-    (r"\bto_([qkv])", r"\1"),
-]
-
-
-def tensorflow(key, tensor):
-    """Return a tensor of diffusers as (name, array) of DDPM's TensorFlow code."""
-    for pattern, name in TENSORFLOW:
-        key = re.sub(pattern, name, key)
-    module, leaf = key.replace(".", "/").rsplit("/", 1)
-    is_norm = re.search(r"norm\w*$", module)
-    leaves = {"weight": "gamma", "bias": "beta"} if is_norm else {}
-    leaf = leaves.get(leaf, {"weight": "W", "bias": "b"}[leaf])
-    array = tensor.numpy()
-    if array.ndim == 4:
-        array = array.transpose(2, 3, 1, 0)  # HWIO
-        array = array[0, 0] if "nin_shortcut" in module else array
-    elif array.ndim == 2:
-        array = array.T
-    return f"{module}/{leaf}", array
-
-
-def pytorch_copy(key, tensor):
-    """Return a tensor of diffusers as (name, tensor) of the copy of DDPM's code."""
-    name, _ = tensorflow(key, tensor)
-    module = name.rsplit("/", 1)[0].replace("/", ".")
-    module = re.sub(r"^(down|up)_(\d)\.(block|attn)_(\d)", r"\1.\2.\3.\4", module)
-    module = re.sub(r"^(down|up)_(\d)", r"\1.\2", module)
-    module = re.sub(r"dense(\d)", r"dense.\1", module)
-    if tensor.ndim == 2 and "attn" in module:
-        tensor = tensor[:, :, None, None]
-    return f"{module}.{key.rsplit('.', 1)[1]}", tensor
-
-
-@pytest.mark.parametrize("rename", [tensorflow, pytorch_copy])
+@pytest.mark.parametrize("rename", [ddpm_names.tensorflow, ddpm_names.pytorch_copy])
 def test_the_network_of_ddpm_equals_the_library(rename):
     model, inputs = random_diffusers.make("ddpm")
     with torch.no_grad():
         wanted = model(*inputs).sample
-    tensors = dict(rename(key, value) for key, value in model.state_dict().items())
+    tensors = dict(
+        rename(key, value.numpy()) for key, value in model.state_dict().items()
+    )
     got = torch_reference.ho_unet(tensors, *inputs[:2])
     check(got, wanted)
-    if rename is tensorflow:
+    if rename is ddpm_names.tensorflow:
         assert "down_1/attn_0/q/W" in tensors
     else:
         assert "up.2.block.1.nin_shortcut.weight" in tensors

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import decoding, files, pipeline, sources
+from ddpm_jax.data import decoding, files, pipeline, reading, sources
 from ddpm_jax.data.order import Order
 
 CLASSES = ("cat", "dog", "eel")
@@ -148,8 +148,8 @@ def test_what_is_passed_over_and_done_unasked_is_said(tmp_path):
     assert load(write(tmp_path, named), said=said).image_shape == (16, 16, 3)
     text = "\n".join(said)
     assert "38 images, ignored 2 other files (" in text
-    assert "1 images turned upright as their EXIF orientation says" in text
-    assert "1 images of other colour spaces (CMYK, …) converted to RGB" in text
+    assert "turned upright as EXIF says: 1 image" in text
+    assert "converted to RGB from CMYK and the like: 1 image" in text
 
 
 def test_sizes_channels_and_depth_come_from_the_data(tmp_path):
@@ -256,7 +256,7 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
         (["0.png"], "line 1 of .* is '0.png': write file,label"),
         (
             [f"{i}.png,{[0, 1, 3][i % 3]}" for i in range(20)],
-            "go up to 3 but hold never 2: number the classes",
+            "go up to 3 but leave out 2: number the classes",
         ),
     ],
 )
@@ -388,6 +388,24 @@ def test_more_than_one_percent_is_refused_with_the_first_names(tmp_path):
     dataset = load(write(tmp_path / "other", {**many(), **broken}))
     with pytest.raises(errors.Refusal, match=r"3 of the 210 images .* damaged"):
         everything(dataset)
+
+
+def test_a_split_without_a_readable_image_is_refused():
+    def decode(index):
+        raise decoding.Unreadable("is damaged")
+
+    reader = reading.Reader(
+        decode,
+        names=["a", "b"],
+        labels=np.zeros(2, np.int32),
+        shape=(4, 4, 1),
+        random_crop=False,
+        alpha=False,
+        cache_gib=0,
+        faults=reading.Faults("photos", 1000, lambda line: None),
+    )
+    with pytest.raises(errors.Refusal, match="none of the 2 images of this split"):
+        reader.read(np.array([1]))
 
 
 # ---- refusals ------------------------------------------------------------------------

@@ -152,3 +152,28 @@ def test_labels_are_for_the_caller_to_compare():
     x, t = batch()
     with pytest.raises(errors.Refusal, match="without label embedding: leave them out"):
         net.apply(random_params(net), x, t, jnp.zeros(4, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("side", "channel_mult", "num_res_blocks", "features"),
+    [
+        (64, (1, 2, 3, 4), 4, 6528),
+        (128, (1, 1, 2, 3, 4), 2, 4352),
+        (256, (1, 1, 2, 2, 4, 4), 2, 5504),
+        (512, (0.5, 1, 1, 2, 2, 4, 4), 2, 5632),
+    ],
+)
+def test_spatial_pools_see_the_published_features(
+    side, channel_mult, num_res_blocks, features
+):
+    net = classifier.classifier(
+        image_size=(side, side),
+        in_channels=3,
+        num_classes=1000,
+        channels=128,
+        channel_mult=channel_mult,
+        num_res_blocks=num_res_blocks,
+        attention_resolutions=(32, 16, 8),
+        pool="spatial",
+    )
+    assert net.shapes["pool"]["dense_1"]["kernel"].shape == (features, 2048)

@@ -179,6 +179,15 @@ def test_without_torch_it_says_that_nothing_was_certified(tell, tmp_path, monkey
     assert "ddpm-jax[convert]" in told.out
 
 
+def test_numbers_that_are_not_finite_are_refused(tell, tmp_path):
+    tensors = weights("diffusers_ddpm_cifar_like")
+    tensors["conv_out.weight"][1, 2, 0, 0] = np.nan
+    source = diffusers_folder.save(tmp_path / "ddpm", tensors)
+    told = convert(tell, source, tmp_path / "run")
+    assert "conv_out.weight holds numbers that are not finite" in told.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_nothing_tells_is_asked_for_at_once(tell, tmp_path):
     source = openai_file("gd_adm", tmp_path / "model.pt")
     told = convert(tell, source, tmp_path / "run", *OF_ADM[2:])

@@ -30,7 +30,7 @@ def look(photos, workdir):
 def test_the_page_tells_what_is_there(photos, tmp_path, capsys):
     assert look(photos, tmp_path / "run") == 0
     page = (tmp_path / "run" / "data.html").read_text()
-    for text in ("Training can start", "16 × 24 pixels, 3 channels", "cat", "50.0 %"):
+    for text in ("Training can start", "16 × 24 pixels", "cat", "50.0 %"):
         assert text in page
     assert "16x24x3, 2 classes: training can start" in capsys.readouterr().out
 
@@ -57,4 +57,4 @@ def test_data_without_files(tmp_path, capsys):
     assert main.main(["ddpm-jax", "--mode=data", config, workdir]) == 0
     page = (tmp_path / "run" / "data.html").read_text()
     assert "Unreadable" not in page
-    assert "8 × 8 pixels, 1 channels" in page
+    assert "8 × 8 pixels" in page

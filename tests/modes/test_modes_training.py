@@ -1,6 +1,7 @@
 """Training from end to end: the run's directory, going on, starting from a run."""
 
 import dataclasses
+import errno
 import importlib.metadata
 import json
 import re
@@ -23,6 +24,8 @@ from small_runs import (
 
 import ddpm_jax
 from ddpm_jax import builders, main, runs
+from ddpm_jax.report import page
+from ddpm_jax.runtime import files, rundir
 
 # ---- what a finished run leaves ------------------------------------------------------
 
@@ -59,7 +62,8 @@ def test_the_directory_holds_what_the_contract_says(first_run):
     workdir = first_run[0]
     there = {path.name for path in workdir.iterdir() if not path.name.startswith(".")}
     assert {"config.json", "metrics.jsonl", "checkpoints", "samples"} <= there
-    assert checkpoints(workdir) == ["3", "3.sha256.json", "6", "6.sha256.json"]
+    steps = ["3", "3.sha256.json", "6", "6.sha256.json"]
+    assert checkpoints(workdir) == [*steps, "best.json"]
     assert sorted(path.name for path in (workdir / "samples").glob("*.png")) == [
         "step_3.png",
         "step_6.png",
@@ -233,6 +237,38 @@ def test_a_loss_that_is_not_finite_never_reaches_a_checkpoint(
 
     for array in state_of(trained).values():
         assert np.isfinite(array).all()
+
+
+def test_a_full_disk_is_one_sentence_and_costs_no_step(trained, tell, monkeypatch):
+    whole = rundir.RunDir.append_metrics
+
+    def full(run, record):
+        with files.naming(run.metrics):
+            if record["step"] >= 8:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        whole(run, record)
+
+    monkeypatch.setattr(rundir.RunDir, "append_metrics", full)
+    told = tell(
+        f"--workdir={trained}",
+        "--config.train.steps=20",
+        "--config.train.checkpoint_every=100",
+    )
+    assert told.status == 1
+    path = trained / "metrics.jsonl"
+    assert told.err.startswith(f"error: {path}: No space left on device; make room")
+    assert told.err.count("\n") == 1
+    assert runs.open_run(trained, say=lambda line: None).step >= 8
+
+
+def test_a_report_that_cannot_be_written_stops_nothing(trained, tell, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.setattr(page, "write", full)
+    told = tell(f"--workdir={trained}", "--config.train.steps=8")
+    assert told.status == 0
+    assert "report.html cannot be written (No space left on device)" in told.out
 
 
 @pytest.mark.slow

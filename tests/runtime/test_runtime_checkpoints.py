@@ -291,7 +291,7 @@ def test_a_full_disk_is_refused_before_the_save(store, root, monkeypatch):
         shutil, "disk_usage", lambda path: SimpleNamespace(free=4_000_000)
     )
     state = {"w": jnp.zeros(1_000_000)}
-    told = r"step 7 needs 0.0048 GB and .* has 0.004 GB free"
+    told = r"step 7 needs 4.8 MB and .* has 4 MB free"
     with pytest.raises(errors.Refusal, match=told):
         store.save(7, state)
     assert not root.exists()

@@ -219,6 +219,7 @@ def test_wandb_resumes_by_the_id_in_the_run(run_dir, monkeypatch, tmp_path):
 
     class Run:
         url = ""
+        offline = False
 
         def define_metric(self, *args, **kwargs):
             calls.append(("define_metric", args, kwargs))
