@@ -17,6 +17,7 @@ import numpy as np
 from ddpm_jax import builders, generate
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors, keys
+from ddpm_jax.diagnosis import measure
 from ddpm_jax.diffusion import process, respacing, schedules
 from ddpm_jax.metrics import oracle
 from ddpm_jax.runtime import checkpoints, compilation, devices, versions
@@ -285,29 +286,15 @@ def noising() -> Verdict:
 def sampler(method: str, eta: float, steps: int) -> Verdict:
     """Samples of the exact denoiser have the law that float64 derives for them."""
     whole = _linear()
-    schedule = respacing.respace(whole, steps)
-    exact = oracle.noise_network(oracle.DATA, whole)
     recipe = generate.Recipe(
-        schedule=schedule,
+        schedule=respacing.respace(whole, steps),
         prediction="noise",
         variance="fixed_small",
         image_shape=(1, 1, len(oracle.DATA.mean)),
         method=method,
         eta=eta,
-        clip=False,
     )
-    mesh = mesh_lib.make_mesh()
-    made = generate.images(
-        generate.make_sampler(recipe, lambda params, x_t, t, labels: exact(x_t, t)),
-        mesh,
-        None,
-        start=0,
-        stop=NUM_SAMPLES,
-        batch_size=generate.rounded_batch(NUM_SAMPLES, mesh),
-        labels=None,
-    ).reshape(NUM_SAMPLES, -1)
-    law = oracle.sample_law(oracle.DATA, schedule, method=method, eta=eta)
-    mean, var = oracle.deviation(made, law, schedule)
+    mean, var = measure.exact_chain(recipe, whole, mesh_lib.make_mesh())
     good = max(mean, var) < MAX_DEVIATION
     return Verdict(good, f"mean off by {mean:.1f} σ, variance by {var:.1f} σ")
 
