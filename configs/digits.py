@@ -40,6 +40,7 @@ def get_config():
     config.train.label_dropout = 0.1
     config.train.log_every = 25
     config.train.sample_every = 150
+    config.train.validate_every = 100
     config.train.checkpoint_every = 500
     config.train.evaluate_every = 400
 

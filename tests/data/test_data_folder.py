@@ -386,8 +386,10 @@ def test_more_than_one_percent_is_refused_with_the_first_names(tmp_path):
     # Found while training: as late, and as clear.
     broken = {name: data[:-40] for name, data in list(many().items())[:40]}
     dataset = load(write(tmp_path / "other", {**many(), **broken}))
-    with pytest.raises(errors.Refusal, match=r"3 of the 210 images .* damaged"):
+    with pytest.raises(errors.Refusal, match=r"images of .* damaged") as caught:
         everything(dataset)
+    # Other threads may find more before the first refusal arrives.
+    assert int(str(caught.value).partition(" ")[0]) >= 3
 
 
 def test_a_split_without_a_readable_image_is_refused():
