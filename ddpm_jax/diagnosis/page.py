@@ -1,6 +1,5 @@
 """The page of `--mode=diagnose`: verdicts first, then each check with what it saw."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,13 +79,9 @@ def images(batch: np.ndarray, columns: int, alt: str) -> html.Html:
     Args:
         batch: float [n, H, W, C].
     """
-    from PIL import Image
-
     finite = np.nan_to_num(batch, nan=0.0, posinf=1.0, neginf=-1.0)
-    grid = pictures.grid(images_lib.to_uint8(finite), columns=columns)
-    buffer = io.BytesIO()
-    Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(buffer, "PNG")
-    return grids.encode(Image.open(buffer), None, PICTURE_BYTES).element(alt)
+    pixels = images_lib.to_uint8(finite)
+    return grids.inline(pixels, columns=columns, alt=alt, limit=PICTURE_BYTES)
 
 
 def data(seen: measure.Seen, examples: np.ndarray) -> html.Html:
