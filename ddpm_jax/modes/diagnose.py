@@ -14,7 +14,6 @@ from ddpm_jax.report import html
 from ddpm_jax.runtime import compilation, devices, files, rundir
 from ddpm_jax.runtime.console import say
 
-NAME = "diagnosis.html"
 IMAGES = 64  # probed, and sampled
 LEVELS = 16  # noise levels
 TOLD_IMAGES, TOLD_LEVELS = 16, 5
@@ -58,8 +57,8 @@ def run(config, workdir) -> None:
         ("seed", str(recipe.seed)),
     ]
     text = page.page(f"Diagnosis of {run_dir.path.name}", found, shown, facts=facts)
-    files.write_bytes(run_dir.path / NAME, text)
-    say(f"page: {run_dir.path / NAME}")
+    files.write_bytes(run_dir.diagnosis_page, text)
+    say(f"page: {run_dir.diagnosis_page}")
     say(findings.conclusion(found)[1])
 
 
