@@ -14,6 +14,7 @@ from ddpm_jax.builders.process import (
     timestep_sampler,
 )
 from ddpm_jax.builders.sampling import recipe, sampling_labels, scorer, validator
+from ddpm_jax.builders.step import abstract_batch, jitted_step, train_step
 from ddpm_jax.builders.training import (
     abstract_state,
     abstract_weights,
@@ -27,6 +28,7 @@ from ddpm_jax.builders.training import (
 
 __all__ = [
     "DataFacts",
+    "abstract_batch",
     "abstract_state",
     "abstract_weights",
     "check_images",
@@ -35,6 +37,7 @@ __all__ = [
     "ema_name",
     "initial_params",
     "initial_state",
+    "jitted_step",
     "label_rows",
     "learning_rate",
     "mesh",
@@ -49,5 +52,6 @@ __all__ = [
     "schedule",
     "scorer",
     "timestep_sampler",
+    "train_step",
     "validator",
 ]

@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import time
 
 import jax
-import numpy as np
 
 from ddpm_jax import builders, messages, runs
 from ddpm_jax import config as config_lib
@@ -16,7 +14,6 @@ from ddpm_jax.builders import own_network
 from ddpm_jax.core import errors
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
-from ddpm_jax.diffusion import process
 from ddpm_jax.models import network as network_lib
 from ddpm_jax.models import own
 from ddpm_jax.runtime import (
@@ -30,7 +27,7 @@ from ddpm_jax.runtime import (
 )
 from ddpm_jax.runtime import mesh as mesh_lib
 from ddpm_jax.runtime.console import say
-from ddpm_jax.training import progress, step
+from ddpm_jax.training import progress
 
 
 def run(config, workdir, network: network_lib.Network | None = None) -> None:
@@ -66,7 +63,7 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
         network = builders.network(config, facts)
     else:
         own_network.check(network, config, facts)
-    train_step = make_train_step(config, facts, network)
+    train_step = builders.train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
     observer_lib.check(config, facts)
     is_new = not rundir.RunDir(pathlib.Path(workdir)).config.exists()
@@ -121,7 +118,12 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
                 writer=writer,
                 should_stop=lambda: stop.requested,
             )
-            compiled = compile_step(train_step, abstract, facts, config, mesh)
+            compiled = compilation.compile_ahead(
+                builders.jitted_step(train_step, abstract, mesh),
+                abstract,
+                builders.abstract_batch(config, facts, mesh),
+                what="the train step",
+            )
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
             job = Job(writer, saved, compiled, batches, observer, stop)
             last = reported_loop(config.train, job, state, first_step)
@@ -271,46 +273,6 @@ def check_same_run(config, facts, network, workdir) -> None:
             f"{facts.num_examples} of {facts.image_shape} with {facts.fingerprint} "
             "now; restore it, or choose another --workdir"
         )
-
-
-def make_train_step(config, facts, network):
-    """Return `(state, batch) → (state, metrics)` for this config."""
-    tables = process.tables(builders.schedule(config))
-    return functools.partial(
-        step.train_step,
-        seed=config.seed,
-        apply=network.apply,
-        tables=tables,
-        objective=builders.objective(config, facts),
-        optimizer=builders.optimizer(config),
-        learning_rate=builders.learning_rate(config),
-        timestep_sampler=builders.timestep_sampler(config),
-        ema_ramp=config.train.ema_ramp,
-        null_label=builders.null_label(config, facts),
-        label_dropout=config.train.label_dropout,
-        dropout=config.model.dropout > 0,
-        microbatches=config.train.microbatches,
-    )
-
-
-def compile_step(train_step, abstract, facts, config, mesh):
-    """Compile the train step for its shardings; the state is donated."""
-    rows = mesh_lib.batch_sharding(mesh)
-    size = config.train.batch_size
-    batch = {
-        "image": jax.ShapeDtypeStruct(
-            (size, *facts.image_shape), np.float32, sharding=rows
-        )
-    }
-    if config.model.class_conditional:
-        batch["label"] = jax.ShapeDtypeStruct((size,), np.int32, sharding=rows)
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    jitted = jax.jit(
-        train_step,
-        out_shardings=(state_shardings, mesh_lib.replicated(mesh)),
-        donate_argnums=0,
-    )
-    return compilation.compile_ahead(jitted, abstract, batch, what="the train step")
 
 
 def placer(config, mesh):
