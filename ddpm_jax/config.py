@@ -91,6 +91,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.beta_1 = 0.9  # Adam
     train.beta_2 = 0.999  # Adam
     train.epsilon = 1e-8  # Adam
+    train.mu_dtype = "float32"  # of Adam's first moment; bfloat16 halves its memory
     train.ema_decay = (0.9999,)  # one or several rates; sampling uses the first
     train.ema_ramp = True  # see training.ema.decay_at; the papers' codes: False
     train.label_dropout = 0.0  # probability of the null label: enables guidance
@@ -102,6 +103,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.validate_every = 1_000  # steps between losses of fixed test images, t, noise
     train.writers = ()  # besides metrics.jsonl: tensorboard, wandb
     train.init_from = ""  # run whose weights to start from
+    train.max_bad_steps = 3  # non-finite in a row: go back to a checkpoint, once
 
     config.sampling = sampling = config_dict.ConfigDict()
     sampling.method = "ancestral"  # or ddim
@@ -151,6 +153,7 @@ MUTABLE = (
     "train.evaluate_every",
     "train.validate_every",
     "train.writers",
+    "train.max_bad_steps",
     "train.microbatches",
     "data.path",
     "data.cache_gib",

@@ -159,9 +159,9 @@ def images(
     batch = {"index": index}
     if labels is not None:
         batch["labels"] = labels_of(labels, index)
-    batch = mesh_lib.put_batch(mesh, batch)
+    batch = mesh_lib.put_whole(mesh, batch)
     made = sampler(params, batch["index"], batch.get("labels"))
-    return np.asarray(made)[: stop - start]
+    return mesh_lib.to_host(made)[: stop - start]
 
 
 def labels_of(labels: Sequence[int], index: np.ndarray) -> np.ndarray:

@@ -9,45 +9,26 @@ python -m ddpm_jax.main …
   --mode=diagnose --workdir=runs/digits               why samples are noise, or tinted
   --mode=convert --source=FILE|DIR --workdir=RUN      imports published weights
   --mode=export --workdir=RUN --format=… --output=…   safetensors, diffusers, openai
+  --mode=plan --config=… [--topology=v5e:4x4]         memory, FLOPs, hours of a run
   --mode=doctor                                       checks this machine
 Any field of the config: --config.train.steps=500
+
+On several machines give every process the same command. Slurm, TPU slices and
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID tell each its place, or
+  --coordinator=HOST:PORT --num_processes=N --process_id=I
 """
 
+import contextlib
 import dataclasses
 import errno
-import pathlib
+import os
 import sys
-from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
+import ddpm_jax
+from ddpm_jax import command as command_lib
 from ddpm_jax import config as config_lib
-from ddpm_jax import values
 from ddpm_jax.core import errors
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A command line that was understood.
-
-    Attributes:
-        mode: a key of `MODES`.
-        workdir: directory of the run; "" for a mode without one.
-        config: the config with overrides applied; None for a mode without one.
-        given: the fields that the command line or its config file decides.
-        source, format, output: what to import, and how and where to export.
-        cards: what to compare.
-    """
-
-    mode: str
-    workdir: str
-    config: Any
-    given: frozenset[str] = frozenset()
-    source: str = ""
-    format: str = ""
-    output: str = ""
-    cards: tuple[str, ...] = ()
+from ddpm_jax.runtime import console as console_lib
 
 
 def _train(command):
@@ -98,6 +79,19 @@ def _diagnose(command):
     diagnose.run(command.config, command.workdir)
 
 
+def _plan(command):
+    if command.topology:
+        # Read when JAX starts: compile for TPUs without looking for one.
+        os.environ.update(
+            JAX_PLATFORMS="cpu",
+            TPU_SKIP_MDS_QUERY="1",
+            TPU_WORKER_HOSTNAMES="localhost",
+        )
+    from ddpm_jax.modes import plan
+
+    plan.run(command.config, command.topology)
+
+
 def _doctor(command):
     from ddpm_jax.modes import doctor
 
@@ -115,11 +109,11 @@ MODES = {
     "diagnose": _diagnose,
     "convert": _convert,
     "export": _export,
+    "plan": _plan,
     "doctor": _doctor,
 }
-OWN_FLAGS = {"source": "convert", "format": "export", "output": "export"}
+JOINT_MODES = ("train", "sample", "evaluate")  # of several processes; others are of one
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-CONFIG_PREFIXES = ("--config.", "-config.", "--noconfig.", "-noconfig.")
 
 
 def main(argv=None) -> int:
@@ -134,11 +128,12 @@ def main(argv=None) -> int:
         command = parse(argv)
         if command is None:
             return 0
-        MODES[command.mode](command)
+        with _together(command):
+            MODES[command.mode](command)
     except errors.Refusal as refusal:
         if debug:
             raise
-        print(f"error: {refusal}", file=sys.stderr, flush=True)
+        console_lib.tell_error(f"error: {refusal}")
         return 1
     except OSError as error:
         # Disks fill up and vanish; that is no defect of ours if a file is to blame.
@@ -148,7 +143,7 @@ def main(argv=None) -> int:
         if error.errno in FULL_DISK:
             told += "; make room and give the same command again: it goes on from "
             told += "what is saved"
-        print(f"error: {told}", file=sys.stderr, flush=True)
+        console_lib.tell_error(f"error: {told}")
         return 1
     except KeyboardInterrupt:
         # Modes catch the signal themselves once there is something to save.
@@ -156,176 +151,58 @@ def main(argv=None) -> int:
     return 0
 
 
-def parse(argv) -> Command | None:
+def parse(argv) -> command_lib.Command | None:
     """Return the command, or None where only help was asked for.
-
-    The config is that of --config, else that of the run in --workdir, with the
-    --config.… overrides applied.
 
     Raises:
         Refusal: anything that is not understood.
     """
-    if any(
-        argument in ("--help", "-h", "-help", "--helpfull") for argument in argv[1:]
-    ):
-        print(__doc__)
-        print("Modes: " + ", ".join(MODES) + ". Fields: see ddpm_jax/config.py.")
-        return None
-    parser = flags.FlagValues()
-    flags.DEFINE_string("config", "", "file.py or file.py:variant", flag_values=parser)
-    flags.DEFINE_string("workdir", "", "directory of the run", flag_values=parser)
-    flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=parser)
-    flags.DEFINE_string("source", "", "file or folder to convert", flag_values=parser)
-    flags.DEFINE_string("format", "", "of the exported weights", flag_values=parser)
-    flags.DEFINE_string("output", "", "where to export to", flag_values=parser)
-    flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=parser)
-    overrides = [a for a in argv[1:] if a.startswith(CONFIG_PREFIXES)]
-    rest = [a for a in argv[1:] if not a.startswith(CONFIG_PREFIXES)]
-    positional = _parse_flags(parser, [argv[0], *rest])
-    mode = parser.mode
-    errors.choose("mode", MODES, mode)
-    _check_own_flags(parser)
-    if mode == "compare":
-        return Command(mode, workdir="", config=None, cards=tuple(positional))
-    if positional:
-        raise errors.Refusal(
-            f"unexpected argument {positional[0]!r}: every argument is --name=value"
-        )
-    if mode == "doctor":
-        return Command(mode, workdir="", config=None)
-
-    workdir = parser.workdir or _default_workdir(parser.config)
-    if parser.config:
-        config = config_lib.from_file(parser.config)
-        given = dict(config_lib.leaves(config.to_dict()))
-    elif mode == "convert" or (not workdir and _is_of_images(mode, overrides)):
-        config, given = config_lib.base(), {}
-    elif not workdir:
-        raise errors.Refusal(
-            "no --config and no --workdir: train with --config=configs/digits.py, or "
-            "name an existing run with --workdir=runs/digits"
-        )
-    else:
-        config, given = _config_of_run(workdir), {}
-    names = _override_names(overrides)
-    config = _apply(
-        config, argv[0], names, overrides, where=parser.config or workdir or "--config"
-    )
-    config_lib.read_betas(config)
-    values.check_types(config)
-    values.check_values(config)
-    return Command(
-        mode,
-        workdir,
-        config,
-        frozenset([*given, *names]),
-        parser.source,
-        parser.format,
-        parser.output,
-    )
+    return command_lib.parse(argv, MODES, __doc__)
 
 
-def _check_own_flags(parser):
-    """Refuse a flag of another mode, and a mode without its flags."""
-    for name, mode in OWN_FLAGS.items():
-        value = parser[name].value
-        if value and parser.mode != mode:
+@contextlib.contextmanager
+def _together(command):
+    """Join the other processes of the job, if there are any, until the mode ends."""
+    if command.mode not in JOINT_MODES:
+        if command.together != command_lib.Together():
             raise errors.Refusal(
-                f"--{name}={value} belongs to --mode={mode}, not to "
-                f"--mode={parser.mode}: leave it out, or give --mode={mode}"
+                f"--mode={command.mode} runs in one process: start it on one host, "
+                "without --coordinator, --num_processes and --process_id"
             )
-        if not value and parser.mode == mode:
-            raise errors.Refusal(f"--mode={mode} needs --{name}: see --help")
-    if parser.mode == "convert" and not parser.workdir:
-        raise errors.Refusal(
-            "--mode=convert needs --workdir, where the new run is to be: such as "
-            "--workdir=runs/imported"
-        )
+        yield
+        return
+    from ddpm_jax.runtime import distributed, launches
 
-
-def _config_of_run(workdir):
-    from ddpm_jax.runtime import rundir
-
-    run = rundir.RunDir.open_existing(workdir)
-    return config_lib.from_dict(run.read_config()["config"], where=str(run.config))
-
-
-def _default_workdir(spec):
-    """Return runs/<config name> for "configs/<config name>.py[:variant]"."""
-    if not spec:
-        return ""
-    name, _, variant = spec.partition(":")
-    stem = pathlib.Path(name).stem
-    suffix = pathlib.Path(variant).name  # of a variant that is a folder, its own name
-    return str(pathlib.Path("runs") / (f"{stem}-{suffix}" if suffix else stem))
-
-
-def _is_of_images(mode, overrides):
-    """Return whether images are to be compared, which takes no run."""
-    return mode == "evaluate" and "evaluation.samples" in _override_names(overrides)
-
-
-def _override_names(overrides):
-    """Return the field of each --config.field=value argument."""
-    return [
-        argument.lstrip("-")
-        .removeprefix("no")
-        .partition("=")[0]
-        .removeprefix("config.")
-        for argument in overrides
-    ]
-
-
-def _apply(config, program, names, overrides, *, where):
-    """Return `config` with the --config.field=value arguments applied."""
-    for name in names:
-        config_lib.check_name(name, where=where)
-    # The last one counts; the parser would append to a tuple that is given twice.
-    last = dict(zip(names, overrides, strict=True))
-    parser = flags.FlagValues()
-    argv = [program, *last.values()]
-    config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
+    place = dataclasses.asdict(command.together)
+    timeout = place.pop("timeout")
+    launch = launches.find(os.environ, **place)
+    if launch is None:
+        yield
+        return
+    facts = _facts(command)
+    distributed.start(
+        launch,
+        facts,
+        timeout=timeout,
+        advice=dict.fromkeys(facts, "give every process the same command"),
+    )
     try:
-        parser(argv)
-    except flags.Error as error:
-        raise errors.Refusal(_explain(error, last, config)) from error
-    values.normalise_tuples(parser.config)
-    _prefer_given_steps(parser.config, names)
-    return parser.config
+        yield
+    except BaseException as error:
+        distributed.finish(str(error) or type(error).__name__)
+        raise
+    distributed.finish()
 
 
-def _explain(error, overrides, config):
-    """Say which field an override failed at, and what it takes."""
-    leaves = dict(config_lib.leaves(config.to_dict()))
-    for name, argument in overrides.items():
-        if argument in str(error):
-            kind = "int" if leaves[name] is None else type(leaves[name]).__name__
-            return f"{argument} is not a value of type {kind}, such as {leaves[name]!r}"
-    return " ".join(str(error).split())
-
-
-def _prefer_given_steps(config, names):
-    """Let steps given here replace a respacing given before, and the other way round.
-
-    Where both are given here, `builders` refuses them.
-    """
-    for section in ("sampling", "evaluation"):
-        given = {
-            name for name in ("steps", "respacing") if f"{section}.{name}" in names
-        }
-        if given == {"steps"}:
-            config[section].respacing = ""
-        elif given == {"respacing"} and config[section].respacing:
-            config[section].steps = None
-
-
-def _parse_flags(parser, argv):
-    """Return the arguments that are no flags."""
-    try:
-        return parser(argv)[1:]
-    except flags.Error as error:
-        text = " ".join(str(error).split())
-        raise errors.Refusal(f"{text}; --help lists the flags") from error
+def _facts(command) -> dict[str, str]:
+    """Return what the processes of a job must have in common."""
+    fields = config_lib.leaves(command.config.to_dict())
+    return {
+        "the version of ddpm_jax": ddpm_jax.__version__,
+        "--mode": command.mode,
+        "--workdir": os.path.abspath(command.workdir),
+        **{name: repr(value) for name, value in fields},
+    }
 
 
 def console() -> None:

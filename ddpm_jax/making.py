@@ -6,7 +6,7 @@ import numpy as np
 
 from ddpm_jax import generate
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.runtime import preemption
+from ddpm_jax.runtime import distributed, preemption
 from ddpm_jax.runtime.console import say
 
 MAX_NAMED_LABELS = 10
@@ -65,7 +65,8 @@ def make_archive(
 ) -> bool:
     """Bring the archive of a store to at least `wanted` images.
 
-    What was made before is used. A request to stop is met between two batches.
+    What was made before is used. A request to stop is met between two batches. Several
+    processes make each batch together; process 0 keeps it.
 
     Args:
         trained: the run, on its devices.
@@ -79,7 +80,7 @@ def make_archive(
     Returns:
         Whether all are there; if not, the same command goes on.
     """
-    if store.is_finished(wanted):
+    if distributed.from_first(store.is_finished(wanted)):
         say(f"{store.count()} samples are there already: {store.archive}")
         return True
     if not _make_missing(trained, recipe, params, labels, store, wanted, batch_size):
@@ -87,13 +88,15 @@ def make_archive(
     of_images = None
     if labels is not None:
         of_images = generate.labels_of(labels, np.arange(wanted))
-    store.finish(wanted, of_images)
+    if distributed.is_first():
+        store.finish(wanted, of_images)
+    distributed.barrier("the archive of samples")
     say(f"samples: {store.archive}")
     return True
 
 
 def _make_missing(trained, recipe, params, labels, store, wanted, batch_size) -> bool:
-    done = store.count()
+    done = distributed.from_first(store.count())
     if done:
         say(f"going on after {done} of {wanted} images")
     batch_size = generate.rounded_batch(min(batch_size, wanted), trained.mesh)
@@ -101,7 +104,7 @@ def _make_missing(trained, recipe, params, labels, store, wanted, batch_size) ->
     say(f"sampling {recipe.schedule.num_steps} steps; compiling the sampler first …")
     with preemption.StopRequest() as stop:
         for start in range(done, wanted, batch_size):
-            if stop.requested:
+            if stop.agreed():
                 say(f"stopped by {stop.signal_name} after {start} of {wanted} images")
                 say("the same command goes on from there")
                 return False

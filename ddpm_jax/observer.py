@@ -10,7 +10,7 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.metrics import bits
 from ddpm_jax.report import page
 from ddpm_jax.runtime import best as best_lib
-from ddpm_jax.runtime import pictures
+from ddpm_jax.runtime import distributed, pictures
 from ddpm_jax.runtime.console import say
 from ddpm_jax.scoring import in_training, table
 
@@ -93,12 +93,15 @@ class Observer:
     def report(self, status: str, *, reason: str = "") -> None:
         """Write report.html, while running unless it takes more than its time.
 
+        Process 0 does.
+
         Args:
             status: "running", "finished" or "stopped".
             reason: why it stopped.
         """
         began = time.monotonic()
-        if status == "running" and began < self._next_report:
+        too_soon = status == "running" and began < self._next_report
+        if too_soon or not distributed.is_first():
             return
         base = config_lib.base().to_dict()
         page.write(self._run_dir, status={"state": status, "reason": reason}, base=base)

@@ -39,6 +39,7 @@ CHOICES = {
     "evaluation.weights": ("auto", "ema", "raw"),
     "evaluation.resize": ("tf-legacy", "pytorch-fid", "clean"),
     "data.crop": ("none", "center", "random"),
+    "train.mu_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "blocks", "attention", "dots"),
     "model.kind": ("unet", "upsampler", "classifier"),
 }
@@ -51,6 +52,7 @@ AT_LEAST_ONE = (
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.max_bad_steps",
     "sampling.num_samples",
     "sampling.batch_size",
     "evaluation.batch_size",

@@ -7,6 +7,7 @@ from ddpm_jax.builders.data import (
     num_test_images,
 )
 from ddpm_jax.builders.networks import check_kind, label_rows, network, null_label
+from ddpm_jax.builders.planning import check_batch
 from ddpm_jax.builders.process import (
     objective,
     respaced,
@@ -14,6 +15,7 @@ from ddpm_jax.builders.process import (
     timestep_sampler,
 )
 from ddpm_jax.builders.sampling import recipe, sampling_labels, scorer, validator
+from ddpm_jax.builders.speed import speed
 from ddpm_jax.builders.step import abstract_batch, jitted_step, train_step
 from ddpm_jax.builders.training import (
     abstract_state,
@@ -31,6 +33,7 @@ __all__ = [
     "abstract_batch",
     "abstract_state",
     "abstract_weights",
+    "check_batch",
     "check_images",
     "check_kind",
     "dataset",
@@ -51,6 +54,7 @@ __all__ = [
     "sampling_labels",
     "schedule",
     "scorer",
+    "speed",
     "timestep_sampler",
     "train_step",
     "validator",

@@ -30,6 +30,7 @@ def optimizer(config):
         beta_1=train.beta_1,
         beta_2=train.beta_2,
         epsilon=train.epsilon,
+        mu_dtype=train.mu_dtype,
     )
 
 

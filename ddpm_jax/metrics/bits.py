@@ -102,7 +102,7 @@ class Sums:
 
     def add(self, scores: likelihood.BitsPerDim, count: int) -> "Sums":
         """Return the sums with the first `count` rows of a batch."""
-        rows = [np.asarray(value)[:count].astype(np.float64) for value in scores]
+        rows = [mesh_lib.to_host(part)[:count].astype(np.float64) for part in scores]
         total, prior, *tables = rows
         return Sums(
             np.concatenate([self.total, total]),
@@ -162,8 +162,9 @@ def evaluate(
     while sums.count < num_images and not should_stop():
         start = sums.count
         index = np.minimum(np.arange(start, start + batch_size), num_images - 1)
-        fetched = dataset.fetch(index)
-        batch = {"index": index.astype(np.int32), "image": fetched["image"]}
+        own = index[mesh_lib.process_rows(mesh, batch_size)]
+        fetched = dataset.fetch(own)
+        batch = {"index": own.astype(np.int32), "image": fetched["image"]}
         if conditional:
             batch["label"] = fetched["label"]
         batch = mesh_lib.put_batch(mesh, batch)

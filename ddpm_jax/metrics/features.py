@@ -128,7 +128,7 @@ def measure(
     done = 0
     for number, (batch, count) in enumerate(_batches(images, batch_size)):
         is_image = np.arange(batch_size) < count
-        sums, features = step(params, spread(mesh, batch), spread(mesh, is_image))
+        sums, features = step(params, *mesh_lib.put_whole(mesh, (batch, is_image)))
         for name, values in sums.items():
             mean, scatter = (np.asarray(value, np.float64) for value in values)
             _check_finite(network, scatter)
@@ -148,12 +148,6 @@ def measure(
         groups={name: tuple(filter(None, own)) for name, own in parts.items()},
         kept={name: np.concatenate(own) for name, own in rows.items()},
     )
-
-
-def spread(mesh, rows: np.ndarray) -> jax.Array:
-    """Return host rows [B, ...], the same in every process, split over the devices."""
-    own = np.split(rows, jax.process_count())[jax.process_index()]
-    return mesh_lib.put_batch(mesh, own)
 
 
 @functools.lru_cache(maxsize=32)

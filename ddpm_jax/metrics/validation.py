@@ -138,7 +138,7 @@ def _batches(fixed, images, labels, mesh, batch_size):
         }
         if labels is not None:
             batch["label"] = np.asarray(labels[image], np.int32)
-        yield mesh_lib.put_batch(mesh, batch), min(batch_size, count - start)
+        yield mesh_lib.put_whole(mesh, batch), min(batch_size, count - start)
 
 
 def _summary(fixed, loss, mse, num_steps, per_image):

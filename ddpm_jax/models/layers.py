@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ddpm_jax.models import convolution
+
 QKV_ORDERS = {
     # Position of the axis of length 3 among [heads, d] in the packed channels.
     "legacy": -2,  # [head][q|k|v][d]: Improved DDPM, and ADM except its 64×64 model
@@ -120,6 +122,7 @@ def conv(
         strides=stride,
         padding=padding or ((size // 2, size // 2),) * 2,
         dtype=dtype,
+        conv_general_dilated=convolution.conv_general_dilated,
         rngs=rngs,
     )
 

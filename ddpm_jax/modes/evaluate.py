@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ddpm_jax import builders, runs, values
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import resize
-from ddpm_jax.runtime import compilation, devices, preemption, rundir
+from ddpm_jax.runtime import compilation, devices, distributed, preemption, rundir
 from ddpm_jax.runtime.console import say
 from ddpm_jax.scoring import bits_cards, cards, passes, subjects, table
 
@@ -122,7 +122,7 @@ def unscored(subject, group) -> passes.Group:
     left = []
     for name in group.names:
         own = [paths[card] for card in table.METRICS[name].cards]
-        if not all(path.exists() for path in own):
+        if not distributed.from_first(all(path.exists() for path in own)):
             left.append(name)
             continue
         for path in own:
@@ -142,10 +142,10 @@ def measure(config, subject, images, group, network, mesh, stop):
     options = {
         "mesh": mesh,
         "batch_size": config.evaluation.batch_size,
-        "should_stop": lambda: stop.requested,
+        "should_stop": stop.agreed,
     }
     compared = passes.compared(group, network, folder=subject.folder, **options)
-    if compared is None or stop.requested:
+    if compared is None or stop.agreed():
         return None
     say(f"measuring {subject.count} images for {', '.join(group.names)} …")
     scores = passes.score(

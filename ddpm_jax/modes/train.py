@@ -1,13 +1,13 @@
 """Training, from top to bottom: data, network, state, the loop, the end."""
 
-import contextlib
 import dataclasses
 import pathlib
 import time
 
 import jax
+import numpy as np
 
-from ddpm_jax import builders, messages, runs
+from ddpm_jax import builders, crash_notes, loop, messages, runs
 from ddpm_jax import config as config_lib
 from ddpm_jax import observer as observer_lib
 from ddpm_jax.builders import own_network
@@ -20,8 +20,10 @@ from ddpm_jax.runtime import (
     checkpoints,
     compilation,
     devices,
+    distributed,
     preemption,
     rundir,
+    shared_disk,
     versions,
     writers,
 )
@@ -44,21 +46,19 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
     """
     started = time.perf_counter()
     runs.check_trained_here(workdir)
-    check_microbatches(config)
     writers.check(config.train.writers)
     devices.check()
+    mesh = builders.mesh(config)
+    builders.check_batch(config, mesh)
     compilation.enable_cache()
     dataset = builders.dataset(config, "train")
     facts = builders.DataFacts.of(dataset)
     check_same_run(config, facts, network, workdir)
-    order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
-    mesh = builders.mesh(config)
-    mesh_lib.check_batch(mesh, config.train.batch_size, "train.batch_size")
-    mesh_lib.check_batch(
-        mesh,
-        config.train.batch_size // config.train.microbatches,
-        "train.batch_size / train.microbatches",
+    distributed.check_alike(
+        {"the data": f"{facts.num_examples} images, {facts.fingerprint}"},
+        "give every host the same data",
     )
+    order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
         network = builders.network(config, facts)
     else:
@@ -72,6 +72,7 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
 
     # Nothing above has written a file: what is refused leaves no trace.
     run_dir = rundir.RunDir.create(workdir)
+    shared_disk.check(run_dir.path)
     say(f"run directory {run_dir.path}")
     say(messages.describe(config, facts, network, mesh))
     with (
@@ -87,9 +88,21 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
             say(f"the run has its {config.train.steps} steps already")
             say(messages.closing(run_dir, network, workdir))
             return
-        if stop.requested:
+        if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
+        of_process = own_rows(config, mesh)
+
+        def batches_from(step):
+            return pipeline.batches(
+                dataset,
+                order,
+                first_step=step,
+                flip=config.data.flip,
+                seed=config.seed,
+                **of_process,
+            )
+
         with (
             writers.open_writers(
                 config.train.writers,
@@ -99,159 +112,50 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
                 step=first_step,
             ) as writer,
             # The first batches are prepared while the step compiles.
-            pipeline.batches(
-                dataset,
-                order,
-                first_step=first_step,
-                flip=config.data.flip,
-                seed=config.seed,
-                place=placer(config, mesh),
-            ) as batches,
+            batches_from(first_step) as batches,
         ):
-            observer = observer_lib.Observer(
-                config,
-                facts,
-                network,
-                mesh,
-                dataset=dataset,
-                run_dir=run_dir,
+            job = loop.Job(
+                train=config.train,
                 writer=writer,
-                should_stop=lambda: stop.requested,
-            )
-            compiled = compilation.compile_ahead(
-                builders.jitted_step(train_step, abstract, mesh),
-                abstract,
-                builders.abstract_batch(config, facts, mesh),
-                what="the train step",
+                saved=saved,
+                compiled=compilation.compile_ahead(
+                    builders.jitted_step(train_step, abstract, mesh),
+                    abstract,
+                    builders.abstract_batch(config, facts, mesh),
+                    what="the train step",
+                ),
+                observer=observer_lib.Observer(
+                    config,
+                    facts,
+                    network,
+                    mesh,
+                    dataset=dataset,
+                    run_dir=run_dir,
+                    writer=writer,
+                    should_stop=stop.agreed,
+                ),
+                stop=stop,
+                batches_from=batches_from,
+                go_back=lambda: go_back(
+                    config, run_dir, saved, abstract, network, mesh
+                ),
+                note_bad=crash_notes.Notes(config, run_dir, order, dataset),
+                speed=builders.speed(config, facts, network, mesh),
             )
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
-            job = Job(writer, saved, compiled, batches, observer, stop)
-            last = reported_loop(config.train, job, state, first_step)
-    if last < config.train.steps:
-        say(f"stopped by {stop.signal_name} at step {last}; everything is saved")
+            outcome = loop.run(job, batches, state, first_step)
+    if outcome.why == loop.STOPPED:
+        say(
+            f"stopped by {stop.signal_name} at step {outcome.step}; everything is saved"
+        )
         say(f"go on with: {messages.how_to_go_on(network, workdir)}")
         return
-    say(f"finished {last} steps in {progress.duration(time.perf_counter() - started)}")
+    took = progress.duration(time.perf_counter() - started)
+    say(f"finished {outcome.step} steps in {took}")
     say(messages.closing(run_dir, network, workdir))
 
 
-# ---- the loop ------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What the loop works with."""
-
-    writer: writers.Writer
-    saved: checkpoints.Checkpoints
-    compiled: jax.stages.Compiled
-    batches: pipeline.Prefetcher
-    observer: observer_lib.Observer
-    stop: preemption.StopRequest
-
-
-def reported_loop(train, job, state, done) -> int:
-    """Run the loop and leave a report that tells how it ended; return its step."""
-    try:
-        last = loop(train, job, state, done)
-    except (errors.Refusal, OSError) as error:
-        report(job, "stopped", reason=str(error))
-        raise
-    if last == train.steps:
-        report(job, "finished")
-    else:
-        report(job, "stopped", reason=job.stop.signal_name)
-    return last
-
-
-def report(job, status, *, reason="") -> None:
-    """Write the report; that it cannot be written is no reason to stop."""
-    try:
-        job.observer.report(status, reason=reason)
-    except OSError as error:
-        say(f"{error.filename} cannot be written ({error.strerror})")
-
-
-def loop(train, job, state, done) -> int:
-    """Take steps until train.steps or a request to stop; return the step.
-
-    The order within a step is what makes a resume exact: the batch of step n is used
-    once, then the state after n+1 steps may be saved, and only then looked at.
-    """
-    due = observer_lib.due
-    watch = progress.Progress(
-        first_step=done, last_step=train.steps, batch_size=train.batch_size
-    )
-
-    def log(records):
-        for record in records:
-            job.writer.write(record)
-            say(progress.line(record, train.steps))
-        report(job, "running")
-
-    for _, batch in job.batches:
-        state, metrics = job.compiled(state, batch)
-        watch.add(metrics)
-        done += 1
-        job.saved.poll()
-        ends = done >= train.steps or job.stop.requested
-        saves = ends or due(done, train.checkpoint_every)
-        looks = observer_lib.looks(train, done)
-        with keeping(job, watch, state, done):
-            if saves or looks:
-                log(watch.flush(done, job.batches.wait_seconds))
-            elif due(done, train.log_every):
-                log(filter(None, [watch.turn(done, job.batches.wait_seconds)]))
-        if saves:
-            # The flush above has seen that every step so far is finite.
-            job.saved.save(done, state)
-        if looks and not job.stop.requested:
-            with (
-                contextlib.nullcontext() if saves else keeping(job, watch, state, done)
-            ):
-                best = job.observer.look(state, done, job.saved.best())
-            if best:
-                if not saves:
-                    job.saved.save(done, state)
-                job.saved.keep_best(best)
-            watch.pause()
-        if ends:
-            break
-    return done
-
-
-@contextlib.contextmanager
-def keeping(job, watch, state, done: int):
-    """Save the state if writing or looking fails: that must not cost the steps taken.
-
-    Raises:
-        Refusal: a step was not finite; nothing is saved then.
-    """
-    try:
-        yield
-    except Exception:
-        for _ in watch.flush(done, job.batches.wait_seconds):
-            pass  # it refuses what is not finite
-        job.saved.save(done, state)
-        raise
-
-
 # ---- before the loop -----------------------------------------------------------------
-
-
-def check_microbatches(config) -> None:
-    """Refuse a batch that cannot be split as asked, before anything is loaded."""
-    size, parts = config.train.batch_size, config.train.microbatches
-    if size % parts:
-        raise errors.Refusal(
-            f"train.microbatches={parts} does not divide train.batch_size={size}: "
-            f"use {largest_divisor(size, parts)}"
-        )
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """Return the largest divisor of `number` that is at most `limit`."""
-    return max(part for part in range(1, limit + 1) if number % part == 0)
 
 
 def check_same_run(config, facts, network, workdir) -> None:
@@ -275,15 +179,21 @@ def check_same_run(config, facts, network, workdir) -> None:
         )
 
 
-def placer(config, mesh):
-    """Return what moves a batch to the devices, without labels nobody reads."""
+def own_rows(config, mesh) -> dict:
+    """Return which rows of a batch this process loads, and how they get to devices."""
+    rows = mesh_lib.process_rows(mesh, config.train.batch_size)
+    # Labels that nobody reads stay where they are.
     names = ("image", "label") if config.model.class_conditional else ("image",)
-    return lambda rows: mesh_lib.put_batch(mesh, {name: rows[name] for name in names})
+
+    def place(batch):
+        return mesh_lib.put_batch(mesh, {name: batch[name] for name in names})
+
+    return {"start": rows.start, "stop": rows.stop, "place": place}
 
 
 def start_state(config, run_dir, saved, abstract, network, mesh):
     """Return the state to go on from and its step; prints the receipt of a resume."""
-    if saved.latest_step() is None:
+    if distributed.from_first(saved.latest_step()) is None:
         return new_state(config, run_dir, abstract, network, mesh), 0
     restored = saved.restore(abstract)
     runs.say_skipped(restored, say)
@@ -295,6 +205,16 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
     moved = run_dir.truncate_metrics_after(restored.step)
     say(messages.receipt(restored, config, moved))
     return restored.state, restored.step
+
+
+def go_back(config, run_dir, saved, abstract, network, mesh):
+    """Return the last good state, from which every draw is another, and its step."""
+    say("going back to the last good checkpoint, with new draws of t and noise")
+    saved.wait()
+    state, step = start_state(config, run_dir, saved, abstract, network, mesh)
+    epoch = np.int32(int(state.draw_epoch) + 1)
+    placed = jax.device_put(epoch, state.draw_epoch.sharding)
+    return state.replace(draw_epoch=placed), step
 
 
 def new_state(config, run_dir, abstract, network, mesh):

@@ -10,26 +10,23 @@ SHA-256 digests, and a step without its list does not count:
     checkpoints/damaged-<step>/     failed verification; set aside, never deleted
     checkpoints/superseded-<step>/  later than a step that training went back to
     checkpoints/best.json           the step that scored best, which is not deleted
+
+Several processes share the directory. Each writes and reads its part of the arrays;
+process 0 alone decides what counts and tells the others, who may see its files late.
 """
 
 import concurrent.futures
 import dataclasses
 import logging
 import os
-import shutil
-from pathlib import Path
 
 import jax
 
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import best as best_lib
-from ddpm_jax.runtime import files, manifests
+from ddpm_jax.runtime import checkpoint_arrays, checkpoint_files, distributed
 
 DATA_FILE_SIZE = 1 << 23  # bytes; what is not in a file yet is held in memory
-STAGING = "staging-"
-MANIFEST_SUFFIX = ".sha256.json"
-FREE_SPACE_FACTOR = 1.2
-"""Room asked for beside the arrays: metadata, and what others write meanwhile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +50,9 @@ class Checkpoints:
     A save copies the arrays to the host, returns, and goes on in the background, where
     it is verified, published and older steps are deleted. A failed save is an error of
     the next call, whichever that is; leaving the context waits for the last one.
+
+    All processes make the same calls in the same order and get the same answers; only
+    `poll`, and leaving the context with an error, concern one process alone.
     """
 
     def __init__(
@@ -68,21 +68,24 @@ class Checkpoints:
         Raises:
             Refusal: `keep` or `keep_every` is out of range.
         """
-        if keep < 1 or keep_every < 0:
-            raise errors.Refusal(
-                f"checkpoints need keep ≥ 1 and keep_every ≥ 0, not keep={keep} and "
-                f"keep_every={keep_every}"
-            )
+        self._files = checkpoint_files.CheckpointFiles(
+            directory, keep=keep, keep_every=keep_every
+        )
         import orbax.checkpoint
 
         logging.getLogger("absl").addFilter(_not_orbax_chatter)
-        self._root = Path(directory).absolute()
-        self._keep = keep
-        self._keep_every = keep_every
-        self._args = orbax.checkpoint.args
-        handler = orbax.checkpoint.PyTreeCheckpointHandler()
-        self._writer = orbax.checkpoint.AsyncCheckpointer(handler)
-        self._reader = orbax.checkpoint.StandardCheckpointer()
+        self._orbax = orbax.checkpoint
+        # By default every replica writes a slice of its own, which is compiled for each
+        # shape and device: seconds at the first save, for little on a shared disk.
+        array_handler = orbax.checkpoint.type_handlers.ArrayHandler(
+            use_replica_parallel=False
+        )
+        registry = orbax.checkpoint.type_handlers.create_type_handler_registry(
+            (jax.Array, array_handler)
+        )
+        self._checkpointer = orbax.checkpoint.AsyncCheckpointer(
+            orbax.checkpoint.PyTreeCheckpointHandler(type_handler_registry=registry)
+        )
         self._publisher = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._pending: tuple[int, concurrent.futures.Future] | None = None
 
@@ -90,20 +93,18 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, error: BaseException | None, traceback) -> None:
-        try:
+        if error is None:
             self.close()
-        except errors.Refusal as failure:
-            if error is None:
-                raise
+            return
+        # Other processes may not come here: nothing is agreed on with them.
+        failure = self._own_failure()
+        self._release()
+        if failure:
             error.add_note(str(failure))  # must not hide why the context was left
 
     def steps(self) -> tuple[int, ...]:
         """Return the published steps in ascending order."""
-        return tuple(
-            step
-            for step in self._named_steps()
-            if self._manifest(step).exists() and self._folder(step).is_dir()
-        )
+        return tuple(_by_first(self._files.steps))
 
     def latest_step(self) -> int | None:
         """Return the newest published step, or None."""
@@ -112,8 +113,13 @@ class Checkpoints:
 
     def best(self) -> best_lib.Best | None:
         """Return what `keep_best` was told last, if that step is still published."""
-        best = best_lib.read(self._root)
-        return best if best and best.step in self.steps() else None
+
+        def fields():
+            best = self._files.best()
+            return best and dataclasses.asdict(best)
+
+        found = _by_first(fields)
+        return found and best_lib.Best(**found)
 
     def keep_best(self, best: best_lib.Best) -> None:
         """Protect a step from being deleted, in place of the one before.
@@ -124,7 +130,20 @@ class Checkpoints:
             Refusal: its save failed.
         """
         self.wait()
-        best_lib.write(self._root, best)
+        _by_first(lambda: best_lib.write(self._files.root, best))
+
+    def check_room(self, abstract_state, *, saves: int) -> None:
+        """Refuse, before a run, a disk that cannot hold what will be kept at once.
+
+        Args:
+            abstract_state: pytree of the shapes that will be saved.
+            saves: how many saves the run will make.
+
+        Raises:
+            Refusal: tells what is needed and what is free.
+        """
+        size = checkpoint_arrays.size_of(abstract_state)
+        _by_first(lambda: self._files.check_room(size, saves))
 
     def save(self, step: int, state) -> None:
         """Start to save a state; it is published when it is wholly on the disk.
@@ -134,36 +153,36 @@ class Checkpoints:
 
         Args:
             step: the step, ≥ 0.
-            state: pytree of finite `jax.Array`; may be donated after the call.
+            state: pytree of `jax.Array`; may be donated after the call.
 
         Raises:
-            Refusal: the disk is too full or cannot be written, or the save before this
-                one failed.
+            Refusal: the state holds NaN or infinity, the disk is too full or cannot be
+                written, or the save before this one failed.
         """
         self.wait()
-        arrays = _describe(state)
-        self._check_space(step, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+        described = checkpoint_arrays.describe(state)
+        self._check_finite(step, state)
+        size = checkpoint_arrays.size_of(state)
+        _by_first(lambda: self._files.prepare(step, size))
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            self._clear_staging()
-            self._writer.save(
-                self._staging(step),
-                args=self._args.PyTreeSave(
+            self._checkpointer.save(
+                self._files.staging(step),
+                args=self._orbax.args.PyTreeSave(
                     state, ocdbt_target_data_file_size=DATA_FILE_SIZE
                 ),
             )
         except OSError as error:
-            raise self._failure(step, error) from error
-        self._pending = step, self._publisher.submit(self._publish, step, arrays)
+            raise self._files.failure(step, error) from error
+        self._pending = step, self._publisher.submit(self._finish, step, described)
 
     def poll(self) -> None:
         """Raise the error of a background save that has failed; never wait.
 
         Raises:
-            Refusal: the save failed.
+            Refusal: the save failed, as seen by this process.
         """
-        if self._pending and self._pending[1].done():
-            self.wait()
+        if self._pending and self._pending[1].done() and self._pending[1].exception():
+            raise self._own_failure()
 
     def wait(self) -> None:
         """Wait until the save under way is published.
@@ -173,11 +192,12 @@ class Checkpoints:
         """
         if self._pending is None:
             return
-        step, future = self._pending
-        error = future.exception()
-        self._pending = None
-        if error is not None:
-            raise self._failure(step, error) from error
+        failure = self._own_failure()
+        told = distributed.from_first(failure and str(failure))
+        if failure:
+            raise failure
+        if told:
+            raise errors.Refusal(told)
 
     def close(self) -> None:
         """Wait for the save under way and release the threads.
@@ -188,11 +208,11 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._publisher.shutdown()
-            self._writer.close()
-            self._reader.close()
+            self._release()
 
-    def restore(self, abstract_state, step: int | None = None) -> Restored:
+    def restore(
+        self, abstract_state, step: int | None = None, *, partial: bool = False
+    ) -> Restored:
         """Read the newest checkpoint that is whole.
 
         Every file is compared with its digest first. A damaged checkpoint is renamed to
@@ -202,198 +222,99 @@ class Checkpoints:
             abstract_state: pytree of `jax.ShapeDtypeStruct` with the sharding to
                 restore to, not necessarily the one saved; the first device if None.
             step: this step only.
+            partial: read the leaves of `abstract_state` alone. What is saved and not
+                wanted stands there as None or (), as in
+                `abstract.replace(opt_state=())`; no list or tuple may have such holes.
 
         Raises:
             Refusal: there is no checkpoint, none is whole, or the whole one holds other
                 arrays than `abstract_state`.
         """
         self.wait()
-        candidates = reversed(self._named_steps()) if step is None else [step]
-        skipped = []
-        for candidate in candidates:
-            try:
-                manifest = self._verify(candidate)
-            except _Unusable as problem:
-                skipped.append((candidate, str(problem)))
-                continue
-            self._check_fit(candidate, manifest["arrays"], _describe(abstract_state))
-            state = self._reader.restore(
-                self._folder(candidate), jax.tree.map(_placed, abstract_state)
-            )
-            return Restored(state, candidate, tuple(skipped))
-        raise self._nothing_to_restore(step, skipped)
+        wanted = checkpoint_arrays.describe(abstract_state)
 
-    # Names and places.
+        def fits(candidate: int, saved: dict[str, str]) -> None:
+            # Orbax would convert another dtype without a word.
+            misfit = checkpoint_arrays.first_misfit(saved, wanted, partial=partial)
+            if misfit:
+                raise errors.Refusal(
+                    f"the checkpoint of step {candidate} in {self._files.root} does "
+                    f"not fit: {misfit}; use the config it was trained with, or "
+                    "another --workdir"
+                )
 
-    def _folder(self, step: int) -> Path:
-        return self._root / str(step)
-
-    def _manifest(self, step: int) -> Path:
-        return self._root / f"{step}{MANIFEST_SUFFIX}"
-
-    def _staging(self, step: int) -> Path:
-        return self._root / f"{STAGING}{step}"
-
-    def _named_steps(self) -> list[int]:
-        """Return every step with a folder or a manifest, published or not."""
-        if not self._root.is_dir():
-            return []
-        names = {
-            path.name.removesuffix(MANIFEST_SUFFIX) for path in self._root.iterdir()
-        }
-        return sorted(int(name) for name in names if name.isdecimal())
-
-    # Writing.
-
-    def _check_space(self, step: int, size: int) -> None:
-        place = next(p for p in (self._root, *self._root.parents) if p.exists())
-        needed = int(size * FREE_SPACE_FACTOR)
-        free = shutil.disk_usage(place).free
-        if needed > free:
-            raise errors.Refusal(
-                f"the checkpoint of step {step} needs {_readable(needed)} and "
-                f"{self._root} has {_readable(free)} free: make room there, keep "
-                "fewer checkpoints or choose another --workdir"
-            )
-
-    def _publish(self, step: int, arrays: dict[str, str]) -> None:
-        self._writer.wait_until_finished()
-        staging, folder = self._staging(step), self._folder(step)
-        manifest = manifests.describe(staging, step, arrays)
-        for later in [other for other in self.steps() if other > step]:
-            self._set_aside(later, "superseded")
-        if folder.exists():
-            self._manifest(step).unlink(missing_ok=True)
-            folder.rename(self._root / f"{STAGING}replaced-{step}")
-        staging.rename(folder)
-        files.sync_directory(self._root)
-        manifests.write(self._manifest(step), manifest)
-        self._delete_old()
-
-    def _clear_staging(self) -> None:
-        for path in self._root.glob(f"{STAGING}*"):
-            shutil.rmtree(path)
-
-    def _delete_old(self) -> None:
-        best = self.best()
-        for step in self.steps()[: -self._keep]:
-            is_kept = self._keep_every and step % self._keep_every == 0
-            if is_kept or (best and step == best.step):
-                continue
-            # In this order a reader, or a kill in between, sees a step that does not
-            # count rather than a damaged one.
-            self._manifest(step).unlink()
-            self._folder(step).rename(self._root / f"{STAGING}deleted-{step}")
-        self._clear_staging()
-
-    def _failure(self, step: int, error: BaseException) -> errors.Refusal:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return errors.Refusal(
-            f"the checkpoint of step {step} could not be saved in {self._root}: "
-            f"{reason}; earlier checkpoints are untouched"
+        chosen, skipped = _by_first(lambda: self._files.choose(step, fits))
+        return Restored(
+            self._read(chosen, checkpoint_arrays.placed(abstract_state), partial),
+            chosen,
+            tuple((number, reason) for number, reason in skipped),
         )
 
-    # Reading.
-
-    def _verify(self, step: int) -> dict:
-        """Return the manifest of a whole checkpoint; set a damaged one aside."""
-        path, folder = self._manifest(step), self._folder(step)
-        if not path.exists():
-            missing = "its save was not finished" if folder.exists() else "not there"
-            raise _Unusable(f"{missing}: there is no {path.name}")
-        try:
-            manifest = manifests.read(path)
-            damage = manifests.first_difference(folder, manifest["files"])
-        except ValueError:
-            damage = f"{path.name} is damaged"
-        except PermissionError as error:
-            raise errors.Refusal(f"{error.filename} cannot be read") from error
-        except OSError as error:
-            damage = f"{error.filename or folder} cannot be read ({error.strerror})"
-        if damage is None:
-            return manifest
-        if not path.exists():
-            raise _Unusable("deleted by the run it belongs to while it was being read")
-        try:
-            aside = f"set aside as {self._set_aside(step, 'damaged').name}"
-        except OSError as error:
-            aside = f"could not be renamed ({error.strerror})"
-        raise _Unusable(f"{damage}; {aside}")
-
-    def _set_aside(self, step: int, word: str) -> Path:
-        target, count = self._root / f"{word}-{step}", 1
-        while target.exists() or Path(f"{target}{MANIFEST_SUFFIX}").exists():
-            count += 1
-            target = self._root / f"{word}-{step}-{count}"
-        self._manifest(step).rename(f"{target}{MANIFEST_SUFFIX}")
-        if self._folder(step).exists():
-            self._folder(step).rename(target)
-        return target
-
-    def _check_fit(
-        self, step: int, saved: dict[str, str], wanted: dict[str, str]
-    ) -> None:
-        """Refuse other arrays: Orbax would convert another dtype without a word."""
-        differences = [
-            f"{path} is {saved.get(path, 'missing')} in the checkpoint and "
-            f"{wanted.get(path, 'missing')} here"
-            for path in sorted(saved.keys() | wanted.keys())
-            if saved.get(path) != wanted.get(path)
-        ]
-        if differences:
-            more = len(differences) - 1
+    def _check_finite(self, step: int, state) -> None:
+        found = distributed.all_values(checkpoint_arrays.first_not_finite(state))
+        path = next(filter(None, found), None)
+        if path:
             raise errors.Refusal(
-                f"the checkpoint of step {step} in {self._root} does not fit: "
-                f"{differences[0]}{f' (and {more} more)' * (more > 0)}; use the config "
-                "it was trained with, or another --workdir"
+                f"the checkpoint of step {step} is not written: {path} holds NaN or "
+                "infinity; earlier checkpoints are untouched: start a new run from one "
+                "with a lower --config.train.learning_rate"
             )
 
-    def _nothing_to_restore(self, step, skipped) -> errors.Refusal:
-        told = "; ".join(f"step {number}: {reason}" for number, reason in skipped)
-        if step is not None:
-            known = ", ".join(map(str, self.steps())) or "none"
-            return errors.Refusal(
-                f"no usable checkpoint of step {step} in {self._root} ({told}): "
-                f"published steps are {known}"
-            )
-        if skipped:
-            return errors.Refusal(
-                f"no usable checkpoint in {self._root} ({told}): restore one from a "
-                "copy, or train again in another --workdir"
-            )
-        return errors.Refusal(
-            f"no checkpoint in {self._root}: train first with `python -m "
-            f"ddpm_jax.main --config=… --workdir={self._root.parent}`"
+    def _finish(self, step: int, described: dict[str, str]) -> None:
+        self._checkpointer.wait_until_finished()
+        if distributed.is_first():
+            self._files.publish(step, described)
+
+    def _own_failure(self) -> errors.Refusal | None:
+        """Wait for this process's part of the save under way; return why it failed."""
+        if self._pending is None:
+            return None
+        step, future = self._pending
+        error = future.exception()
+        self._pending = None
+        if error is None:
+            return None
+        failure = self._files.failure(step, error)
+        failure.__cause__ = error
+        return failure
+
+    def _read(self, step: int, abstract_state, partial: bool):
+        item = abstract_state
+        if partial:
+            item = self._orbax.tree.serialize_tree(abstract_state)  # without the holes
+        read = self._checkpointer.restore(
+            self._files.folder(step),
+            args=self._orbax.args.PyTreeRestore(
+                item,
+                self._orbax.checkpoint_utils.construct_restore_args(item),
+                partial_restore=partial,
+            ),
         )
+        leaves = checkpoint_arrays.by_path(read)
+        treedef = jax.tree.structure(abstract_state)
+        paths = checkpoint_arrays.by_path(abstract_state)
+        return jax.tree.unflatten(treedef, [leaves[path] for path in paths])
+
+    def _release(self) -> None:
+        self._publisher.shutdown()
+        self._checkpointer.close()
 
 
-class _Unusable(Exception):
-    """Why one checkpoint cannot be restored, while another may."""
-
-
-def _describe(state) -> dict[str, str]:
-    """Return {path: "dtype[shape]"} of every leaf."""
-    described = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-            # A NumPy or Python number would come back with another type.
-            raise TypeError(f"{name} is a {type(leaf).__name__}, not a jax.Array")
-        described[name] = f"{leaf.dtype}{list(leaf.shape)}"
-    return described
-
-
-def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    if leaf.sharding is not None:
-        return leaf
-    # Without a sharding Orbax would look for the devices of the run that saved it.
-    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=first)
+def _by_first(look):
+    """Return what process 0 finds by `look()`, or refuse with it, on all processes."""
+    found = refusal = None
+    if distributed.is_first():
+        try:
+            found = look()
+        except errors.Refusal as error:
+            refusal = error
+    found, told = distributed.from_first([found, refusal and str(refusal)])
+    if refusal:
+        raise refusal
+    if told:
+        raise errors.Refusal(told)
+    return found
 
 
 def _not_orbax_chatter(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or "orbax" not in record.pathname
-
-
-def _readable(size: int) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

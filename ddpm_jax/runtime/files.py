@@ -1,4 +1,7 @@
-"""Files that are either the old ones or the new ones, whatever kills the process."""
+"""Files that are either the old ones or the new ones, whatever kills the process.
+
+Of several processes, which share the disk, process 0 alone writes.
+"""
 
 import contextlib
 import json
@@ -8,17 +11,21 @@ import tempfile
 from pathlib import Path
 
 from ddpm_jax.core import errors
+from ddpm_jax.runtime import distributed
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     """Replace the file `path` by `data`, missing parent directories included.
 
     The data goes to a hidden file beside it, to the disk, and then takes the name, so
-    that a reader or a kill at any moment finds all of the old or all of the new.
+    that a reader or a kill at any moment finds all of the old or all of the new. In
+    processes other than 0 this does nothing.
 
     Raises:
         OSError: the directory cannot be written.
     """
+    if not distributed.is_first():
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

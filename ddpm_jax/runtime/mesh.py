@@ -3,12 +3,16 @@
 The mesh has two axes: the batch is split over both, parameters (and everything shaped
 like them) over `fsdp` only. A single device is the mesh (1, 1). The axes are Auto: the
 compiler places what lies between the stated inputs and outputs.
+
+With several processes the mesh covers the devices of all of them, those of a process
+side by side: its rows of a batch are one slice, whatever the machine.
 """
 
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax.core import errors
@@ -46,9 +50,10 @@ def make_mesh(
             f"here: set mesh.data={count // fsdp}, or -1 for all that fsdp leaves"
         )
     shape = (count // fsdp, fsdp)
-    # The default axis type of make_mesh is Explicit, under which a sharded convolution
-    # kernel is an error.
-    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 2, devices=devices)
+    # Not jax.make_mesh, which may place the devices of a process apart.
+    in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
+    # Auto: with Explicit axes a sharded convolution kernel would be an error.
+    return Mesh(np.array(in_order).reshape(shape), AXES, (AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -111,6 +116,34 @@ def put_batch(mesh: Mesh, batch):
         return jax.make_array_from_process_local_data(sharding, np.array(rows))
 
     return jax.tree.map(put, batch)
+
+
+def process_rows(mesh: Mesh, batch_size: int) -> slice:
+    """Return the rows of a global batch that this process's devices hold.
+
+    Args:
+        mesh: from `make_mesh`.
+        batch_size: global number of examples, a multiple of the devices.
+    """
+    held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    bounds = [rows.indices(batch_size)[:2] for (rows,) in held.values()]
+    return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+
+
+def put_whole(mesh: Mesh, batch):
+    """Do as `put_batch`, with host arrays [B, ...] that every process holds whole."""
+
+    def own(rows) -> np.ndarray:
+        return rows[process_rows(mesh, len(rows))]
+
+    return put_batch(mesh, jax.tree.map(own, batch))
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """Return an array whole; with several processes all must call it alike."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
 
 
 def check_batch(mesh: Mesh, batch_size: int, name: str) -> None:

@@ -12,6 +12,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.runtime import files
 
 SHOWN_NAMES = 3
+MAX_CRASHES = 20  # records of bad steps: the first ones tell what later ones repeat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,11 @@ class RunDir:
         return self.path / "evaluation"
 
     @property
+    def crashes(self) -> Path:
+        """The directory of records of steps that went wrong, crashes/step_<n>.json."""
+        return self.path / "crashes"
+
+    @property
     def report(self) -> Path:
         """report.html: curves, grids and cards."""
         return self.path / "report.html"
@@ -125,6 +131,25 @@ class RunDir:
             Refusal: `value` holds NaN or an infinity.
         """
         files.write_json(self.path / path, value)
+
+    def write_crash(self, step: int, record: dict) -> Path | None:
+        """Write the record of a step that went wrong; none is ever overwritten.
+
+        Args:
+            step: its number; a run that went back may reach it a second time.
+            record: what JSON can express.
+
+        Returns:
+            The file, or None where MAX_CRASHES are there: all are counted in the state.
+        """
+        others = len([*self.crashes.glob("step_*.json")])
+        if others >= MAX_CRASHES:
+            return None
+        names = [f"step_{step}.json"]
+        names += [f"step_{step}_{n}.json" for n in range(2, others + 3)]
+        path = next(p for p in map(self.crashes.joinpath, names) if not p.exists())
+        self.write_json(path, record)
+        return path
 
     def read_config(self) -> dict:
         """Return the object in config.json.

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import rundir
+from ddpm_jax.runtime import distributed, rundir
 from ddpm_jax.runtime.console import say
 
 PROJECT = "ddpm_jax"  # of Weights & Biases, unless WANDB_PROJECT says another
@@ -130,6 +130,8 @@ class Writer:
 
     def write(self, record: dict) -> None:
         """Write one record, names to values with "step" among them."""
+        if not distributed.is_first():
+            return
         self._run_dir.append_metrics(record)
         values = dict(_numbers(record))
         self._each(lambda other: other.write(record["step"], values))
@@ -165,7 +167,7 @@ def open_writers(
     step: int = 0,
     log: Callable[[str], None] = say,
 ):
-    """Yield the `Writer` of a run and close it at the end.
+    """Yield the `Writer` of a run and close it at the end; process 0 alone writes.
 
     Args:
         names: keys of `WRITERS`, which `check` has seen.
@@ -180,7 +182,7 @@ def open_writers(
     """
     writer = Writer(run_dir, log)
     try:
-        for chosen in names:
+        for chosen in names if distributed.is_first() else ():
             try:
                 opened = WRITERS[chosen](run_dir, config, name, step)
             except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 from ddpm_jax import builders, generate
 from ddpm_jax.metrics import bits
 from ddpm_jax.report import plots
-from ddpm_jax.runtime import files, preemption
+from ddpm_jax.runtime import distributed, files, preemption
 from ddpm_jax.runtime.console import say
 from ddpm_jax.scoring import cards, coding, image_sets, networks
 from ddpm_jax.training import progress
@@ -45,7 +45,7 @@ def score(trained, prepared) -> bool:
     data = networks.digest(image_sets.hash_of(dataset, config.data.crop))
     name = f"bits_per_dim_{tag_of(trained, kind)}-{data}.json"
     card_path = trained.run_dir.evaluation / name
-    if card_path.exists():
+    if distributed.from_first(card_path.exists()):
         card = json.loads(card_path.read_text())
         say(f"scored already: {card['value']:.4f} bits/dim, card: {card_path}")
         return True
@@ -78,7 +78,7 @@ def score(trained, prepared) -> bool:
                 min(config.evaluation.batch_size, num_images), trained.mesh
             ),
             conditional=config.model.class_conditional,
-            should_stop=lambda: stop.requested,
+            should_stop=stop.agreed,
             on_batch=on_batch,
         )
     if sums.count < num_images:
@@ -112,7 +112,8 @@ class Partial:
 
     def remove(self) -> None:
         """Drop the file once the card is written."""
-        self._path.unlink(missing_ok=True)
+        if distributed.is_first():
+            self._path.unlink(missing_ok=True)
 
 
 def tag_of(trained, kind: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import statistics
+from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.console import say
 from ddpm_jax.scoring import image_sets, networks
 
@@ -137,7 +138,7 @@ def load_statistics(
     summed = tuple(dict.fromkeys(("pool", *summed)))  # no file is without it
     key = (network.fingerprint, network.resize, images.hash, str(count), *summed)
     path = folder / f"reference-{network.name}-{networks.digest(*key)}.npz"
-    if path.exists():
+    if distributed.from_first(path.exists()):
         return statistics.load(path)
     say(f"measuring the reference, {count} images of {reference.name} …")
     measured = features_lib.measure(

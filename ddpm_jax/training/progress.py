@@ -3,13 +3,23 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.diffusion import losses
+from ddpm_jax.training import resources
+
+MEANS = ("loss", "mse", "vb", "grad_norm")
+READ = (
+    *MEANS,
+    "learning_rate",
+    "finite",
+    "quarter_loss",
+    "quarter_count",
+    "ema_initial_share",
+)
 
 
 @dataclasses.dataclass
@@ -27,11 +37,29 @@ class Progress:
 
     The metrics of a step are fetched when the steps after it are already under way, so
     the loop never waits for the device.
+
+    Args:
+        first_step: steps taken so far.
+        last_step: steps to take in all.
+        batch_size: global number of images a step.
+        flops_per_image: floating-point operations of a train step for one image, or
+            None where nobody knows.
+        peak_flops: the most that all devices together can do in a second, or None.
     """
 
-    def __init__(self, *, first_step: int, last_step: int, batch_size: int):
+    def __init__(
+        self,
+        *,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        flops_per_image: float | None = None,
+        peak_flops: float | None = None,
+    ):
         self._last_step = last_step
         self._batch_size = batch_size
+        known = flops_per_image and peak_flops
+        self._peak_images = peak_flops / flops_per_image if known else None  # a second
         self._current = Window(first_step)
         self._finished: Window | None = None
         self._waited = 0.0
@@ -41,7 +69,8 @@ class Progress:
 
     def add(self, metrics: dict[str, Any]) -> None:
         """Take the device metrics of one step."""
-        self._current.metrics.append(metrics)
+        # The others, such as the loss of each image, need not stay on the device.
+        self._current.metrics.append({name: metrics[name] for name in READ})
 
     def turn(self, step: int, wait_seconds: float) -> dict[str, Any] | None:
         """Close the interval before `step` and return the record of the one before it.
@@ -58,13 +87,11 @@ class Progress:
         self._finished, self._current = self._current, Window(step)
         return record
 
-    def flush(self, step: int, wait_seconds: float) -> Iterator[dict[str, Any]]:
-        """Yield the records that are still due; waits for the device."""
-        for due in (lambda: self.turn(step, wait_seconds), self._record):
-            record = due()  # only now: the one before it is out if this one refuses
-            if record:
-                yield record
+    def flush(self, step: int, wait_seconds: float) -> list[dict[str, Any]]:
+        """Return the records that are still due; waits for the device."""
+        records = [self.turn(step, wait_seconds), self._record()]
         self._finished = None
+        return [record for record in records if record]
 
     def pause(self) -> None:
         """Restart the clock after something that is not training."""
@@ -76,14 +103,17 @@ class Progress:
             return None
         fetched = jax.device_get(window.metrics)  # waits for that interval's steps
         step = window.first_step + len(fetched)
-        check_finite(fetched, window.first_step)
         self._measure(step)
         record = {"step": step, **_means(fetched)}
         record["images_per_second"] = self._rate * self._batch_size
+        if self._peak_images:
+            record["mfu"] = record["images_per_second"] / self._peak_images
         # A loop that runs ahead of its device waits for data without delaying it.
         duration_of_steps = max(window.seconds, len(fetched) / self._rate)
         record["data_wait"] = window.wait_seconds / duration_of_steps
         record["eta_seconds"] = (self._last_step - step) / self._rate
+        record["host_memory_gib"] = resources.host_memory_gib()
+        record["compilations"] = resources.compilations()
         return record
 
     def _measure(self, step):
@@ -101,48 +131,37 @@ class Progress:
 
 
 def _means(fetched):
-    """Return the means over steps, and the loss by quarter of t."""
-    record = {
-        name: float(np.mean([metrics[name] for metrics in fetched]))
-        for name in ("loss", "mse", "vb", "grad_norm")
-    }
+    """Return means over the steps that counted, and the loss by quarter of t."""
+    good = [metrics for metrics in fetched if metrics["finite"]]
+    record = {name: _mean([metrics[name] for metrics in good]) for name in MEANS}
+    record["skipped"] = len(fetched) - len(good)
     record["learning_rate"] = float(fetched[-1]["learning_rate"])
     for rate, share in fetched[-1]["ema_initial_share"].items():
         record[f"ema_initial_share/{rate}"] = float(share)
-    sums = np.sum([metrics["quarter_loss"] for metrics in fetched], axis=0)
-    counts = np.sum([metrics["quarter_count"] for metrics in fetched], axis=0)
-    for quarter, (total, count) in enumerate(zip(sums, counts, strict=True)):
-        record[f"loss_q{quarter}"] = float(total / count) if count else None
+    sums = sum(metrics["quarter_loss"] for metrics in good)
+    counts = sum(metrics["quarter_count"] for metrics in good)
+    for quarter in range(losses.QUARTERS):
+        count = counts[quarter] if good else 0
+        record[f"loss_q{quarter}"] = float(sums[quarter] / count) if count else None
     return record
 
 
-def check_finite(fetched, first_step: int) -> None:
-    """Stop where a loss or gradient was not finite.
-
-    Raises:
-        Refusal: names the first such step.
-    """
-    bad = [i for i, metrics in enumerate(fetched) if not metrics["finite"]]
-    if bad:
-        metrics = fetched[bad[0]]
-        raise errors.Refusal(
-            f"step {first_step + bad[0] + 1} has loss {float(metrics['loss']):g} and "
-            f"gradient norm {float(metrics['grad_norm']):g}, and its update is not "
-            "finite: it was left out and nothing after it is saved; start a new run "
-            "with a lower train.learning_rate or train.clip_norm=1, from this one's "
-            "last checkpoint if train.init_from names it"
-        )
+def _mean(values):
+    return float(np.mean(values)) if values else None
 
 
 def line(record: dict[str, Any], last_step: int) -> str:
     """Return a record as the line that is printed."""
-    quarters = " ".join(_short(record[f"loss_q{q}"]) for q in range(4))
+    quarters = " ".join(_short(record[f"loss_q{q}"]) for q in range(losses.QUARTERS))
+    mfu = f"  MFU {100 * record['mfu']:.0f} %" if "mfu" in record else ""
+    updates = "update" if record["skipped"] == 1 else "updates"
+    skipped = f"  {record['skipped']} {updates} skipped" if record["skipped"] else ""
     return (
         f"step {record['step']:>{len(str(last_step))}}/{last_step}"
         f"  loss {_short(record['loss'])}  by quarter of t {quarters}"
-        f"  {record['images_per_second']:.0f} images/s"
+        f"  {record['images_per_second']:.0f} images/s{mfu}"
         f"  data wait {100 * record['data_wait']:.1f} %"
-        f"  ETA {duration(record['eta_seconds'])}"
+        f"  ETA {duration(record['eta_seconds'])}{skipped}"
     )
 
 

@@ -6,6 +6,7 @@ import optax
 
 from ddpm_jax.core import keys
 from ddpm_jax.diffusion import losses
+from ddpm_jax.training import blocks
 from ddpm_jax.training import ema as ema_lib
 from ddpm_jax.training import state as state_lib
 
@@ -52,8 +53,9 @@ def train_step(
     Returns:
         The state, unchanged but for `step` and `skipped` where loss or gradient or
         update is not finite; and "loss", "mse", "vb", "grad_norm", "learning_rate",
-        "finite"; by quarter of t "quarter_loss" (sums) and "quarter_count", [4]; by EMA
-        "ema_initial_share".
+        "finite"; in image order "t" int32 [B] and "example_loss" [B], unweighted; in
+        that of `blocks.block_names` "block_norms" [K] of the gradient; by quarter of t
+        "quarter_loss" (sums) and "quarter_count", [4]; by EMA "ema_initial_share".
     """
     x_0 = batch["image"]
     draw = _drawer(seed, state)
@@ -85,7 +87,7 @@ def train_step(
 
     gradient, terms = _accumulate(loss_fn, state.params, examples, microbatches)
     loss = jnp.mean(terms["loss"] * weight)
-    grad_norm = optax.tree.norm(gradient)
+    block_norms, grad_norm = blocks.norms(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     proposed, updates = _update(state, gradient, optimizer, ema_ramp)
     # The update too: Adam divides by the root of a gradient that may be zero.
@@ -103,6 +105,9 @@ def train_step(
         "grad_norm": grad_norm,
         "learning_rate": rate,
         "finite": finite,
+        "t": t,
+        "example_loss": terms["loss"],
+        "block_norms": block_norms,
         "quarter_loss": sums,
         "quarter_count": counts,
         "ema_initial_share": state.ema_initial_share,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import checkpoints
+from ddpm_jax.runtime import checkpoints, manifests
 
 STEPS = (1, 2, 3)
 
@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_renamed_is_passed_over(store, root, monkeypatch
 def test_a_step_deleted_while_it_is_read_is_not_called_damaged(
     store, root, monkeypatch
 ):
-    compare = checkpoints.manifests.first_difference
+    compare = manifests.first_difference
 
     def delete_first(folder, recorded):
         if folder.name == "3":
@@ -166,7 +166,7 @@ def test_a_step_deleted_while_it_is_read_is_not_called_damaged(
             shutil.rmtree(folder)
         return compare(folder, recorded)
 
-    monkeypatch.setattr(checkpoints.manifests, "first_difference", delete_first)
+    monkeypatch.setattr(manifests, "first_difference", delete_first)
     restored = store.restore(WANTED)
     assert restored.step == 2
     assert "deleted by the run" in restored.skipped[0][1]
@@ -177,7 +177,7 @@ def test_a_step_deleted_while_it_is_read_is_not_called_damaged(
 KILLED = """
 import os, signal, sys, threading, time
 import jax.numpy as jnp, numpy as np
-from ddpm_jax.runtime import checkpoints, files, manifests
+from ddpm_jax.runtime import checkpoint_files, checkpoints, files, manifests
 root, moment = sys.argv[1:]
 def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -186,7 +186,7 @@ if moment == "digests":
 elif moment == "publication":
     files.write_json = kill
 elif moment == "deletion":
-    checkpoints.shutil.rmtree = kill
+    checkpoint_files.shutil.rmtree = kill
 big = jnp.asarray(np.random.default_rng(0).standard_normal((1 << 23,)))
 store = checkpoints.Checkpoints(root, keep=1)
 store.save(2, {"big": big})

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ddpm_jax.diffusion import process, schedules, timesteps
 from ddpm_jax.runtime import mesh as mesh_lib
@@ -150,6 +151,15 @@ class Recording:
 
 
 # ---- assembling ----------------------------------------------------------------------
+
+
+def meshes(quick, other):
+    """Parameters of a test: meshes (data, fsdp), those after `quick` marked slow."""
+    return [
+        pytest.param(shape, id=f"{shape[0]}x{shape[1]}", marks=marks)
+        for shapes, marks in ((quick, ()), (other, pytest.mark.slow))
+        for shape in shapes
+    ]
 
 
 def make_mesh(shape):

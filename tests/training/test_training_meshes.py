@@ -1,4 +1,4 @@
-"""The train step on one device and on eight: gradients, and twenty steps of Adam."""
+"""The train step on one device and several: gradients, twenty steps, and traffic."""
 
 import dataclasses
 import functools
@@ -12,6 +12,8 @@ import small_training as small
 from ddpm_jax import builders
 from ddpm_jax import config as schema
 from ddpm_jax.diffusion import timesteps
+from ddpm_jax.runtime import program
+from ddpm_jax.runtime.mesh import MIN_SHARDED_ELEMENTS
 
 NUM_STEPS = 20
 RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
@@ -26,7 +28,7 @@ pixels × 4. Backpropagation multiplies this by little in a network this shallow
 
 @dataclasses.dataclass
 class Trajectory:
-    """Host copies of what each step saw and left."""
+    """Host copies of what each step saw and left, and the program that did it."""
 
     first_params: object
     params: object
@@ -34,6 +36,7 @@ class Trajectory:
     second_moments: list
     t: list
     losses: list
+    program: str
 
 
 def unet_parts(levels):
@@ -85,9 +88,8 @@ def perceptron_parts():
     return small.make_params(), small.apply
 
 
-@functools.cache
-def run(parts, mesh_shape):
-    """Twenty steps of Adam on a mesh, each on another batch."""
+def prepared(parts, mesh_shape):
+    """A mesh, a state on it, and the compiled step of Adam."""
     params, apply = parts()
     mesh = small.make_mesh(mesh_shape)
     sampler = small.Recording(timesteps.uniform(20))
@@ -101,7 +103,15 @@ def run(parts, mesh_shape):
         label_dropout=0.1,
         dropout=True,
     )
-    step = small.on_mesh(step, state, mesh)
+    batch = small.mesh_lib.put_batch(mesh, small.make_batch())
+    compiled = small.on_mesh(step, state, mesh).lower(state, batch).compile()
+    return mesh, state, compiled
+
+
+@functools.cache
+def run(parts, mesh_shape):
+    """Twenty steps on a mesh, each on another batch."""
+    mesh, state, step = prepared(parts, mesh_shape)
     kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.size >= 1024]
     sharded = [not leaf.sharding.is_fully_replicated for leaf in kernels]
     assert sharded
@@ -118,15 +128,33 @@ def run(parts, mesh_shape):
         seen_t.append(np.array(state.timesteps.t))
         losses.append(float(metrics["loss"]))
     params = small.to_numpy(state.params)
-    return Trajectory(first_params, params, gradients, second_moments, seen_t, losses)
+    return Trajectory(
+        first_params,
+        params,
+        gradients,
+        second_moments,
+        seen_t,
+        losses,
+        step.as_text(),
+    )
+
+
+def cases(parts, quick, other=()):
+    name = parts.__name__
+    return [
+        pytest.param(parts, *case.values, id=f"{name}-{case.id}", marks=case.marks)
+        for case in small.meshes(quick, other)
+    ]
 
 
 CASES = [
-    pytest.param(perceptron_parts, (8, 1), id="perceptron-8x1"),
-    pytest.param(perceptron_parts, (2, 4), id="perceptron-2x4"),
-    pytest.param(unet_of_one_level, (2, 4), id="small_unet-2x4"),
-    pytest.param(unet_of_two_levels, (2, 4), id="unet-2x4", marks=pytest.mark.slow),
-    pytest.param(unet_of_two_levels, (8, 1), id="unet-8x1", marks=pytest.mark.slow),
+    *cases(
+        perceptron_parts,
+        [(1, 2), (8, 1), (2, 4)],
+        [(2, 1), (4, 1), (2, 2), (1, 4), (4, 2), (1, 8)],
+    ),
+    *cases(unet_of_one_level, [(2, 4)]),
+    *cases(unet_of_two_levels, [], [(2, 4), (8, 1)]),
 ]
 
 
@@ -191,3 +219,50 @@ def largest_difference_of_moves(n, difference, second_moment, params):
     # The moments are sums of up to 20 terms, each at most √20 s: 20·√20·2⁻²⁴ < 2⁻¹⁷ of
     # a move. Adding a move to a parameter rounds by 2⁻²⁴ of it. Twice, for two runs.
     return RATE * (derived + 2.0**-16) + 2.0**-23 * np.abs(params)
+
+
+# ---- traffic -------------------------------------------------------------------------
+
+
+def traffic(text):
+    """Bytes that one device receives in a step, by kind and in all."""
+    kinds = program.collective_bytes(text)
+    return kinds, sum(kinds.values())
+
+
+def bytes_of(leaves):
+    return sum(leaf.nbytes for leaf in leaves)
+
+
+def test_data_parallelism_exchanges_the_gradients_once():
+    """Besides them only metrics: sums of a few numbers, and t and loss of each image.
+
+    The sums: loss, mse, vb, and sum and count of four quarters.
+    """
+    for parts, text in (
+        (perceptron_parts, run(perceptron_parts, (8, 1)).program),
+        (unet_of_one_level, prepared(unet_of_one_level, (8, 1))[2].as_text()),
+    ):
+        params, _ = parts()
+        gradients = bytes_of(jax.tree.leaves(params))
+        kinds, total = traffic(text)
+        assert kinds.keys() <= {"all-reduce", "all-gather"}
+        assert gradients <= kinds["all-reduce"] <= gradients + 4 * (3 + 2 * 4)
+        # Twice, for `Recording` keeps them too.
+        assert kinds.get("all-gather", 0) <= 2 * (4 + 4) * small.BATCH
+        assert total <= 1.05 * gradients
+
+
+@pytest.mark.parametrize("parts", [perceptron_parts, unet_of_one_level])
+def test_sharded_parameters_are_gathered_twice(parts):
+    """Once for each pass; the gradients are summed once: three times the parameters.
+
+    It is known to be worth counting, for each is gathered once at least.
+    """
+    leaves = jax.tree.leaves(parts()[0])
+    sharded = [leaf for leaf in leaves if leaf.size >= MIN_SHARDED_ELEMENTS]
+    kinds, total = traffic(run(parts, (2, 4)).program)
+    # Of a reduce-scatter the result is counted, a quarter of what is summed.
+    total += 3 * kinds.get("reduce-scatter", 0)
+    assert bytes_of(sharded) <= kinds["all-gather"] <= 2 * bytes_of(sharded)
+    assert total <= 3 * bytes_of(leaves)

@@ -5,6 +5,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import optax
 import pytest
@@ -76,8 +77,13 @@ def test_learning_rate_refusals(changes, told):
 BETA_1, BETA_2, EPSILON = 0.8, 0.95, 1e-3
 
 
-def reference_adamw(params, gradients, rates, *, weight_decay, clip_norm):
-    """Kingma & Ba's algorithm 1 with Loshchilov & Hutter's decay, in float64."""
+def reference_adamw(
+    params, gradients, rates, *, weight_decay, clip_norm, keep=np.float64
+):
+    """Kingma & Ba's algorithm 1 with Loshchilov & Hutter's decay, in float64.
+
+    `keep` is the dtype that the first moments are rounded to after each step.
+    """
     params = {name: np.float64(value) for name, value in params.items()}
     m = {name: np.zeros_like(value) for name, value in params.items()}
     v = {name: np.zeros_like(value) for name, value in params.items()}
@@ -94,6 +100,7 @@ def reference_adamw(params, gradients, rates, *, weight_decay, clip_norm):
             v_hat = v[name] / (1 - BETA_2**t)
             move = m_hat / (np.sqrt(v_hat) + EPSILON) + weight_decay * value
             params[name] = value - rate * move
+            m[name] = np.float64(m[name].astype(keep))
     return params, clipped
 
 
@@ -148,6 +155,96 @@ def test_clipping_survives_a_gradient_of_zero():
     zero = {"bias": jnp.zeros(3)}
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
     np.testing.assert_array_equal(updates["bias"], np.zeros(3))
+
+
+def bfloat16_case(beta_1):
+    """Parameters, 60 gradients with a mean, and an optimizer with bfloat16 moments."""
+    random = np.random.default_rng(5)
+    params = {"w": random.normal(size=(7, 9)).astype(np.float32)}
+    mean = random.normal(size=(7, 9))
+    gradients = [
+        {"w": (mean + 0.3 * random.normal(size=(7, 9))).astype(np.float32)}
+        for _ in range(60)
+    ]
+    optimizer = optim.make_optimizer(
+        schedule=lambda step: 0.01,
+        beta_1=beta_1,
+        beta_2=BETA_2,
+        epsilon=EPSILON,
+        mu_dtype="bfloat16",
+    )
+    return params, gradients, optimizer
+
+
+def test_first_moments_in_bfloat16():
+    """They are rounded once a step, to nearest, and nothing else is.
+
+    A moment that lies by 1e-7 on the other side of a tie in float32 ends 2⁻⁸ of itself
+    away, so a few entries may; a moment multiplied by the bfloat16 next to β₁, as
+    Optax's own would be, ends 2⁻⁷ and more away everywhere.
+    """
+    params, gradients, optimizer = bfloat16_case(BETA_1)
+    expected, _ = reference_adamw(
+        params,
+        gradients,
+        [0.01] * 60,
+        weight_decay=0.0,
+        clip_norm=0.0,
+        keep=ml_dtypes.bfloat16,
+    )
+    exact, _ = reference_adamw(
+        params, gradients, [0.01] * 60, weight_decay=0.0, clip_norm=0.0
+    )
+
+    @jax.jit
+    def advance(params, state, gradient):
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    actual, state = params, optimizer.init(params)
+    for gradient in gradients:
+        actual, state = advance(actual, state, gradient)
+    assert state[0].mu["w"].dtype == ml_dtypes.bfloat16
+    assert state[0].nu["w"].dtype == actual["w"].dtype == np.float32
+    apart = np.abs(np.float64(actual["w"]) - expected["w"])
+    rounding = np.abs(exact["w"] - expected["w"])
+    assert np.median(rounding) > 1e-4  # else float32 moments would pass as well
+    assert np.mean(apart < 1e-5) > 0.9
+    assert np.max(apart) < 60 * 0.01 * 2**-8
+
+
+@pytest.mark.parametrize("mu_dtype", ["float32", "bfloat16"])
+def test_only_first_moments_change_their_dtype(mu_dtype):
+    """Twice as small as the parameters, or as large; all else as ever."""
+    optimizer = optim.make_optimizer(schedule=lambda step: 0.1, mu_dtype=mu_dtype)
+    state = small.make_state(small.make_params(), optimizer=optimizer)
+    step = small.make_step(optimizer=optimizer)
+    after, _ = jax.eval_shape(step, state, small.make_batch())
+    for shapes in (jax.eval_shape(lambda: state), after):
+        adam = shapes.opt_state[0]
+        wanted = {"mu": mu_dtype, "nu": "float32"}
+        for moments, dtype in wanted.items():
+            leaves = getattr(adam, moments)
+            assert {name: leaf.shape for name, leaf in leaves.items()} == {
+                name: leaf.shape for name, leaf in shapes.params.items()
+            }
+            assert {str(leaf.dtype) for leaf in leaves.values()} == {dtype}
+        others = [shapes.params, shapes.ema]
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(others)} == {"float32"}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_second_moments_are_float32_or_refused(dtype):
+    optimizer = optim.make_optimizer(schedule=lambda step: 0.1)
+    params = {"in": jnp.ones(3), "out": jnp.ones(3, dtype)}
+    told = f"parameters of {jnp.dtype(dtype)} .*second moments.*model.dtype=bfloat16"
+    with pytest.raises(errors.Refusal, match=told):
+        jax.eval_shape(optimizer.init, params)
+
+
+def test_other_dtypes_of_first_moments_are_refused():
+    with pytest.raises(errors.Refusal, match=r"'float16'.*bfloat16, float32"):
+        optim.make_optimizer(schedule=lambda step: 0.1, mu_dtype="float16")
 
 
 # ---- averages ------------------------------------------------------------------------

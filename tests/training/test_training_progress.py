@@ -1,4 +1,4 @@
-"""Records: when they come, what they hold, when they stop the run."""
+"""Records: when they come, what they hold, and the line that they make."""
 
 import types
 
@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from ddpm_jax.core import errors
 from ddpm_jax.training import progress
 
 
@@ -49,6 +48,7 @@ def metrics(step, *, is_ready=True, **changes):
         "finite": np.True_,
         "quarter_loss": counts * random.uniform(size=4).astype(np.float32),
         "quarter_count": counts,
+        "example_loss": random.uniform(size=16).astype(np.float32),
         **changes,
     }
     on_device = {name: OnDevice(value, is_ready) for name, value in values.items()}
@@ -56,9 +56,9 @@ def metrics(step, *, is_ready=True, **changes):
     return {**on_device, "ema_initial_share": {"0.5": share}}
 
 
-def make(first_step=0, last_step=100, batch_size=16):
+def make(first_step=0, last_step=100, batch_size=16, **flops):
     return progress.Progress(
-        first_step=first_step, last_step=last_step, batch_size=batch_size
+        first_step=first_step, last_step=last_step, batch_size=batch_size, **flops
     )
 
 
@@ -85,7 +85,9 @@ def test_records_come_one_interval_late(clock, is_ready):
         due = max(step // 10 * 10 - 10, 0)
         assert read == [True] * due + [False] * (step - due)
     assert [record["step"] for record in watch.flush(30, 0.0)] == [30]
-    assert list(watch.flush(30, 0.0)) == []
+    assert watch.flush(30, 0.0) == []
+    # What no record tells does not even come from the device.
+    assert not any(values["example_loss"].was_read for values in added)
 
 
 def test_flush_in_the_middle_of_an_interval(clock):
@@ -179,7 +181,7 @@ def test_a_pause_is_no_training(clock):
     for step in range(1, 11):
         watch.add(metrics(step))
         clock.now += 1
-    list(watch.flush(10, 0.0))
+    watch.flush(10, 0.0)
     clock.now += 1000  # a grid of samples
     watch.pause()
     for step in range(11, 21):
@@ -190,29 +192,83 @@ def test_a_pause_is_no_training(clock):
     assert record["data_wait"] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize(
+    ("flops", "mfu"),
+    [
+        ({}, None),
+        ({"flops_per_image": 5e9}, None),
+        ({"peak_flops": 1e12}, None),
+        # 32 images/s of 5 GFLOP each are 160 GFLOP/s, 16 % of 1 TFLOP/s.
+        ({"flops_per_image": 5e9, "peak_flops": 1e12}, 0.16),
+    ],
+)
+def test_share_of_the_peak(clock, flops, mfu):
+    watch = make(**flops)
+    for step in range(1, 11):
+        watch.add(metrics(step))
+        clock.now += 0.5
+    (record,) = watch.flush(10, 0.0)
+    assert record["images_per_second"] == pytest.approx(32)
+    assert record.get("mfu") == (mfu and pytest.approx(mfu))
+    assert ("MFU 16 %" in progress.line(record, 100)) == bool(mfu)
+
+
+def test_use_of_the_host(clock, monkeypatch):
+    """Both are those of the moment, record by record."""
+    watch = make()
+    records = []
+    for step, (memory, count) in enumerate([(1.5, 3), (2.5, 4)], start=1):
+        monkeypatch.setattr(progress.resources, "host_memory_gib", lambda m=memory: m)
+        monkeypatch.setattr(progress.resources, "compilations", lambda c=count: c)
+        watch.add(metrics(step))
+        clock.now += 1
+        records += watch.flush(step, 0.0)
+    assert [record["host_memory_gib"] for record in records] == [1.5, 2.5]
+    assert [record["compilations"] for record in records] == [3, 4]
+
+
 # ---- numbers that are not finite -----------------------------------------------------
 
-
-def test_the_first_bad_step_stops_the_run(clock):
-    watch = make(first_step=40)
-    for step in range(41, 51):
-        bad = {"finite": np.False_, "loss": np.float32(np.nan)} if step > 46 else {}
-        watch.add(metrics(step, **bad))
-    assert watch.turn(50, 0.0) is None
-    with pytest.raises(errors.Refusal, match=r"step 47 has loss nan.*last checkpoint"):
-        watch.turn(60, 0.0)
+NAN = np.float32(np.nan)
 
 
-def test_a_bad_last_step_stops_the_flush(clock):
-    """What is saved next has been looked at; what was good before is still told."""
-    watch = make()
-    watch.add(metrics(1))
-    watch.turn(1, 0.0)
-    watch.add(metrics(2, finite=np.False_, grad_norm=np.float32(np.inf)))
+def bad(step):
+    worthless = {"quarter_loss": np.full(4, NAN), "quarter_count": np.ones(4)}
+    return metrics(
+        step, finite=np.False_, loss=NAN, mse=NAN, vb=NAN, grad_norm=NAN, **worthless
+    )
+
+
+def test_means_are_over_the_steps_that_counted(clock):
+    """A record of two good and two bad steps is that of the good ones alone."""
+    good = [metrics(1), metrics(3)]
     records = []
-    with pytest.raises(errors.Refusal, match=r"step 2 has .*gradient norm inf"):
-        records.extend(watch.flush(2, 0.0))
-    assert [record["step"] for record in records] == [1]
+    for steps in ([good[0], bad(2), good[1], bad(4)], good):
+        watch = make()
+        for values in steps:
+            watch.add(values)
+        clock.now += 1
+        records += watch.flush(len(steps), 0.0)
+    mixed, clean = records
+    assert (mixed["skipped"], clean["skipped"]) == (2, 0)
+    assert mixed["step"] == 4
+    for name in ("loss", "mse", "vb", "grad_norm", *(f"loss_q{q}" for q in range(4))):
+        assert mixed[name] == clean[name]
+    assert "2 updates skipped" in progress.line(mixed, 100)
+    assert "skipped" not in progress.line(clean, 100)
+
+
+def test_an_interval_of_bad_steps_has_no_means(clock):
+    watch = make()
+    watch.add(bad(1))
+    clock.now += 1
+    (record,) = watch.flush(1, 0.0)
+    assert record["skipped"] == 1
+    for name in ("loss", "grad_norm", "loss_q0", "loss_q3"):
+        assert record[name] is None
+    line = progress.line(record, 100)
+    assert "loss –  " in line
+    assert line.endswith("  1 update skipped")
 
 
 # ---- text ----------------------------------------------------------------------------
@@ -248,13 +304,15 @@ def test_line():
         "images_per_second": 1234.56,
         "data_wait": 0.0125,
         "eta_seconds": 200,
+        "mfu": 0.414,
+        "skipped": 0,
     }
     line = progress.line(record, 3000)
     for part in (
         "step   50/3000",
         "loss 0.1235",
         "0.5000 0.2500 0.0625 –",
-        "1235 images/s",
+        "1235 images/s  MFU 41 %",
         "data wait 1.2 %",
         "ETA 3 min 20 s",
     ):

@@ -12,7 +12,7 @@ import pytest
 import small_training as small
 from reference import timesteps as ref_timesteps
 
-from ddpm_jax.diffusion import timesteps
+from ddpm_jax.diffusion import process, timesteps
 from ddpm_jax.training import state as state_lib
 
 # ---- draws ---------------------------------------------------------------------------
@@ -70,7 +70,12 @@ def test_draws_are_what_they_should_be(shown):
     assert len(np.unique(shown["dropout_keys"], axis=0)) == small.BATCH
 
 
-@pytest.mark.parametrize("mesh_shape", [(8, 1), (2, 4)])
+@pytest.mark.parametrize(
+    "mesh_shape",
+    small.meshes(
+        [(1, 2), (8, 1), (2, 4)], [(2, 1), (4, 1), (2, 2), (1, 4), (4, 2), (1, 8)]
+    ),
+)
 def test_draws_do_not_depend_on_the_mesh(shown, mesh_shape):
     small.assert_same_bits(shown_inputs(mesh_shape=mesh_shape), shown)
 
@@ -82,6 +87,36 @@ def test_draws_are_new(shown, change):
     assert np.all(np.any(other["dropout_keys"] != shown["dropout_keys"], axis=1))
     assert np.any(other["t"] != shown["t"])
     assert np.any(other["labels"] != shown["labels"])
+
+
+def test_a_roll_back_draws_anew_for_the_same_batch(shown):
+    """With hardly any noise the images show, whatever is drawn."""
+    betas = np.full(20, 1e-6)
+    optimizer = optax.sgd(1.0)
+    step = small.make_step(
+        optimizer=optimizer,
+        tables=process.tables(process.Schedule.from_betas(betas)),
+        network=small.revealing_apply,
+        null_label=small.NULL,
+        label_dropout=0.5,
+        dropout=True,
+    )
+    compiled = small.compiled(step)
+    batch = small.make_batch()
+    seen = []
+    for epoch in (0, 1):
+        state = small.make_state(small.revealing_params(), optimizer=optimizer)
+        after, metrics = compiled(state.replace(draw_epoch=jnp.int32(epoch)), batch)
+        assert int(after.draw_epoch) == epoch
+        slots = small.to_numpy(after.params["slots"])
+        np.testing.assert_array_equal(metrics["t"], slots["t"])
+        kept = slots["labels"] != small.NULL
+        np.testing.assert_array_equal(slots["labels"][kept], batch["label"][kept])
+        # Grey values are 1/8 apart, the noise is below 5·√(20e-6).
+        np.testing.assert_array_equal(np.round(8 * slots["x_t"]) / 8, batch["image"])
+        seen.append(slots)
+    for name in ("x_t", "t", "labels", "dropout_keys"):
+        assert np.any(seen[0][name] != seen[1][name])
 
 
 # ---- label drop-out ------------------------------------------------------------------
@@ -135,18 +170,27 @@ def warm_history(num_steps):
     )
 
 
+SIZE = 64  # eight devices take eight microbatches of eight
+
+
 @functools.cache
-def weighted_step(microbatches, loss):
-    """An initial state and a compiled step with dropout and weights 1/(T p)."""
-    sampler = small.Recording(timesteps.loss_second_moment(20))
+def weighted_step(microbatches, loss, mesh_shape=(1, 1)):
+    """A state and a compiled step with labels, dropout and weights 1/(T p)."""
+    mesh = small.make_mesh(mesh_shape)
+    sampler = small.Recording(timesteps.loss_second_moment(20), SIZE)
     optimizer = optax.chain(small.recorder(), optax.adam(1e-3))
     objective, outputs = {"simple": (small.SIMPLE, 1), "hybrid": (small.HYBRID, 2)}[
         loss
     ]
     state = small.make_state(
-        small.make_params(outputs=outputs), optimizer=optimizer, sampler=sampler
+        small.make_params(outputs=outputs),
+        optimizer=optimizer,
+        sampler=sampler,
+        mesh=mesh,
     )
-    state = state.replace(timesteps=state.timesteps._replace(inner=warm_history(20)))
+    warm = state.timesteps._replace(inner=warm_history(20))
+    warm = jax.device_put(warm, state.step.sharding)
+    state = state.replace(timesteps=warm)
     step = small.make_step(
         optimizer=optimizer,
         sampler=sampler,
@@ -156,11 +200,12 @@ def weighted_step(microbatches, loss):
         dropout=True,
         microbatches=microbatches,
     )
-    return state, small.compiled(step)
+    step = small.on_mesh(step, state, mesh, donate=False)
+    return state, lambda s, b: step(s, small.mesh_lib.put_batch(mesh, b))
 
 
 def take(state, step):
-    return small.to_numpy(step(state, small.make_batch()))
+    return small.to_numpy(step(state, small.make_batch(SIZE)))
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +213,24 @@ def whole_batch():
     return take(*weighted_step(1, "hybrid"))
 
 
-@pytest.mark.parametrize("microbatches", [2, 4])
-def test_gradient_does_not_depend_on_microbatches(whole_batch, microbatches):
+SPLITS = [
+    ((1, 1), 2),
+    ((1, 1), 4),
+    ((8, 1), 1),
+    ((8, 1), 8),
+    ((2, 4), 4),
+    pytest.param((1, 1), 8, marks=pytest.mark.slow),
+    pytest.param((8, 1), 2, marks=pytest.mark.slow),
+    pytest.param((8, 1), 4, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("mesh_shape", "microbatches"), SPLITS)
+def test_gradient_does_not_depend_on_the_split(whole_batch, mesh_shape, microbatches):
+    """Over devices, over time, or both: order of summation is all that changes."""
     state, metrics = whole_batch
-    split_state, split_metrics = take(*weighted_step(microbatches, "hybrid"))
+    split = weighted_step(microbatches, "hybrid", mesh_shape)
+    split_state, split_metrics = take(*split)
     expected, gradient = state.opt_state[0], split_state.opt_state[0]
     bound = 1e-6 * small.largest(expected)
     assert small.largest_difference(gradient, expected) <= bound
@@ -186,6 +245,8 @@ def test_gradient_does_not_depend_on_microbatches(whole_batch, microbatches):
 def test_metrics(whole_batch):
     state, metrics = whole_batch
     _, t, loss = state.timesteps
+    np.testing.assert_array_equal(metrics["t"], t)
+    np.testing.assert_array_equal(metrics["example_loss"], loss)
     reference = ref_timesteps.SecondMoment(20)
     reference.losses = [list(row) for row in np.float64(warm_history(20).losses)]
     p = np.array(reference.probabilities())
@@ -197,6 +258,8 @@ def test_metrics(whole_batch):
     )  # Improved DDPM eq. 16 with λ = T/1000, before the weights
     squares = [np.sum(np.float64(g) ** 2) for g in jax.tree.leaves(state.opt_state[0])]
     np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(sum(squares)), rtol=1e-5)
+    # Every parameter of this network is a block.
+    np.testing.assert_allclose(metrics["block_norms"], np.sqrt(squares), rtol=1e-5)
     assert metrics["finite"]
     for quarter in range(4):
         member = (t >= 5 * quarter) & (t < 5 * quarter + 5)
@@ -239,7 +302,7 @@ def test_history_equals_a_replay_in_image_order(microbatches):
     reference.losses = [list(row) for row in np.asarray(state.timesteps.inner.losses)]
     repeats = []
     for number in range(3):
-        state, _ = step(state, small.make_batch(seed=number))
+        state, _ = step(state, small.make_batch(SIZE, seed=number))
         history, t, loss = small.to_numpy(state.timesteps)
         reference.update(t, loss)
         np.testing.assert_array_equal(history.losses, np.float32(reference.losses))

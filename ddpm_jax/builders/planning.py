@@ -1,0 +1,164 @@
+"""What can be known of a run before its data is there and before a step is taken."""
+
+import importlib.util
+import math
+
+import jax
+import numpy as np
+
+from ddpm_jax.builders import data as data_lib
+from ddpm_jax.core import errors
+from ddpm_jax.data import sources, tfds
+from ddpm_jax.runtime import mesh as mesh_lib
+
+LEVELS = 256  # grey values of images of 8 bits
+CHANNELS = 3
+CLASSES = 1000  # ImageNet's; a row of the label embedding more or less weighs nothing
+
+
+def facts(config) -> tuple[data_lib.DataFacts, str]:
+    """Return the facts of the training data, and why they are assumed.
+
+    Where the data is not there they are those of the catalogue of TensorFlow Datasets,
+    or else what the config says: `num_examples` is 0 then.
+
+    Returns:
+        The facts; "" or the sentence that refused the data.
+
+    Raises:
+        Refusal: the data is not there and the size of its images not known.
+    """
+    try:
+        return data_lib.DataFacts.of(data_lib.dataset(config, "train")), ""
+    except errors.Refusal as refusal:
+        described = _described(config)
+        if described is None:
+            raise errors.Refusal(
+                f"{refusal}; to plan without the data set data.image_size"
+            ) from refusal
+        return described, str(refusal)
+
+
+def _described(config) -> data_lib.DataFacts | None:
+    """Return what is known without the data, or None without the size of images."""
+    data = config.data
+    classes = CLASSES if config.model.class_conditional else None
+    shape, levels, classes = _catalogued(data.name) or ((None,) * 3, LEVELS, classes)
+    *size, channels = shape
+    size = (data.image_size[0], data.image_size[-1]) if data.image_size else size
+    if None in size:
+        return None
+    return data_lib.DataFacts(
+        image_shape=(*size, data.channels or channels or CHANNELS),
+        levels=levels,
+        num_examples=0,
+        num_classes=classes,
+        class_names=tuple(map(str, range(classes or 0))),
+        fingerprint="",
+    )
+
+
+def _catalogued(name):
+    """Return (image shape, levels, number of classes or None) as TFDS describes it."""
+    known = name.removeprefix(sources.TFDS_PREFIX)
+    is_of_tfds = known != name or sources.SOURCES.get(name) is tfds.cifar10
+    if not is_of_tfds or importlib.util.find_spec("tensorflow_datasets") is None:
+        return None
+    import tensorflow_datasets
+
+    try:
+        features = dict(tensorflow_datasets.builder(known).info.features.items())
+    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError):
+        return None  # the refusal of the data has told so
+    image, label = features.get("image"), features.get("label")
+    if not isinstance(image, tensorflow_datasets.features.Image):
+        return None
+    return (
+        image.shape,
+        int(np.iinfo(image.np_dtype).max) + 1,
+        getattr(label, "num_classes", None),
+    )
+
+
+def check_batch(config, device_mesh) -> None:
+    """Refuse a batch that microbatches or devices cannot share equally.
+
+    Raises:
+        Refusal: names the nearest numbers that work.
+    """
+    size, parts = config.train.batch_size, config.train.microbatches
+    if size % parts:
+        largest = max(n for n in range(1, parts) if size % n == 0)
+        raise errors.Refusal(
+            f"train.microbatches={parts} does not divide train.batch_size={size}: "
+            f"use {largest}"
+        )
+    mesh_lib.check_batch(device_mesh, size, "train.batch_size")
+    mesh_lib.check_batch(
+        device_mesh, size // parts, "train.batch_size / train.microbatches"
+    )
+
+
+def state_bytes(abstract) -> dict[str, int]:
+    """Return the bytes of a train state on one device, by part.
+
+    Args:
+        abstract: from `abstract_state`.
+    """
+    parts = {
+        "parameters": abstract.params,
+        "optimizer": abstract.opt_state,
+        "averages": abstract.ema,
+    }
+    return {
+        name: sum(map(_held, jax.tree.leaves(tree))) for name, tree in parts.items()
+    }
+
+
+def _held(leaf):
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def whole_bytes(abstract) -> int:
+    """Return the bytes of a train state, each array once: what a checkpoint holds."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+
+
+def savings(config, device_mesh, *, state: int, limit: int) -> list[str]:
+    """Return what makes a train step need less memory, the cheapest first.
+
+    Args:
+        config: of the run that does not fit.
+        device_mesh: its mesh.
+        state: bytes of the train state on each device.
+        limit: bytes that a device has.
+    """
+    train, model, devices = config.train, config.model, device_mesh.size
+    rows = train.batch_size // devices  # images on each device
+    parts = [n for n in range(train.microbatches + 1, rows + 1) if rows % n == 0]
+    activations = []
+    if parts:
+        activations.append(
+            f"--config.train.microbatches={parts[0]}: activations of fewer images at a "
+            "time, the same gradient"
+        )
+    if model.dtype != "bfloat16":
+        activations.append(
+            "--config.model.dtype=bfloat16: half the activations, float32 weights"
+        )
+    if model.remat != "blocks":
+        activations.append(
+            "--config.model.remat=blocks: keeps few activations and computes the rest "
+            "again, a third more work"
+        )
+    weights = []
+    if device_mesh.shape["fsdp"] < devices:
+        weights.append(
+            f"--config.mesh.fsdp={devices}: each device keeps a part of the state"
+        )
+    if train.mu_dtype != "bfloat16":
+        weights.append("--config.train.mu_dtype=bfloat16: half of the first moment")
+    last = ["more devices, or a smaller network"]
+    # What a state that does not leave half of the memory lacks is not activations.
+    heavy = state > limit / 2
+    return [*weights, *activations, *last] if heavy else [*activations, *weights, *last]

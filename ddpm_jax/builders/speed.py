@@ -1,0 +1,24 @@
+"""How much work an image is, and how much the devices can do."""
+
+from ddpm_jax.runtime import hardware, program
+
+
+def speed(config, facts, network, device_mesh) -> dict[str, float]:
+    """Return what `training.progress.Progress` needs to tell the use of the devices.
+
+    Empty where the peak of the devices is not known, such as that of a CPU.
+    """
+    kind = device_mesh.devices.flat[0].device_kind
+    peak = hardware.peak_flops(kind, config.model.dtype)
+    if peak is None:
+        return {}
+    forward = program.forward_flops(
+        network.apply,
+        network.shapes,
+        facts.image_shape,
+        config.model.class_conditional,
+    )
+    return {
+        "flops_per_image": float(program.TRAINING_PASSES * forward),
+        "peak_flops": peak * device_mesh.size,
+    }

@@ -1,0 +1,246 @@
+"""Two real processes on one machine, and what they and a single one leave each other.
+
+The numbers of a leaf are those of a NumPy generator, so that every process knows what
+has to be in its shards without asking the others.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import zlib
+
+import jax
+import numpy as np
+import pytest
+
+from ddpm_jax.runtime import checkpoints, mesh
+
+TIMEOUT = 120
+SHAPES = {
+    "params/kernel": (64, 96),  # split over all four devices
+    "params/bias": (96,),  # too small to split
+    "moments/kernel": (64, 96),
+    "step": (),
+}
+
+
+def numbers(path, seed):
+    generator = np.random.default_rng([zlib.crc32(path.encode()), seed])
+    return generator.standard_normal(SHAPES[path]).astype(np.float32)
+
+
+def make_state(seed, grid):
+    flat = {path: numbers(path, seed) for path in SHAPES}
+    shardings = mesh.state_shardings(grid, flat)
+    return {
+        path: jax.make_array_from_callback(
+            array.shape, shardings[path], lambda index, whole=array: whole[index]
+        )
+        for path, array in flat.items()
+    }
+
+
+def abstract(grid):
+    shapes = {p: jax.ShapeDtypeStruct(s, np.float32) for p, s in SHAPES.items()}
+    shardings = mesh.state_shardings(grid, shapes)
+    return {
+        p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[p])
+        for p, s in shapes.items()
+    }
+
+
+def assert_holds(state, seed):
+    for path, array in state.items():
+        for shard in array.addressable_shards:
+            np.testing.assert_array_equal(
+                np.asarray(shard.data), numbers(path, seed)[shard.index]
+            )
+
+
+# What both processes run, from here to the end; the result of each is a line of JSON.
+PROGRAM = """
+import json, os, pathlib, sys
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+sys.path.insert(0, sys.argv[4])
+from ddpm_jax.runtime import distributed, launches
+index, root = int(sys.argv[2]), pathlib.Path(sys.argv[3])
+launch = launches.Launch(sys.argv[1], 2, index, "the test")
+distributed.start(launch, {}, timeout=60)
+import jax
+import test_runtime_checkpoint_processes as shared
+from ddpm_jax.core import errors
+from ddpm_jax.runtime import best, checkpoint_files, checkpoints, files, mesh
+
+grid = mesh.make_mesh(1, 4)
+wanted = shared.abstract(grid)
+told = {}
+
+def refused(call):
+    try:
+        call()
+    except errors.Refusal as refusal:
+        return str(refusal)
+
+def restored(**arguments):
+    found = store.restore(wanted, **arguments)
+    shared.assert_holds(found.state, found.step)
+    return [found.step, [list(entry) for entry in found.skipped]]
+
+def hurt(step):
+    distributed.barrier("before the damage")
+    if distributed.is_first():
+        path = max((root / str(step)).rglob("*"), key=lambda path: path.stat().st_size)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+
+with checkpoints.Checkpoints(root, keep=2) as store:
+    told["of one process"] = restored()
+    kernel = shared.make_state(2, grid)["params/kernel"]
+    assert not kernel.is_fully_addressable
+    for step in (2, 3, 4):
+        store.save(step, shared.make_state(step, grid))
+        store.poll()
+        if step == 2:
+            store.keep_best(best.Best(2, "fid", 9.0))
+    store.wait()
+    told["steps"] = store.steps()
+    told["best"] = store.best().step
+    told["newest"] = restored()
+    told["by name"] = restored(step=2)
+
+    bad = shared.make_state(5, grid)
+    last = jax.make_array_from_callback(  # infinite in the part of process 1 alone
+        kernel.shape,
+        kernel.sharding,
+        lambda index: shared.numbers("params/kernel", 5)[index]
+        / (0.0 if index[1].stop == 96 else 1.0),
+    )
+    told["infinite"] = refused(lambda: store.save(5, {**bad, "params/kernel": last}))
+
+    hurt(4)
+    told["damaged"] = restored()
+    told["missing"] = refused(lambda: store.restore(wanted, step=4))
+    wrong = {**wanted, "step": jax.ShapeDtypeStruct((), "int32")}
+    told["misfit"] = refused(lambda: store.restore(wrong))
+
+    free = checkpoint_files.shutil.disk_usage
+    if distributed.is_first():  # only there is the disk looked at
+        checkpoint_files.shutil.disk_usage = lambda path: type("", (), {"free": 1000})
+    told["full"] = refused(lambda: store.save(6, shared.make_state(6, grid)))
+    checkpoint_files.shutil.disk_usage = free
+
+    write = files.write_json
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+    if distributed.is_first():  # only there are saves published
+        files.write_json = fail
+    store.save(7, shared.make_state(7, grid))
+    told["unpublished"] = refused(store.wait)
+    files.write_json = write
+
+    store.save(8, shared.make_state(8, grid))
+    told["after all"] = restored()
+    told["steps at last"] = store.steps()
+    store.save(9, shared.make_state(9, grid))
+print(json.dumps(told), flush=True)
+distributed.finish()
+"""
+
+
+def free_address():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def run_pair(program, root):
+    """Run a program in two processes and return (status, output, errors) of each."""
+    address = free_address()
+    here = os.path.dirname(__file__)
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, address, str(index), str(root), here],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    try:
+        return [
+            (*process.communicate(timeout=TIMEOUT), process.returncode)
+            for process in pair
+        ]
+    finally:
+        for process in pair:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("run") / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def told(root):
+    """What the two processes found, after a single one had saved step 1."""
+    with checkpoints.Checkpoints(root) as store:
+        store.save(1, make_state(1, mesh.make_mesh(2, 4)))
+    results = run_pair(PROGRAM, root)
+    for out, err, status in results:
+        assert status == 0, f"{out}\n{err[-4000:]}"
+    first, second = (json.loads(out.splitlines()[-1]) for out, _, _ in results)
+    assert first == second
+    return first
+
+
+def test_two_processes_agree(told, root):
+    assert told["of one process"] == [1, []]
+    assert told["steps"] == [2, 3, 4]
+    assert told["best"] == 2
+    assert told["newest"] == [4, []]
+    assert told["by name"] == [2, []]
+    assert told["infinite"].startswith(
+        "the checkpoint of step 5 is not written: params/kernel holds NaN or infinity"
+    )
+    step, [[skipped, reason]] = told["damaged"]
+    assert (step, skipped) == (3, 4)
+    assert reason.endswith("has changed; set aside as damaged-4")
+    assert (root / "damaged-4").is_dir()
+    assert "no usable checkpoint of step 4" in told["missing"]
+    assert "step is float32[] in the checkpoint and int32[] here" in told["misfit"]
+    assert "the checkpoint of step 6 needs" in told["full"]
+    assert told["unpublished"].startswith(
+        "the checkpoint of step 7 could not be saved in"
+    )
+    assert "No space left on device" in told["unpublished"]
+    assert told["after all"] == [8, []]
+    assert told["steps at last"] == [2, 3, 8]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (2, 4), (1, 8)])
+def test_what_two_processes_saved_is_restored_by_one(told, root, shape):
+    del told
+    devices = jax.devices()[: shape[0] * shape[1]]
+    grid = mesh.make_mesh(*shape, devices=devices)
+    with checkpoints.Checkpoints(root) as store:
+        restored = store.restore(abstract(grid))
+    assert restored.step == 9  # leaving the context published it
+    assert_holds(restored.state, 9)
+
+
+def test_every_file_of_both_processes_has_its_digest(told, root):
+    del told
+    written = {
+        path.relative_to(root / "9").as_posix()
+        for path in (root / "9").rglob("*")
+        if path.is_file()
+    }
+    manifest = json.loads((root / "9.sha256.json").read_text())
+    assert set(manifest["files"]) == written
+    for index in (0, 1):
+        assert any(name.startswith(f"ocdbt.process_{index}/") for name in written)
