@@ -7,18 +7,21 @@ import jax
 from ddpm_jax import builders
 from ddpm_jax.models import network as network_lib
 from ddpm_jax.models import own
+from ddpm_jax.runtime import distributed
 
 
 def describe(config, facts, network, mesh) -> str:
     """Return the line of what is about to be trained, and on what."""
     device = jax.devices()[0]
     height, width, channels = facts.image_shape
+    count = distributed.count()
     kind = "your network" if own.note(network) else "U-Net"
     return (
         f"{config.data.name}: {facts.num_examples:,} images {height}x{width}x{channels}"
         f", {facts.levels} levels, {facts.num_classes or 'no'} classes; {kind} of "
         f"{network_lib.num_parameters(network.shapes):,} parameters; "
         f"{mesh.size} x {device.device_kind} ({device.platform})"
+        + (f" in {count} processes" if count > 1 else "")
     )
 
 

@@ -10,6 +10,7 @@ from ddpm_jax.builders import data as data_lib
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources, tfds
 from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import program
 
 LEVELS = 256  # grey values of images of 8 bits
 CHANNELS = 3
@@ -80,6 +81,17 @@ def _catalogued(name):
     )
 
 
+def training_flops(config, facts, network) -> int:
+    """Return the FLOPs of training on one image, see `runtime.program.flops`."""
+    return program.TRAINING_PASSES * program.forward_flops(
+        network.apply,
+        network.shapes,
+        facts.image_shape,
+        conditional=config.model.class_conditional,
+        float_timesteps=config.diffusion.rescale_timesteps,
+    )
+
+
 def check_batch(config, device_mesh) -> None:
     """Refuse a batch that microbatches or devices cannot share equally.
 
@@ -124,22 +136,24 @@ def whole_bytes(abstract) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
 
 
-def savings(config, device_mesh, *, state: int, limit: int) -> list[str]:
+def savings(
+    config, device_mesh, *, state: int, temporary: int | None, limit: int | None
+) -> list[str]:
     """Return what makes a train step need less memory, the cheapest first.
 
     Args:
         config: of the run that does not fit.
         device_mesh: its mesh.
         state: bytes of the train state on each device.
-        limit: bytes that a device has.
+        temporary: bytes of activations and buffers, None if not known.
+        limit: bytes that a device has, None if not known.
     """
     train, model, devices = config.train, config.model, device_mesh.size
-    rows = train.batch_size // devices  # images on each device
-    parts = [n for n in range(train.microbatches + 1, rows + 1) if rows % n == 0]
-    activations = []
+    activations, weights = [], []
+    parts = _microbatches(config, devices, state, temporary, limit)
     if parts:
         activations.append(
-            f"--config.train.microbatches={parts[0]}: activations of fewer images at a "
+            f"--config.train.microbatches={parts}: activations of fewer images at a "
             "time, the same gradient"
         )
     if model.dtype != "bfloat16":
@@ -151,7 +165,6 @@ def savings(config, device_mesh, *, state: int, limit: int) -> list[str]:
             "--config.model.remat=blocks: keeps few activations and computes the rest "
             "again, a third more work"
         )
-    weights = []
     if device_mesh.shape["fsdp"] < devices:
         weights.append(
             f"--config.mesh.fsdp={devices}: each device keeps a part of the state"
@@ -159,6 +172,18 @@ def savings(config, device_mesh, *, state: int, limit: int) -> list[str]:
     if train.mu_dtype != "bfloat16":
         weights.append("--config.train.mu_dtype=bfloat16: half of the first moment")
     last = ["more devices, or a smaller network"]
-    # What a state that does not leave half of the memory lacks is not activations.
-    heavy = state > limit / 2
+    # Where the state takes most of the memory it is not activations that are too many.
+    heavy = limit is not None and state > limit / 2
     return [*weights, *activations, *last] if heavy else [*activations, *weights, *last]
+
+
+def _microbatches(config, devices, state, temporary, limit):
+    """Return the fewest microbatches, more than now, that may fit; 0 without any."""
+    now = config.train.microbatches
+    rows = config.train.batch_size // devices  # images on each device
+    choices = [parts for parts in range(now + 1, rows + 1) if rows % parts == 0]
+    if temporary is None or limit is None:
+        return choices[0] if choices else 0
+    # Activations shrink with the images at a time; other buffers do not.
+    fitting = (n for n in choices if state + temporary * now / n < limit)
+    return next(fitting, choices[-1] if choices else 0)

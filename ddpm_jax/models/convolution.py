@@ -1,9 +1,9 @@
 """Convolution whose weight gradient is fast on CPUs too.
 
 XLA takes the weight gradient of a convolution for a convolution with a kernel as large
-as the image, which its CPU backend computes at a third of the speed of a matrix product
-or less. Here it becomes one matrix product for each row of the kernel. Accelerators
-keep XLA's own: the choice falls when a program is lowered for a platform.
+as the image, which its CPU backend computes at a fraction of the speed of a matrix
+product. Here it becomes one matrix product. Accelerators keep XLA's own: the choice
+falls when a program is lowered for a platform.
 """
 
 import functools
@@ -13,7 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 
 MIN_CHANNELS = 32
-"""With fewer channels on either side a matrix product is no gain."""
+"""With fewer channels on either side a matrix product gains nothing."""
+
+MIN_PIXELS = 16 * 16
+"""Below, XLA's own is as fast, and the program smaller."""
 
 
 def conv_general_dilated(x, kernel, strides, padding, **options):
@@ -33,16 +36,14 @@ def conv_general_dilated(x, kernel, strides, padding, **options):
     def convolve(x, kernel):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
-    import os
-    narrow = min(kernel.shape[-2:]) < MIN_CHANNELS or (kernel.shape[0]>1 and x.shape[1]<int(os.environ.get("MS","0")))
-    if narrow or tuple(strides) != (1, 1) or x.dtype != jnp.float32:
-        return convolve(x, kernel)
-
     def as_product(x, kernel):
         return _as_product(x, kernel, padding)
 
-    # The tangent is linear in that of the kernel, and what reverse mode runs is its
-    # transpose. Rematerialised, it keeps the image alone and not its products.
+    if not _product_wins(x, kernel, strides):
+        return convolve(x, kernel)
+
+    # Linear in the tangent; what reverse mode runs is its transpose. Rematerialised, it
+    # keeps the image alone for that and not the image's shifted copies.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def tangent_of_kernel(x, tangent):
         return lax.platform_dependent(x, tangent, cpu=as_product, default=convolve)
@@ -50,21 +51,32 @@ def conv_general_dilated(x, kernel, strides, padding, **options):
     differentiable = jax.custom_jvp(convolve)
 
     @differentiable.defjvp
-    def jvp(primals, tangents):
-        x, kernel = primals
-        x_tangent, kernel_tangent = tangents
+    def _(primals, tangents):
+        (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
         tangent = convolve(x_tangent, kernel) + tangent_of_kernel(x, kernel_tangent)
         return convolve(x, kernel), tangent
 
     return differentiable(x, kernel)
 
 
-def _as_product(x, kernel, padding):
-    """Return the convolution as one matrix product between shifted copies.
+def _product_wins(x, kernel, strides):
+    """Return whether the product was measured to be faster, on float32."""
+    *area, channels_in, channels_out = kernel.shape
+    pixels = x.shape[1] * x.shape[2]
+    return (
+        x.dtype == jnp.float32
+        and tuple(strides) == (1, 1)
+        and min(channels_in, channels_out) >= MIN_CHANNELS
+        and (pixels >= MIN_PIXELS or tuple(area) == (1, 1))
+    )
 
-    The image is shifted along the columns of the kernel before the product, the result
-    along its rows behind it. The transpose with respect to the kernel is one product of
-    the shifted image and the shifted cotangent, which holds every entry once.
+
+def _as_product(x, kernel, padding):
+    """Return the convolution as one matrix product between shifts.
+
+    The image is shifted along the kernel's columns before the product, and the result
+    along its rows behind it. The transpose with respect to the kernel is one product
+    too, of the shifted image and the shifted cotangent, three copies of each.
     """
     height, width, channels, features = kernel.shape
     rows, columns = padding

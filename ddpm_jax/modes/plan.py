@@ -1,5 +1,7 @@
 """What a run will need, told before its first step: memory, work, traffic, time."""
 
+import re
+
 import jax
 
 from ddpm_jax import builders
@@ -36,9 +38,7 @@ def run(config, topology: str = "") -> None:
     network = builders.network(config, facts)
     train_step = builders.train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
-    work = program.TRAINING_PASSES * program.forward_flops(
-        network.apply, network.shapes, facts.image_shape, config.model.class_conditional
-    )
+    work = planning.training_flops(config, facts, network)
     state = planning.state_bytes(abstract)
 
     table("data", data_rows(config, facts, missing))
@@ -55,20 +55,23 @@ def run(config, topology: str = "") -> None:
         what=f"the train step for {devices_in_words(mesh)}",
     )
     limit = hardware.memory_bytes(found[0])
-    held = sum(state.values())
     if isinstance(compiled, str):
-        fits = False
-        table("memory of each device", [("needed", compiled)])
+        fits, temporary = False, temporaries_of(compiled)
+        table("memory of each device", [("peak", f"DOES NOT FIT: {compiled}")])
     else:
         needed = program.memory(compiled)
         fits = needed is None or limit is None or needed.peak <= limit
+        temporary = needed and needed.temporary
         table("memory of each device", memory_rows(needed, limit))
         sent = program.collective_bytes(compiled.as_text())
         gradients = network_lib.num_parameters(network.shapes) * 4
         table("sent between devices in a step", traffic_rows(sent, gradients))
     if not fits:
-        options = planning.savings(config, mesh, state=held, limit=limit)
-        say("\nIt does not fit. In this order, and one at a time:")
+        held = sum(state.values())
+        say("\nIt does not fit. What helps, the cheapest first; plan again with it:")
+        options = planning.savings(
+            config, mesh, state=held, temporary=temporary, limit=limit
+        )
         for number, option in enumerate(options, start=1):
             say(f"  {number}. {option}")
     if missing:
@@ -83,7 +86,13 @@ def compile_step(jitted, *args, what) -> jax.stages.Compiled | str:
         words = str(error).splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in words:
             raise
-        return words.rpartition("RESOURCE_EXHAUSTED: ")[2]
+        return re.sub(r"^(\w+: )+", "", words).partition(". ")[0]
+
+
+def temporaries_of(words: str) -> int | None:
+    """Return the bytes that the TPU compiler would have needed, if it says so."""
+    told = re.search(r"temporaries \(([\d.]+)G\)", words)
+    return int(float(told[1]) * 2**30) if told else None
 
 
 # ---- what is printed -----------------------------------------------------------------
@@ -138,8 +147,8 @@ def device_rows(config, mesh):
     )
     rows = train.batch_size // mesh.size
     parts = train.microbatches
-    at_a_time = f", {rows // parts} at a time" if parts > 1 else ""
-    yield "batch", f"{train.batch_size} images: {rows} on each device{at_a_time}"
+    at_a_time = f", {rows // parts:,} at a time" if parts > 1 else ""
+    yield "batch", f"{train.batch_size:,} images: {rows:,} on each device{at_a_time}"
 
 
 def sum_rows(parts):
@@ -166,7 +175,7 @@ def time_rows(config, mesh, work):
     train = config.train
     kind, dtype = mesh.devices.flat[0].device_kind, config.model.dtype
     peak = hardware.peak_flops(kind, dtype)
-    yield "steps", f"{train.steps:,} of {train.batch_size} images"
+    yield "steps", f"{train.steps:,} of {train.batch_size:,} images"
     if peak is None:
         yield (
             "training takes",
@@ -178,7 +187,10 @@ def time_rows(config, mesh, work):
     share = f"{100 * ASSUMED_MFU:.0f} %"
     yield "speed", f"{rate:,.0f} images/s, if {share} of the peak are reached"
     seconds = train.steps * train.batch_size / rate
-    yield "training takes", f"{progress.duration(seconds)}, without evaluation and samples"
+    yield (
+        "training takes",
+        f"{progress.duration(seconds)}, without evaluation and samples",
+    )
     yield "", f"({share} is an assumption: small networks and batches reach less)"
 
 

@@ -65,21 +65,27 @@ def first_not_finite(state) -> str | None:
     looks at its own shards; there is nothing to exchange. Integers are passed over.
     """
     flags = {
-        path: _is_finite(leaf, _whole_axes(leaf))
-        for path, leaf in by_path(state).items()
-        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+        path: _are_finite(part, _whole_axes(part))
+        for path, part in _own_parts(state).items()
+        if jnp.issubdtype(part.dtype, jnp.inexact)
     }
     for path, flag in flags.items():
-        shards = flag.addressable_shards
-        mine = shards[:1] if flag.is_fully_replicated else shards
-        if not all(jax.device_get(shard.data).all() for shard in mine):
+        if not all(jax.device_get(part.data).all() for part in flag.addressable_shards):
             return path
     return None
 
 
+def _own_parts(state) -> dict[str, jax.Array]:
+    """Return {path: leaf}, of a replicated one the copy of one device."""
+    return {
+        path: leaf.addressable_data(0) if leaf.is_fully_replicated else leaf
+        for path, leaf in by_path(state).items()
+    }
+
+
 @functools.partial(jax.jit, static_argnames="axes")
-def _is_finite(array, axes):
-    return jnp.isfinite(array).all(axis=axes)
+def _are_finite(part, axes):
+    return jnp.isfinite(part).all(axis=axes)
 
 
 def _whole_axes(array: jax.Array) -> tuple[int, ...]:

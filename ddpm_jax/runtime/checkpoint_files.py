@@ -92,8 +92,8 @@ class CheckpointFiles:
             size: bytes of the arrays of one checkpoint.
             saves: how many are yet to be written.
         """
-        more = min(max(self._keep - len(self.steps()), 0) + 1, saves)
-        self._check_free(f"checkpoints to keep {more} more of", more * size)
+        count = min(max(self._keep - len(self.steps()), 0) + 1, saves)
+        self._check_free("the checkpoints of this run need", count * size)
 
     def prepare(self, step: int, size: int) -> None:
         """Make the directory ready for the save of a step.
@@ -108,7 +108,7 @@ class CheckpointFiles:
         Raises:
             Refusal: the disk is too full, or cannot be written.
         """
-        self._check_free(f"the checkpoint of step {step}", size)
+        self._check_free(f"the checkpoint of step {step} needs", size)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._clear_staging()
@@ -121,7 +121,7 @@ class CheckpointFiles:
         free = shutil.disk_usage(place).free
         if needed > free:
             raise errors.Refusal(
-                f"{what} needs {_readable(needed)} and {self.root} has "
+                f"{what} {_readable(needed)} and {self.root} has "
                 f"{_readable(free)} free: make room there, keep fewer checkpoints or "
                 "choose another --workdir"
             )

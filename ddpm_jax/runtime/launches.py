@@ -7,14 +7,19 @@ TPU slice, in Kubernetes by variables and on TPU VMs by the metadata server.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import notices
 
-PORT = 8476
+PORT = 8482  # JAX's own choice on TPUs, where 8476 is that of libtpu
 SLURM_PORTS = (61440, 4096)  # above those that systems hand out themselves; how many
+ATTRIBUTES = "instance/attributes"
+METADATA_ATTEMPTS = 3  # without an answer a slice would look like a single host
+NUMBERS = r"\d+(?:-\d+)?"
+NODES = rf"(?:[^\s,\[\]]|\[{NUMBERS}(?:,{NUMBERS})*\])+"  # e.g. gpu[01-04,7]-ib
 FORMS = {
     "the coordinator": "--coordinator=HOST:PORT or JAX_COORDINATOR_ADDRESS",
     "the number of processes": "--num_processes=N or JAX_NUM_PROCESSES",
@@ -71,9 +76,13 @@ def find(
     Raises:
         Refusal: a part is missing or makes no sense.
     """
-    told = _told(environ, coordinator, num_processes, process_id)
-    if told:
-        return told if told.num_processes > 1 else None
+    coordinator = coordinator or environ.get("JAX_COORDINATOR_ADDRESS", "")
+    count = num_processes or _number(environ, "JAX_NUM_PROCESSES")
+    given = process_id if process_id >= 0 else _number(environ, "JAX_PROCESS_ID")
+    if count == 1 and not given:
+        return None
+    if coordinator or count or given is not None:
+        return _told(environ, coordinator, count, given)
     found = _of_slurm(environ)
     if found or environ.get("JAX_PLATFORMS", "").split(",")[0] not in ("", "tpu"):
         return found
@@ -83,12 +92,7 @@ def find(
 # ---- what the user says --------------------------------------------------------------
 
 
-def _told(environ, coordinator, num_processes, process_id) -> Launch | None:
-    coordinator = coordinator or environ.get("JAX_COORDINATOR_ADDRESS", "")
-    count = num_processes or _number(environ, "JAX_NUM_PROCESSES")
-    given = process_id if process_id >= 0 else _number(environ, "JAX_PROCESS_ID")
-    if not coordinator and (count or 1) == 1 and not given:
-        return None
+def _told(environ, coordinator, count, given) -> Launch:
     if given is None:  # alone it may be an index of anything
         given = _number(environ, "JOB_COMPLETION_INDEX")
     parts = dict(zip(FORMS, (coordinator or None, count, given), strict=True))
@@ -139,24 +143,21 @@ def expand_nodes(text: str) -> list[str]:
     Raises:
         Refusal: it is none.
     """
-    names = []
-    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
-        names += _expand(part)
-    if not names or any(set(name) & set("[] ") for name in names):
+    if not re.fullmatch(rf"{NODES}(,{NODES})*", text):
         raise errors.Refusal(f"SLURM_STEP_NODELIST={text} is not a list of nodes")
-    return names
+    return [name for part in re.finditer(NODES, text) for name in _expand(part[0])]
 
 
 def _expand(part) -> list[str]:
-    match = re.fullmatch(r"(.*?)\[([\d,-]+)\](.*)", part)
-    if not match:
+    before, bracket, rest = part.partition("[")
+    if not bracket:
         return [part]
-    before, numbers, after = match.groups()
+    numbers, _, after = rest.partition("]")
     names = []
     for piece in numbers.split(","):
         low, _, high = piece.partition("-")
         for number in range(int(low), int(high or low) + 1):
-            names += [f"{before}{number:0{len(low)}d}{rest}" for rest in _expand(after)]
+            names += [f"{before}{number:0{len(low)}d}{end}" for end in _expand(after)]
     return names
 
 
@@ -169,18 +170,21 @@ def _own_gpus(environ) -> tuple[int, ...] | None:
     local = _number(environ, "SLURM_LOCALID")
     if tasks == 1 or local is None or "SLURM_GPUS_PER_TASK" in environ:
         return None
+    from ddpm_jax.runtime import devices  # it imports JAX
+
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    shown = len(visible.split(",")) if visible else None
-    there = _number(environ, "SLURM_GPUS_ON_NODE")
-    if shown and there and shown < there:
+    if visible is not None and visible.strip() in devices.HIDDEN:
         return None
-    gpus = shown or there or tasks
-    if gpus % tasks:
+    there = _number(environ, "SLURM_GPUS_ON_NODE")
+    shown = len(visible.split(",")) if visible else there or tasks
+    if shown < (there or tasks):
+        return None
+    if shown % tasks:
         raise errors.Refusal(
-            f"{tasks} tasks on this node cannot share its {gpus} GPUs equally: start "
-            f"one for each with --ntasks-per-node={gpus}, or one for all"
+            f"{tasks} tasks on this node cannot share its {shown} GPUs equally: start "
+            f"one for each with --ntasks-per-node={shown}, or one for all"
         )
-    each = gpus // tasks
+    each = shown // tasks
     return tuple(range(local * each, (local + 1) * each))
 
 
@@ -199,36 +203,45 @@ def _tasks_here(environ) -> int:
 
 def _of_tpu(environ, metadata) -> Launch | None:
     hosts = environ.get("TPU_WORKER_HOSTNAMES", "")
-    if hosts:
-        source, worker = "TPU_WORKER_HOSTNAMES", _number(environ, "TPU_WORKER_ID")
-    else:
-        ends = metadata("instance/attributes/worker-network-endpoints") or ""
+    slices = environ.get("MEGASCALE_NUM_SLICES", "")
+    worker = environ.get("TPU_WORKER_ID", "")
+    source = "TPU_WORKER_HOSTNAMES"
+    if not hosts:
+        source = "the TPU's metadata server"
+        ends = metadata(f"{ATTRIBUTES}/worker-network-endpoints") or ""
         # Either names or, as of old, name:number:address.
         hosts = ",".join(end.split(":")[-1] for end in ends.split(",") if end)
-        source, text = "the TPU's metadata server", ""
-        if "," in hosts:
-            text = metadata("instance/attributes/agent-worker-number") or ""
-        worker = int(text) if text.isdecimal() else None
-    names = hosts.split(",")
-    slices = _number(environ, "MEGASCALE_NUM_SLICES") or 1
-    if slices > 1:
+        slices = slices or _setting(metadata, "MEGASCALE_NUM_SLICES") if hosts else ""
+        worker = (metadata(f"{ATTRIBUTES}/agent-worker-number") or "") if hosts else ""
+    if slices not in ("", "1"):
         raise errors.Refusal(
             f"MEGASCALE_NUM_SLICES={slices}: several TPU slices are not put together "
             "here; start on one slice, or number the processes of all yourself with "
             "--coordinator, --num_processes and --process_id"
         )
+    names = hosts.split(",")
     if len(names) == 1:
         return None
-    if worker is None:
+    if not worker.isdecimal():
         raise errors.Refusal(
             f"{source} names {len(names)} workers, but not which one this is: set "
-            "TPU_WORKER_ID, or --coordinator, --num_processes and --process_id"
+            "TPU_WORKER_ID, or give --coordinator, --num_processes and --process_id"
         )
-    return Launch(f"{names[0]}:{PORT}", len(names), worker, source)
+    return Launch(f"{names[0]}:{PORT}", len(names), int(worker), source)
+
+
+def _setting(metadata, name) -> str:
+    """Return a setting of the TPU's software, a line such as "NAME: '2'"."""
+    match = re.search(
+        rf"^{name}: *'?([^'\n]*)", metadata(f"{ATTRIBUTES}/tpu-env") or "", re.M
+    )
+    return match[1] if match else ""
 
 
 def _metadata_of_tpus(environ) -> Callable[[str], str | None]:
     from ddpm_jax.runtime import devices  # it imports JAX
 
     asks = "TPU_SKIP_MDS_QUERY" not in environ and devices.tpu_sign(environ)
-    return notices.metadata if asks else lambda path: None
+    if not asks:
+        return lambda path: None
+    return functools.partial(notices.metadata, attempts=METADATA_ATTEMPTS)

@@ -193,7 +193,7 @@ class Lifeline:
             news = {**news, "process": sender, "where": self._channels[sender].where}
             self._tell(news)
         process, reason = news.get("process"), news.get("failed")
-        if reason and self._says_so_itself(reason):
+        if reason and self._needs_no_news(reason):
             return
         where = news.get("where") or self._channels[0].where
         console.tell_at_once(
@@ -206,9 +206,10 @@ class Lifeline:
         self._wait_for_others()
         os._exit(STATUS)
 
-    def _says_so_itself(self, reason) -> bool:
-        """Return whether this process ends for the same reason in its own words."""
-        return self._leaving.wait(2 * CAUSE_SECONDS) and self._reason == reason
+    def _needs_no_news(self, reason) -> bool:
+        """Return whether this process is done, or ends for that reason by itself."""
+        leaves = self._leaving.wait(2 * CAUSE_SECONDS)
+        return leaves and self._reason in ("", reason)
 
     def _tell(self, message) -> None:
         for channel in self._channels.values():

@@ -4,6 +4,7 @@ Slurm and Kubernetes send SIGTERM in time; a virtual machine of Compute Engine, 
 TPU VMs are, learns it from its metadata server first.
 """
 
+import http.client
 import threading
 import urllib.error
 import urllib.request
@@ -23,25 +24,34 @@ TERMINATES = "TERMINATE_ON_HOST_MAINTENANCE"
 
 
 def metadata(
-    path: str, *, server: str = SERVER, timeout: float = ANSWER_SECONDS
+    path: str,
+    *,
+    server: str = SERVER,
+    timeout: float = ANSWER_SECONDS,
+    attempts: int = 1,
 ) -> str | None:
-    """Return an entry of the metadata server, None if it does not answer or has none.
+    """Return an entry of the metadata server, None if it has none or does not answer.
 
     Args:
         path: e.g. "instance/preempted".
         server: address of the server.
-        timeout: seconds.
+        timeout: seconds to wait for an answer.
+        attempts: how often to ask a server that does not answer.
     """
     request = urllib.request.Request(
         f"{server}/computeMetadata/v1/{path}", headers={"Metadata-Flavor": "Google"}
     )
     # A proxy for the web does not lead to this machine's own server.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=timeout) as answer:
-            return answer.read().decode().strip()
-    except (OSError, UnicodeDecodeError):  # URLError and HTTPError are OSErrors
-        return None
+    for _ in range(attempts):
+        try:
+            with opener.open(request, timeout=timeout) as answer:
+                return answer.read().decode(errors="replace").strip()
+        except urllib.error.HTTPError:
+            return None  # it answers, and has no such entry
+        except (OSError, http.client.HTTPException):
+            continue
+    return None
 
 
 def is_google(product: Path = PRODUCT) -> bool:

@@ -42,7 +42,11 @@ def flops(function: Callable, *args) -> int:
 
 
 def forward_flops(
-    apply: Callable, shapes, image_shape: tuple[int, int, int], conditional: bool
+    apply: Callable,
+    shapes,
+    image_shape: tuple[int, int, int],
+    conditional: bool,
+    float_timesteps: bool = False,
 ) -> int:
     """Return the FLOPs of a network for one image, see `flops`.
 
@@ -53,9 +57,10 @@ def forward_flops(
         shapes: of the parameters.
         image_shape: (height, width, channels).
         conditional: whether the network takes labels.
+        float_timesteps: whether it takes timesteps as float32, else as int32.
     """
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    t = jax.ShapeDtypeStruct((1,), jnp.float32)
+    t = jax.ShapeDtypeStruct((1,), jnp.float32 if float_timesteps else jnp.int32)
     labels = jax.ShapeDtypeStruct((1,), jnp.int32) if conditional else None
     return flops(apply, shapes, x, t, labels)
 

@@ -11,6 +11,7 @@ nothing in it is executed. Like JAX's coordinator, this trusts its network.
 """
 
 import dataclasses
+import os
 import selectors
 import socket
 import time
@@ -59,7 +60,7 @@ def split_address(address: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise errors.Refusal(
-            f"the coordinator {address!r} is not HOST:PORT, such as 10.0.0.3:8476"
+            f"the coordinator {address!r} is not HOST:PORT, such as 10.0.0.3:8482"
         )
     return host, int(port)
 
@@ -153,8 +154,8 @@ def _listen(host, port) -> socket.socket:
         return socket.create_server(("", port), backlog=128)
     except OSError as error:
         raise errors.Refusal(
-            f"process 0 cannot listen on port {port} ({error.strerror}): end what "
-            "uses it, perhaps an earlier run, or choose another port for all"
+            f"process 0 cannot listen on port {port} ({os.strerror(error.errno)}): end "
+            "what uses it, perhaps an earlier run, or choose another port for all"
         ) from error
 
 

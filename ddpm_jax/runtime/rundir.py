@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import files
+from ddpm_jax.runtime import distributed, files
 
 SHOWN_NAMES = 3
 MAX_CRASHES = 20  # records of bad steps: the first ones tell what later ones repeat
@@ -179,9 +179,14 @@ class RunDir:
     def lock(self):
         """Hold the run for this process; it is free again when the process ends.
 
+        Of several that train it together, process 0 holds it.
+
         Raises:
             Refusal: another process holds it.
         """
+        if not distributed.is_first():
+            yield
+            return
         with open(self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -240,9 +245,9 @@ class RunDir:
             step: the step resumed from; its own record stays.
 
         Returns:
-            How many records were moved.
+            How many records were moved, by process 0.
         """
-        if not self.metrics.exists():
+        if not (distributed.is_first() and self.metrics.exists()):
             return 0
         kept, moved = [], []
         for line, record in self._metric_lines():
@@ -273,4 +278,9 @@ class RunDir:
 
 
 def _absolute(path: str | os.PathLike) -> Path:
+    if "://" in str(path):
+        raise errors.Refusal(
+            f"--workdir={path} is an address, not a directory: mount the bucket and "
+            "give the place where it is mounted, such as --workdir=/mnt/runs/digits"
+        )
     return Path(path).expanduser().absolute()

@@ -10,11 +10,15 @@ from jax.experimental import topologies
 from ddpm_jax.core import errors
 
 EXAMPLES = "v5e:2x4, v5e:4x4, v5p:2x2x2, v6e:4x4 or v4:2x2x2"
-# What libtpu asks the metadata server of a TPU VM for, and on other machines misses.
+# For a compiler alone: libtpu asks no metadata server and finds no fault with its
+# silence, leaves the lock on this machine's TPU to others, and keeps no log in /tmp.
+# Errors come as exceptions.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_HOST_BOUNDS": "1,1,1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_MIN_LOG_LEVEL": "3",
 }
 # A v4 chip is one device, its two cores together, unless asked otherwise; elsewhere
 # the compiler's default is what users of the machine get.
@@ -43,7 +47,9 @@ def devices(name: str) -> list[jax.Device]:
             platform="tpu", topology_name=name, **OPTIONS.get(generation, {})
         )
     except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
+        code, _, reason = str(error).partition("\n")[0].partition(": ")
+        if code != "INVALID_ARGUMENT":
+            raise
         raise errors.Refusal(
             f"topology {name!r} is none that the TPU compiler knows ({reason}): give "
             f"generation and chips along each axis, such as {EXAMPLES}"

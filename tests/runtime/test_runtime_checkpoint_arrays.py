@@ -3,53 +3,18 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from checkpoint_states import BIG, BIG_BYTES, abstract, assert_same_bits, train_state
 
 from ddpm_jax.core import errors
-from ddpm_jax.diffusion import timesteps
 from ddpm_jax.runtime import checkpoints, mesh
-from ddpm_jax.training import state as state_lib
-
-BIG = (256, 512)
-BIG_BYTES = 4 * 256 * 512
 
 
 def make_state(seed=0):
-    """Return a real train state, every float of it random, sharded over 2 × 4."""
-    random = np.random.default_rng(seed)
-    params = {
-        "stem": {"kernel": jnp.zeros(BIG), "bias": jnp.zeros(512)},
-        "head": {"kernel": jnp.zeros((512, 3))},
-    }
-    state = state_lib.create(
-        params,
-        optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)),
-        ema_decays=(0.99, 0.9999),
-        timestep_sampler=timesteps.uniform(100),
-    )
-    state = jax.tree.map(lambda leaf: filled(leaf, random), state)
+    """Return a train state sharded over 2 × 4 devices."""
+    state = train_state(seed)
     grid = mesh.make_mesh(2, 4)
     return jax.device_put(state, mesh.state_shardings(grid, state))
-
-
-def filled(leaf, random):
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return leaf
-    return random.standard_normal(leaf.shape).astype(leaf.dtype)
-
-
-def abstract(state):
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
-
-
-def assert_same_bits(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert (x.dtype, x.shape) == (y.dtype, y.shape)
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
 @pytest.fixture
@@ -175,7 +140,7 @@ def test_a_part_has_to_fit_and_to_be_asked_for(store):
     state = make_state()
     store.save(3, state)
     wanted = abstract(state).replace(opt_state=())
-    with pytest.raises(errors.Refusal, match="opt_state/1/0/count is int32.* missing"):
+    with pytest.raises(errors.Refusal, match=r"opt_state/1/0/count is int32.* missing"):
         store.restore(wanted)
     head = {"kernel": jax.ShapeDtypeStruct((512, 3), jnp.bfloat16)}
     other = wanted.replace(params={"head": head})

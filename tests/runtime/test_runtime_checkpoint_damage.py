@@ -5,11 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checkpoint_states import abstract, assert_same_bits, train_state
 
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import checkpoints, manifests
@@ -100,6 +102,39 @@ def test_any_damage_to_any_file_is_noticed_and_survived(pristine, tmp_path, dama
 
 def files_of_all(root):
     return [path for path in root.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def train_run(tmp_path_factory):
+    """Two checkpoints of a real train state of random floats."""
+    root = tmp_path_factory.mktemp("train run") / "checkpoints"
+    with checkpoints.Checkpoints(root) as store:
+        for step in (1, 2):
+            store.save(step, train_state(step, big=(32, 64)))
+    return root
+
+
+def test_fifty_random_damages_to_a_train_state_are_noticed(train_run, tmp_path):
+    random = np.random.default_rng(5)
+    expected = train_state(1, big=(32, 64))
+    victims = [path for path in files_of(train_run, 2) if path.stat().st_size]
+    sizes = np.array([path.stat().st_size for path in victims])
+    # Every file once, then by size: most bytes are those of the arrays.
+    chosen = [*victims, *random.choice(victims, 50, p=sizes / sizes.sum())][:50]
+    for number, victim in enumerate(chosen):
+        root = tmp_path / str(number)
+        shutil.copytree(train_run, root, copy_function=os.link)
+        hurt = root / victim.relative_to(train_run)
+        hurt.unlink()  # the link, not the file
+        shutil.copy(victim, hurt)
+        (flip, truncate)[number % 2](hurt, random)
+        with checkpoints.Checkpoints(root) as store:
+            restored = store.restore(abstract(expected))
+        assert restored.step == 1, hurt
+        ((step, reason),) = restored.skipped
+        assert step == 2
+        assert hurt.name in reason
+        assert_same_bits(restored.state, expected)
 
 
 def test_damage_is_named_once_and_does_not_block_the_step(store, root):
@@ -231,3 +266,41 @@ def test_a_kill_inside_a_save_leaves_a_whole_checkpoint(tmp_path, moment):
         assert store.restore(WANTED).step == 2
     left = {path.name for path in root.iterdir()}
     assert left == {"2", "2.sha256.json"}
+
+
+# Saves one step after the other, and says when it has begun to.
+SAVING = """
+import itertools, sys
+from checkpoint_states import train_state
+from ddpm_jax.runtime import checkpoints
+with checkpoints.Checkpoints(sys.argv[1], keep=2) as store:
+    for step in itertools.count(1):
+        store.save(step, train_state(step, big=(512, 1024)))
+        print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path):
+    random = np.random.default_rng(7)
+    for number in range(20):
+        root = tmp_path / str(number)
+        saving = subprocess.Popen(
+            [sys.executable, "-c", SAVING, root],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        )
+        with saving:
+            while int(saving.stdout.readline()) < 3:
+                pass
+            time.sleep(random.uniform(0, 1))
+            saving.kill()
+            told = saving.stdout.read().split()
+        last = int(told[-1]) if told else 3
+        with checkpoints.Checkpoints(root) as store:
+            wanted = jax.eval_shape(lambda: train_state(0, big=(512, 1024)))
+            restored = store.restore(wanted)
+        # The save under way may be lost, one that the next has waited for may not.
+        assert last - 1 <= restored.step <= last + 1
+        assert_same_bits(restored.state, train_state(restored.step, big=(512, 1024)))

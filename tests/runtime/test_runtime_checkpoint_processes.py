@@ -6,6 +6,7 @@ has to be in its shards without asking the others.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -59,8 +60,8 @@ def assert_holds(state, seed):
             )
 
 
-# What both processes run, from here to the end; the result of each is a line of JSON.
-PROGRAM = """
+# How the programs of both processes begin.
+START = """
 import json, os, pathlib, sys
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
@@ -73,9 +74,12 @@ import jax
 import test_runtime_checkpoint_processes as shared
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import best, checkpoint_files, checkpoints, files, mesh
-
 grid = mesh.make_mesh(1, 4)
 wanted = shared.abstract(grid)
+"""
+
+# Prints what was found and refused, as a line of JSON.
+AGREEING = """
 told = {}
 
 def refused(call):
@@ -158,12 +162,12 @@ def free_address():
 
 
 def run_pair(program, root):
-    """Run a program in two processes and return (status, output, errors) of each."""
+    """Run a program in two processes and return (output, errors, status) of each."""
     address = free_address()
     here = os.path.dirname(__file__)
     pair = [
         subprocess.Popen(
-            [sys.executable, "-c", program, address, str(index), str(root), here],
+            [sys.executable, "-c", START + program, address, str(index), root, here],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -190,7 +194,7 @@ def told(root):
     """What the two processes found, after a single one had saved step 1."""
     with checkpoints.Checkpoints(root) as store:
         store.save(1, make_state(1, mesh.make_mesh(2, 4)))
-    results = run_pair(PROGRAM, root)
+    results = run_pair(AGREEING, root)
     for out, err, status in results:
         assert status == 0, f"{out}\n{err[-4000:]}"
     first, second = (json.loads(out.splitlines()[-1]) for out, _, _ in results)
@@ -244,3 +248,42 @@ def test_every_file_of_both_processes_has_its_digest(told, root):
     assert set(manifest["files"]) == written
     for index in (0, 1):
         assert any(name.startswith(f"ocdbt.process_{index}/") for name in written)
+
+
+# Saves step 2 and ends there; the arguments of one of the two tell it to kill itself.
+KILLED = """
+import signal
+victim, moment = {victim}, {moment!r}
+def kill(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+with checkpoints.Checkpoints(root) as store:
+    if index == victim and moment == "publication":
+        files.write_json = kill
+    store.save(2, shared.make_state(2, grid))
+    if index == victim and moment == "write":
+        kill()
+    store.wait()
+distributed.finish()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("victim", "moment"), [(0, "write"), (1, "write"), (0, "publication")]
+)
+def test_a_kill_of_one_process_inside_a_save_costs_that_save(tmp_path, victim, moment):
+    root = tmp_path / "checkpoints"
+    grid = mesh.make_mesh(2, 4)
+    with checkpoints.Checkpoints(root) as store:
+        store.save(1, make_state(1, grid))
+    results = run_pair(KILLED.format(victim=victim, moment=moment), root)
+    statuses = [status for _, _, status in results]
+    assert statuses[victim] == -signal.SIGKILL
+    assert statuses[1 - victim] > 0  # ended with a sentence, not by a signal
+    with checkpoints.Checkpoints(root) as store:
+        restored = store.restore(abstract(grid))
+        # A save may be published before process 0 hears of the death of the other.
+        assert restored.step in ((1,) if victim == 0 else (1, 2))
+        assert_holds(restored.state, restored.step)
+        store.save(2, make_state(2, grid))
+        assert store.restore(abstract(grid)).step == 2

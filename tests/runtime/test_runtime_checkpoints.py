@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checkpoint_states import abstract, assert_same_bits
 
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import checkpoints, files, mesh
@@ -61,20 +62,6 @@ def on(shape, state):
     return placed, abstract(placed)
 
 
-def abstract(state):
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
-
-
-def assert_same_bits(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        assert x.shape == y.shape
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
-
-
 def names(directory):
     return sorted(path.name for path in directory.iterdir())
 
@@ -93,7 +80,7 @@ def root(tmp_path):
 def test_bits_survive_any_change_of_mesh(store):
     saved, _ = on((2, 4), make_state(1))
     store.save(1, saved)
-    for shape in [(1, 1), (8, 1), (1, 8), (2, 4)]:
+    for shape in [(1, 1), (2, 1), (1, 4), (8, 1), (1, 8), (2, 4)]:
         _, wanted = on(shape, make_state(2))
         restored = store.restore(wanted)
         assert (restored.step, restored.skipped) == (1, ())
@@ -284,6 +271,57 @@ def test_going_back_sets_later_steps_aside(store, root):
     assert store.steps() == (10, 15)
     assert store.restore(wanted).step == 15
     assert {"superseded-20", "superseded-30.sha256.json"} <= set(names(root))
+
+
+def test_the_same_steps_are_saved_again_after_going_back(store, root):
+    for step in (10, 20, 30):
+        store.save(step, make_state(step))
+    wanted = abstract(make_state(0))
+    assert_same_bits(store.restore(wanted, step=10).state, make_state(10))
+    for step in (20, 30):
+        store.save(step, make_state(100 + step))
+        assert store.restore(wanted).step == step
+        assert_same_bits(store.restore(wanted).state, make_state(100 + step))
+    assert store.steps() == (10, 20, 30)
+    # What 20 replaced is gone like any step that is saved twice; 30 was set aside.
+    assert {name for name in names(root) if "-" in name} == {
+        "superseded-30",
+        "superseded-30.sha256.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("saves", "needed"),
+    # Of 4 MB, and a fifth: one is written before an old one of the two is deleted.
+    [(1, "4.8 MB"), (2, "9.6 MB"), (3, "14.4 MB"), (100, "14.4 MB")],
+)
+def test_room_for_what_is_kept_is_asked_for_before_a_run(
+    root, monkeypatch, saves, needed
+):
+    shapes = {"w": jax.ShapeDtypeStruct((1_000_000,), jnp.float32)}
+    free = SimpleNamespace(free=float(needed[:-3]) * 1e6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with checkpoints.Checkpoints(root, keep=2) as store:
+        store.check_room(shapes, saves=saves)
+        free.free -= 1
+        told = rf"need {needed} and .* has .* free: make room there, keep fewer"
+        with pytest.raises(errors.Refusal, match=told):
+            store.check_room(shapes, saves=saves)
+    assert not root.exists()
+
+
+def test_what_is_there_already_needs_no_more_room(root, monkeypatch):
+    state = {"w": jnp.ones(1_000_000)}
+    with checkpoints.Checkpoints(root, keep=2) as store:
+        for step in (1, 2):
+            store.save(step, state)
+        store.wait()
+        usage = SimpleNamespace(free=4_800_000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        store.check_room(state, saves=100)
+        usage.free -= 1
+        with pytest.raises(errors.Refusal, match=r"need 4\.8 MB"):
+            store.check_room(state, saves=100)
 
 
 def test_a_full_disk_is_refused_before_the_save(store, root, monkeypatch):

@@ -90,6 +90,29 @@ def test_batch_is_split_over_both_axes_in_order(shape):
             np.testing.assert_array_equal(shards[device], expected)
 
 
+def test_devices_of_a_process_stand_side_by_side():
+    class Device:
+        def __init__(self, process_index, id_):
+            self.process_index, self.id = process_index, id_
+
+    # As JAX numbers them on CPUs: those of process 1 from 2048.
+    devices = [Device(1, 2049), Device(0, 1), Device(1, 2048), Device(0, 0)]
+    mesh = meshes.make_mesh(2, 2, devices=devices)
+    ordered = [(device.process_index, device.id) for device in mesh.devices.flat]
+    assert ordered == [(0, 0), (0, 1), (1, 2048), (1, 2049)]
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (2, 4)])
+def test_a_batch_that_each_process_holds_whole(shape):
+    mesh = meshes.make_mesh(*shape)
+    host = {"x": np.arange(16.0).reshape(16, 1), "labels": np.arange(16)}
+    assert meshes.process_rows(mesh, 16) == slice(0, 16)
+    whole, own = meshes.put_whole(mesh, host), meshes.put_batch(mesh, host)
+    for name, rows in host.items():
+        assert whole[name].sharding == own[name].sharding
+        np.testing.assert_array_equal(meshes.to_host(whole[name]), rows)
+
+
 def test_batch_does_not_change_with_the_host_buffer():
     # Aligned to 64 bytes, a buffer is one that JAX would share on a CPU.
     raw = np.zeros(4096 + 64, np.uint8)

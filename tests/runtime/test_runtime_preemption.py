@@ -43,6 +43,15 @@ def test_first_signal_is_a_request(name, capfd):
     assert f"{name}: stopping after saving" in capfd.readouterr().err
 
 
+def test_one_process_agrees_with_itself():
+    with preemption.StopRequest() as stop:
+        assert [stop.agreed(late=3) for _ in range(5)] == [False] * 5
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for(lambda: stop.requested)
+        assert stop.agreed(late=3)
+        assert stop.agreed()
+
+
 def test_handlers_and_wakeup_are_restored():
     seen = []
     old = signal.signal(signal.SIGTERM, lambda *_: seen.append("old"))

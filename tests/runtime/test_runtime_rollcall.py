@@ -90,16 +90,16 @@ def test_a_process_that_called_in_and_ended_is_named(call, address):
         connection.sendall(card(process=2, count=3))
     sentence = refusal_of(first)
     assert sentence.startswith("processes 1 and 2 of 3 have not called in")
-    assert f"2 had, from other/127.0.0.1, and has ended: see what it said" in sentence
+    assert "2 had, from other/127.0.0.1, and has ended: see what it said" in sentence
 
 
 def test_a_process_may_end_and_call_in_again(call, address):
-    first = call(0, 2)
+    first = call(0, 3)
     with connected(address) as connection:
-        connection.sendall(card(process=1, count=2))
-    again = call(1, 2)
-    assert sorted(first.result()) == [1]
-    close(first, again)
+        connection.sendall(card(process=1, count=3))
+    others = [call(1, 3), call(2, 3)]
+    assert sorted(first.result()) == [1, 2]
+    close(first, *others)
 
 
 def test_a_difference_is_told_to_all(call):
@@ -236,5 +236,5 @@ def test_an_address_that_is_none(text):
 
 
 def test_addresses():
-    assert rollcall.split_address("10.0.0.3:8476") == ("10.0.0.3", 8476)
+    assert rollcall.split_address("10.0.0.3:8482") == ("10.0.0.3", 8482)
     assert rollcall.split_address("[fd00::2]:80") == ("fd00::2", 80)
