@@ -7,7 +7,7 @@ from ddpm_jax.builders.data import (
     num_test_images,
 )
 from ddpm_jax.builders.networks import check_kind, label_rows, network, null_label
-from ddpm_jax.builders.planning import check_batch
+from ddpm_jax.builders.planning import check_batch, explaining_memory
 from ddpm_jax.builders.process import (
     objective,
     respaced,
@@ -38,6 +38,7 @@ __all__ = [
     "check_kind",
     "dataset",
     "ema_name",
+    "explaining_memory",
     "initial_params",
     "initial_state",
     "jitted_step",

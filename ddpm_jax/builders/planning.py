@@ -1,5 +1,6 @@
 """What can be known of a run before its data is there and before a step is taken."""
 
+import contextlib
 import importlib.util
 import math
 
@@ -11,9 +12,11 @@ from ddpm_jax.core import errors
 from ddpm_jax.data import sources, tfds
 from ddpm_jax.runtime import mesh as mesh_lib
 from ddpm_jax.runtime import program
+from ddpm_jax.runtime.hardware import memory_bytes
 
 LEVELS = 256  # grey values of images of 8 bits
 CHANNELS = 3
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how XLA's errors about memory begin
 CLASSES = 1000  # ImageNet's; a row of the label embedding more or less weighs nothing
 
 
@@ -175,6 +178,32 @@ def savings(
     # Where the state takes most of the memory it is not activations that are too many.
     heavy = limit is not None and state > limit / 2
     return [*weights, *activations, *last] if heavy else [*activations, *weights, *last]
+
+
+@contextlib.contextmanager
+def explaining_memory(config, device_mesh, abstract):
+    """Turn JAX's error about memory into one sentence that says what to change.
+
+    Args:
+        config: of the run.
+        device_mesh: its mesh.
+        abstract: from `abstract_state`.
+
+    Raises:
+        Refusal: the devices have too little memory.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if OUT_OF_MEMORY not in str(error):
+            raise
+        device = device_mesh.devices.flat[0]
+        state, limit = sum(state_bytes(abstract).values()), memory_bytes(device)
+        told = savings(config, device_mesh, state=state, temporary=None, limit=limit)
+        raise errors.Refusal(
+            f"the memory of {device.device_kind} is too small for this run; in this "
+            f"order try {' · '.join(told)} (--mode=plan tells the memory beforehand)"
+        ) from error
 
 
 def _microbatches(config, devices, state, temporary, limit):

@@ -1,6 +1,7 @@
 """How much work an image is, and how much the devices can do."""
 
-from ddpm_jax.runtime import hardware, program
+from ddpm_jax.builders import planning
+from ddpm_jax.runtime import hardware
 
 
 def speed(config, facts, network, device_mesh) -> dict[str, float]:
@@ -12,13 +13,7 @@ def speed(config, facts, network, device_mesh) -> dict[str, float]:
     peak = hardware.peak_flops(kind, config.model.dtype)
     if peak is None:
         return {}
-    forward = program.forward_flops(
-        network.apply,
-        network.shapes,
-        facts.image_shape,
-        config.model.class_conditional,
-    )
     return {
-        "flops_per_image": float(program.TRAINING_PASSES * forward),
+        "flops_per_image": float(planning.training_flops(config, facts, network)),
         "peak_flops": peak * device_mesh.size,
     }

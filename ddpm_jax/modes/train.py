@@ -81,6 +81,7 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
         checkpoints.Checkpoints(
             run_dir.checkpoints, keep=config.train.keep_checkpoints
         ) as saved,
+        builders.explaining_memory(config, mesh, abstract),
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network)

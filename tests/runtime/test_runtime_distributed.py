@@ -60,7 +60,9 @@ LOST = (
     + """
 distributed.barrier("the start")
 print("ready", flush=True)
-distributed.barrier("that process 1 never comes to" if process == 0 else "another")
+if process == 1:
+    time.sleep(60)
+distributed.barrier("that process 1 never comes to")
 """
 )
 FAILED = (

@@ -1,0 +1,107 @@
+"""Race sampling against the same network in PyTorch, in the same run.
+
+    pip install -e . torch
+    python benchmarks/sample.py --preset=iddpm_cifar10 --batch=8 --sampling-steps=10
+    python benchmarks/sample.py --preset=adm64 --batch=64 --dtype=bfloat16
+
+Ours is the program of --mode=sample: the whole chain of DDIM steps (η = 0, x̂_0
+clipped) as one compiled loop. PyTorch's is `torch_unet` in a loop, channels_last, under
+inference_mode; on a GPU also with `torch.compile`, and with autocast where ours
+computes in bfloat16. Both go from the same x_T with the same weights, and their images
+are compared before the race. They take turns; milliseconds are of a batch of images.
+
+The columns are those of train_step.py.
+"""
+
+import time
+
+import jax
+import numpy as np
+import presets
+
+from ddpm_jax import builders, generate
+from ddpm_jax.core import keys
+
+# The most that half of all pixels may differ by, in units of the range [−1, 1].
+TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
+
+
+class Ours:
+    """Our sampler, compiled for a batch."""
+
+    def __init__(self, setting, labels):
+        config, size = setting.config, setting.config.train.batch_size
+        self.recipe = builders.recipe(config, setting.facts)
+        index = np.arange(size, dtype=np.int32)
+        self.arguments = (setting.params, index, labels)
+        sampler = generate.make_sampler(self.recipe, setting.network.apply)
+        began = time.perf_counter()
+        self.compiled = sampler.lower(*self.arguments).compile()
+        self.compile_seconds = time.perf_counter() - began
+        key = keys.key_for(self.recipe.seed, "sample/x_T", index=index)
+        self.x_T = keys.normal_each(key, self.recipe.image_shape)
+
+    def sample(self):
+        """Return images [B, H, W, C]."""
+        return jax.block_until_ready(self.compiled(*self.arguments))
+
+    def run(self):
+        """Make a batch and return the number of batches."""
+        self.sample()
+        return 1
+
+
+def compare_images(ours, theirs, dtype):
+    """Stop unless both codes make the same images."""
+    theirs = theirs.permute(0, 2, 3, 1).cpu().numpy()
+    difference = np.median(np.abs(np.asarray(ours) - theirs))
+    print(f"images: median |difference| {difference:.1e}")
+    if difference > TOLERANCE[dtype]:
+        raise SystemExit(f"they differ by more than {TOLERANCE[dtype]}: no race")
+
+
+def main():
+    """Race and print."""
+    flags = presets.parser(__doc__)
+    flags.add_argument("--sampling-steps", type=int, default=50)
+    args = flags.parse_args()
+    setting = presets.setting(args, remat="none")
+    config = setting.config
+    config.sampling.update({"method": "ddim", "steps": args.sampling_steps, "eta": 0.0})
+    labels = presets.images(setting).get("label")
+    ours = Ours(setting, labels)
+    made = ours.sample()
+    if args.profile:
+        with jax.profiler.trace(args.profile):
+            ours.run()
+    entries = [("ddpm_jax", ours.compile_seconds, presets.device_memory())]
+    contenders = {"ddpm_jax": ours.run}
+    if not args.alone:
+        import torch_training
+
+        params = jax.tree.map(np.asarray, setting.params)
+        modes = {"PyTorch eager": None}
+        if args.compiled:
+            modes["torch.compile"] = args.torch_mode
+        for name, mode in modes.items():
+            sampler = torch_training.Sampler(
+                setting, params, ours.recipe.schedule, ours.x_T, labels, mode=mode
+            )
+            began = time.perf_counter()
+            theirs = sampler.sample()
+            seconds = time.perf_counter() - began
+            compare_images(made, theirs, args.dtype)
+            sampler.run()
+            entries.append((name, seconds if mode else None, sampler.memory()))
+            contenders[name] = sampler.run
+    clocked = presets.race(contenders, args.rounds)
+    flops = args.sampling_steps * args.batch * presets.forward_flops(setting)
+    results = [
+        presets.Result(name, seconds, clocked[name], memory)
+        for name, seconds, memory in entries
+    ]
+    presets.print_table(setting, results, flops)
+
+
+if __name__ == "__main__":
+    main()
