@@ -112,7 +112,8 @@ MODES = {
     "plan": _plan,
     "doctor": _doctor,
 }
-JOINT_MODES = ("train", "sample", "evaluate")  # of several processes; others are of one
+JOINT_MODES = ("train", "sample", "evaluate")  # of as many processes as there are
+SINGLE_MODES = ("data", "convert", "export", "diagnose")  # they write files, in one
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -163,12 +164,7 @@ def parse(argv) -> command_lib.Command | None:
 @contextlib.contextmanager
 def _together(command):
     """Join the other processes of the job, if there are any, until the mode ends."""
-    if command.mode not in JOINT_MODES:
-        if command.together != command_lib.Together():
-            raise errors.Refusal(
-                f"--mode={command.mode} runs in one process: start it on one host, "
-                "without --coordinator, --num_processes and --process_id"
-            )
+    if command.mode not in (*JOINT_MODES, *SINGLE_MODES):
         yield
         return
     from ddpm_jax.runtime import distributed, launches
@@ -176,6 +172,8 @@ def _together(command):
     place = dataclasses.asdict(command.together)
     timeout = place.pop("timeout")
     launch = launches.find(os.environ, **place)
+    if command.mode in SINGLE_MODES:
+        distributed.check_single(f"--mode={command.mode}", launch)
     if launch is None:
         yield
         return

@@ -117,10 +117,12 @@ def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRu
     if imported:
         abstract = builders.abstract_weights(network, mesh)
     else:
-        abstract = builders.abstract_state(config, network, mesh)
+        # Nothing but training reads the moments: they stay on the disk.
+        whole = builders.abstract_state(config, network, mesh)
+        abstract = whole.replace(opt_state=(), timesteps=())
     with checkpoints.Checkpoints(run_dir.checkpoints) as saved_states:
         restored = saved_states.restore(
-            abstract, chosen_step(config, saved_states, say)
+            abstract, chosen_step(config, saved_states, say), partial=True
         )
     say_skipped(restored, say)
     return TrainedRun(
@@ -129,8 +131,7 @@ def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRu
         facts=facts,
         mesh=mesh,
         network=network,
-        # Nothing but training reads the moments: let go of their memory.
-        state=restored.state.replace(opt_state=(), timesteps=()),
+        state=restored.state,
         step=restored.step,
         imported=imported,
     )

@@ -95,6 +95,11 @@ class Parts:
     )
 
     def __post_init__(self):
+        if self.dtype == "float16":
+            raise errors.Refusal(
+                "dtype 'float16' overflows above 65,504 and loses small gradients: "
+                "use bfloat16, which is as fast and has float32's range"
+            )
         errors.choose("dtype", DTYPES, self.dtype)
         for name, choices in CHOICES.items():
             errors.choose(name, dict.fromkeys(choices), getattr(self, name))

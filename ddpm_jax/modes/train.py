@@ -1,6 +1,7 @@
 """Training, from top to bottom: data, network, state, the loop, the end."""
 
 import dataclasses
+import math
 import pathlib
 import time
 
@@ -89,6 +90,10 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
             say(f"the run has its {config.train.steps} steps already")
             say(messages.closing(run_dir, network, workdir))
             return
+        remaining = config.train.steps - first_step
+        saved.check_room(
+            abstract, saves=math.ceil(remaining / config.train.checkpoint_every)
+        )
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
@@ -194,7 +199,7 @@ def own_rows(config, mesh) -> dict:
 
 def start_state(config, run_dir, saved, abstract, network, mesh):
     """Return the state to go on from and its step; prints the receipt of a resume."""
-    if distributed.from_first(saved.latest_step()) is None:
+    if saved.latest_step() is None:
         return new_state(config, run_dir, abstract, network, mesh), 0
     restored = saved.restore(abstract)
     runs.say_skipped(restored, say)

@@ -292,7 +292,7 @@ def test_the_manifest_is_a_jobset(options, pods, resources, bare):
     assert container["resources"] == {"limits": resources}
     assert (job["parallelism"], job["completions"]) == (pods, pods)
     # <JobSet>-<replicated job>-<job>-<pod>.<subdomain>, which is the JobSet's name
-    first = f"digits-{replicated['name']}-0-0.digits:8476"
+    first = f"digits-{replicated['name']}-0-0.digits:8482"
     assert container["env"] == [
         {"name": "JAX_COORDINATOR_ADDRESS", "value": first},
         {"name": "JAX_NUM_PROCESSES", "value": str(pods)},

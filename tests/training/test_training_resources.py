@@ -56,7 +56,7 @@ def test_compilations():
 
 @needs_proc
 def test_two_thousand_steps():
-    """From step 400 on nothing is compiled, and not 4 KiB a step stay behind."""
+    """In the second thousand nothing is compiled, and not 4 KiB a step stay."""
     optimizer = optax.adam(1e-3)
     mesh = small.make_mesh((1, 1))
     state = small.make_state(small.make_params(), optimizer=optimizer, mesh=mesh)
@@ -72,8 +72,8 @@ def test_two_thousand_steps():
         if number % 100 == 0:
             records.append(watch.turn(number, 0.0))
     records = [*filter(None, records), *watch.flush(2000, 0.0)]
-    late = [record for record in records if record["step"] >= 400]
-    assert len(late) == 17
+    late = [record for record in records if record["step"] >= 1000]
+    assert len(late) == 11
     assert len({record["compilations"] for record in late}) == 1
     memory = [record["host_memory_gib"] for record in late]
-    assert memory[-1] - memory[0] < 1600 * 4096 / 2**30
+    assert memory[-1] - memory[0] < 1000 * 4096 / 2**30
