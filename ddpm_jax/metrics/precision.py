@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.runtime import mesh as mesh_lib
 
 ROWS, COLUMNS = 2048, 8192
@@ -103,7 +102,7 @@ class _Blocks(NamedTuple):
         """Yield (start, count, points on the devices) of the left set's blocks."""
         for start in range(0, len(self.left), self.rows):
             block = self.left[start : start + self.rows]
-            placed = features_lib.spread(self.mesh, _padded(block, self.rows))
+            placed = mesh_lib.put_whole(self.mesh, _padded(block, self.rows))
             yield start, len(block), placed
 
     def down(self):
@@ -186,7 +185,7 @@ def _inside(blocks, *, sample_radii, reference_radii):
         return np.pad(block, (0, size - len(block)), constant_values=-1)
 
     for start, count, left in blocks.across():
-        mine = features_lib.spread(
+        mine = mesh_lib.put_whole(
             blocks.mesh, padded(sample_radii, start, blocks.rows)
         )
         for place, points, right in blocks.down():

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-MIN_CHANNELS = 32
-"""With fewer channels on either side a matrix product gains nothing."""
-
+# Where the product is faster, as measured with AVX-512 on jax 0.10 and 0.12. From 96
+# channels on it takes between a fifth and two thirds of the time at 32×32 pixels, half
+# of it or as long at 16×16, and little less at 8×8; with few channels it takes longer.
+MIN_CHANNELS = 96
 MIN_PIXELS = 16 * 16
-"""Below, XLA's own is as fast, and the program smaller."""
 
 
 def conv_general_dilated(x, kernel, strides, padding, **options):
@@ -60,7 +60,7 @@ def conv_general_dilated(x, kernel, strides, padding, **options):
 
 
 def _product_wins(x, kernel, strides):
-    """Return whether the product was measured to be faster, on float32."""
+    """Return whether the product is faster, going by shapes alone."""
     *area, channels_in, channels_out = kernel.shape
     pixels = x.shape[1] * x.shape[2]
     return (

@@ -319,13 +319,10 @@ class Attention(nnx.Module):
         del embedding, dropout_keys
         B, H, W, C = x.shape
         h = x if self.norm is None else self.norm(x)
-        h = attend(
-            self.qkv(h.reshape(B, H * W, C)),
-            heads=self.heads,
-            order=self.qkv_order,
-            scale=self.scale,
-        )
-        return x + self.proj_out(h).reshape(x.shape)
+        # With all pixels along one axis: between two, the CPU transposes for gradients.
+        qkv = self.qkv(h.reshape(B * H * W, C)).reshape(B, H * W, 3 * C)
+        h = attend(qkv, heads=self.heads, order=self.qkv_order, scale=self.scale)
+        return x + self.proj_out(h.reshape(B * H * W, C)).reshape(x.shape)
 
 
 def attend(qkv: jax.Array, *, heads: int, order: str, scale: str) -> jax.Array:

@@ -51,8 +51,9 @@ class Checkpoints:
     it is verified, published and older steps are deleted. A failed save is an error of
     the next call, whichever that is; leaving the context waits for the last one.
 
-    All processes make the same calls in the same order and get the same answers; only
-    `poll`, and leaving the context with an error, concern one process alone.
+    All processes make the same calls in the same order and get the same answers. Only
+    `poll`, a save that failed, and leaving the context with an error concern one
+    process alone.
     """
 
     def __init__(
@@ -188,16 +189,15 @@ class Checkpoints:
         """Wait until the save under way is published.
 
         Raises:
-            Refusal: the save failed.
+            Refusal: the save failed, as seen by this process. It has to end then: the
+                others wait for its part.
         """
         if self._pending is None:
             return
         failure = self._own_failure()
-        told = distributed.from_first(failure and str(failure))
         if failure:
             raise failure
-        if told:
-            raise errors.Refusal(told)
+        distributed.barrier("a checkpoint is published")
 
     def close(self) -> None:
         """Wait for the save under way and release the threads.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from ddpm_jax.runtime import files
+from ddpm_jax.runtime import distributed, files
 from ddpm_jax.runtime.console import say
 
 
@@ -68,6 +68,8 @@ def compile_ahead(
     start = time.perf_counter()
     compiled = function.lower(*args, **kwargs).compile()
     log(f"compiled {what} in {time.perf_counter() - start:.1f} s")
+    # One may have found it in its cache: the first run must not wait for the others.
+    distributed.barrier(f"compiled {what}")
     return compiled
 
 

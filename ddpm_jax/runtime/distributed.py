@@ -60,6 +60,7 @@ def start(
     """
     host, _ = rollcall.split_address(launch.coordinator)
     where, count = launch.coordinator, launch.num_processes
+    facts = {name: rollcall.brief(fact) for name, fact in facts.items()}
     console.silence(launch.process_id)
     if launch.process_id == 0:
         channels = rollcall.hold(where, count, facts, timeout=timeout, advice=advice)
@@ -94,6 +95,9 @@ def start(
             f"{_group.count} of them: see that all use the same kind of device"
         )
     console.silence(_group.index)
+    # On CPUs they must connect for a first collective operation within 30 s of each
+    # other, which they would not do after loading their data.
+    barrier("all have started")
 
 
 def finish(error: str = "") -> None:

@@ -11,6 +11,7 @@ nothing in it is executed. Like JAX's coordinator, this trusts its network.
 """
 
 import dataclasses
+import hashlib
 import os
 import selectors
 import socket
@@ -28,6 +29,7 @@ GRACE_SECONDS = 5.0
 """For processes yet to call in, once something is wrong: they are told it as well."""
 MARGIN_SECONDS = 10.0
 """How much longer than process 0 itself the others wait for its verdict."""
+LONGEST_FACT = 200  # characters
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 SAME_COMMAND = "start the same command on all"
@@ -63,6 +65,13 @@ def split_address(address: str) -> tuple[str, int]:
             f"the coordinator {address!r} is not HOST:PORT, such as 10.0.0.3:8482"
         )
     return host, int(port)
+
+
+def brief(fact: str) -> str:
+    """Return what a message and a sentence have room for: a digest of a long fact."""
+    if len(fact) <= LONGEST_FACT:
+        return fact
+    return f"{fact[:32]} … (SHA-256 {hashlib.sha256(fact.encode()).hexdigest()[:12]})"
 
 
 def difference(

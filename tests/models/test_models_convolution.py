@@ -14,7 +14,7 @@ from ddpm_jax.runtime import program
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 SAME = ((1, 1), (1, 1))
-CHANNELS = (32, 48)
+CHANNELS = (96, 128)
 
 
 def arrays(*shapes, seed=0):
@@ -105,8 +105,8 @@ def test_the_images_gradient_and_the_value_are_those_of_xla():
     [
         (*example(), {"strides": (2, 2)}),
         (*example(), {"strides": (2, 2), "padding": ((0, 1), (0, 1))}),
-        (*example(channels=(3, 48)), {}),
-        (*example(channels=(48, 6)), {}),
+        (*example(channels=(64, 128)), {}),
+        (*example(channels=(96, 6)), {}),
         (*example(side=8), {}),
         (*(array.astype(jnp.bfloat16) for array in example()), {}),
     ],
@@ -187,7 +187,7 @@ def test_forward_mode():
     x, kernel = example()
     tangents = tuple(arrays(x.shape, kernel.shape, seed=1))
     got = jax.jit(lambda *args: jax.jvp(convolve, (x, kernel), args))(*tangents)
-    check(got, jax.jvp(xla, (x, kernel), tangents), share=1e-6)
+    check(got, jax.jvp(xla, (x, kernel), tangents))
 
 
 def test_the_gradient_of_a_gradient():

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -24,8 +25,7 @@ from ddpm_jax.training import progress, step
 
 SECONDS = 300  # until a process that hangs is a failure, on a machine that is busy
 HERE = pathlib.Path(__file__).parent
-IMAGE_SHAPE = (8, 8, 1)
-NOISES = 16
+NOISES, IMAGE_SHAPE = 16, (8, 8, 1)
 OF_A_JOB = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 COMMAND = ("-m", "ddpm_jax.main")
 # These run what stands at the end of this file.
@@ -46,6 +46,12 @@ class Process:
 
     def has_said(self, text) -> bool:
         return text in self.out.read_text()
+
+    @property
+    def step(self) -> int:
+        """The last step that it has told of."""
+        steps = re.findall(r"^step +(\d+)/", self.out.read_text(), re.MULTILINE)
+        return int(steps[-1]) if steps else 0
 
     def wait_for(self, condition) -> bool:
         """Wait until a condition holds; return whether the process still runs then."""
@@ -121,11 +127,9 @@ def told(folder, *arguments, **options) -> list[Told]:
 
 def published(workdir) -> list[int]:
     """Return the steps with a checkpoint that counts: a folder and its digests."""
-    folder = workdir / "checkpoints"
-    names = {path.name for path in folder.glob("*")}
-    return sorted(
-        int(name) for name in names if name.isdecimal() and f"{name}.sha256.json" in names
-    )
+    names = {path.name for path in workdir.glob("checkpoints/*")}
+    steps = [int(name) for name in names if name.isdecimal()]
+    return sorted(step for step in steps if f"{step}.sha256.json" in names)
 
 
 def whole_state(workdir) -> dict[str, np.ndarray]:

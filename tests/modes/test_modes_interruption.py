@@ -1,24 +1,21 @@
-"""Ctrl-C while training, in this process and in one of its own."""
+"""Requests to stop while training, in this process and in one of its own."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 
+import processes
 import pytest
 from small_runs import (
-    ROOT,
     STEPS,
     TINY,
-    Told,
     assert_same_bits,
     checkpoints,
     metrics,
     state_of,
 )
 
-from ddpm_jax.runtime import rundir
+from ddpm_jax.metrics import bits
+from ddpm_jax.runtime import compilation, pictures, rundir
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(first_run, tmp_path, tell, interrupted):
@@ -45,83 +42,75 @@ def test_a_stopped_run_goes_on_to_the_same_bits(first_run, tmp_path, tell, inter
     assert steps == sorted(set(steps))
 
 
-def start(*arguments, log_steps, **options):
-    """Start a training process and return it once it has told of its first step."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ddpm_jax.main", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("step "):
-            log_steps -= 1
-            if not log_steps:
-                return process, said
-    raise AssertionError("".join(said))
-
-
-def finish(process, said):
-    said += process.stdout.readlines()
-    return Told(process.wait(timeout=120), "".join(said), "")
+@pytest.mark.parametrize(
+    ("owner", "name", "stopped"),
+    [
+        pytest.param(bits.Sums, "add", 4, id="in an evaluation"),
+        pytest.param(pictures, "grid", 4, id="in a grid", marks=pytest.mark.slow),
+        pytest.param(
+            compilation, "compile_ahead", 1, id="compiling", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_stop_between_steps(
+    owner, name, stopped, first_run, tmp_path, tell, interrupted
+):
+    arguments = [
+        *TINY,
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.train.steps={STEPS}",
+        "--config.train.sample_every=3",
+        "--config.train.evaluate_every=3",
+    ]
+    told = interrupted(owner, name, lambda: tell(*arguments))
+    assert told.status == 0, told.err
+    # What was looked at after step 3 is left; the step after it ends the loop.
+    assert f"stopped by SIGINT at step {stopped}; everything is saved" in told.out
+    again = tell(f"--workdir={tmp_path / 'run'}")
+    assert again.status == 0, again.err
+    assert f"resumed at step {stopped}" in again.out
+    assert_same_bits(state_of(tmp_path / "run"), state_of(first_run[0]))
+    scored = [r["step"] for r in metrics(tmp_path / "run") if "test_bits_per_dim" in r]
+    assert scored == ([6] if owner is bits.Sums else [3, 6])
 
 
 def test_control_c_in_a_terminal_saves_and_the_run_goes_on(first_run, tmp_path, tell):
-    process, said = start(
-        *TINY,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.train.steps=100000",
-        "--config.train.checkpoint_every=100000",
-        log_steps=1,
-    )
-    process.send_signal(signal.SIGINT)
-    told = finish(process, said)
-    assert told.status == 0, told.out
-    assert "Traceback" not in told.out
+    run = tmp_path / "run"
+    arguments = [*TINY, f"--workdir={run}", "--config.train.checkpoint_every=100000"]
+    told = stopped_by(signal.SIGINT, tmp_path / "said", *arguments, devices=8)
     stopped = int(re.search(r"stopped by SIGINT at step (\d+)", told.out)[1])
-    assert f"--workdir={tmp_path}/run" in told.lines[-1]
-    assert checkpoints(tmp_path / "run") == [f"{stopped}", f"{stopped}.sha256.json"]
+    assert told.lines[-1].endswith(f"--workdir={run}")
+    assert checkpoints(run) == [f"{stopped}", f"{stopped}.sha256.json"]
 
     steps = f"--config.train.steps={stopped + 3}"
-    assert f"resumed at step {stopped}" in tell(f"--workdir={tmp_path}/run", steps).out
+    assert f"resumed at step {stopped}" in tell(f"--workdir={run}", steps).out
     assert tell(*TINY, f"--workdir={tmp_path}/whole", steps).status == 0
-    assert_same_bits(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
+    assert_same_bits(state_of(run), state_of(tmp_path / "whole"))
+
+
+def stopped_by(number, folder, *arguments, after="\nstep ", **options):
+    """Start endless training, send it one signal and return what it said."""
+    endless = "--config.train.steps=100000"
+    with processes.started(folder, *arguments, endless, **options) as (process,):
+        process.wait_for_line(after)
+        process.running.send_signal(number)
+        told = process.finish()
+    assert told.status == 0, told.out + told.err
+    assert "Traceback" not in told.err
+    return told
 
 
 @pytest.mark.slow
-def test_a_killed_process_loses_only_what_was_not_saved(first_run, tmp_path, tell):
-    process, said = start(
-        *TINY,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.train.steps=100000",
-        "--config.train.checkpoint_every=10",
-        log_steps=20,
-    )
-    os.kill(process.pid, signal.SIGKILL)
-    assert finish(process, said).status == -signal.SIGKILL
-    published = (tmp_path / "run" / "checkpoints").glob("*.sha256.json")
-    newest = max(int(path.name.partition(".")[0]) for path in published)
-    assert newest % 10 == 0
-    told = tell(f"--workdir={tmp_path / 'run'}", f"--config.train.steps={newest + 2}")
-    assert f"resumed at step {newest}" in told.out
-    steps = [record["step"] for record in metrics(tmp_path / "run")]
-    assert steps == sorted(set(steps))
-
-
-@pytest.mark.slow
-def test_a_schedulers_request_is_a_request_too(first_run, tmp_path):
-    process, said = start(
-        *TINY,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.train.steps=100000",
-        log_steps=1,
-    )
-    process.send_signal(signal.SIGTERM)
-    told = finish(process, said)
-    assert told.status == 0
-    assert "stopped by SIGTERM" in told.out
+@pytest.mark.parametrize(
+    "moment", ["drawing the initial weights", "compiling the train step", "\nstep "]
+)
+def test_a_schedulers_request_is_met_at_any_time(moment, tmp_path):
+    said, runs = tmp_path / "said", [tmp_path / "run", tmp_path / "whole"]
+    arguments = [*TINY, f"--workdir={runs[0]}"]
+    told = stopped_by(signal.SIGTERM, said, *arguments, after=moment)
+    stopped = re.search(r"stopped by SIGTERM (?:at|before) step (\d+)", told.out)[1]
+    steps = f"--config.train.steps={int(stopped) + 3}"
+    for run in runs:
+        (again,) = processes.told(said, *TINY, f"--workdir={run}", steps)
+        assert again.status == 0, again.out + again.err
+    assert_same_bits(*map(processes.whole_state, runs))

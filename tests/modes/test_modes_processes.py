@@ -9,24 +9,17 @@ import time
 import numpy as np
 import processes
 import pytest
-from small_runs import (
-    STEPS,
-    TINY,
-    assert_same_bits,
-    checkpoints,
-    metrics,
-)
+from small_runs import STEPS, TINY, assert_same_bits, checkpoints, metrics
 from test_modes_sampling import archive
 
-SHARED = ("run directory", "samples:", "card:", "grid:", "stopped by")
 DRAWN = ("x_0", "t", "noise", "labels", "dropout")
 
 
 def commands_of(run, *modes):
-    """Return the arguments that train a run, and those of what comes after."""
-    train = [*TINY, f"--workdir={run}", f"--config.train.steps={STEPS}"]
-    rest = [[f"--mode={mode}", f"--workdir={run}"] for mode in modes]
-    return json.dumps([train, *rest])
+    """Return the arguments that train a run, split over all, and what comes after."""
+    train = [*TINY, f"--config.train.steps={STEPS}", "--config.mesh.fsdp=2"]
+    modes = [[f"--mode={mode}"] for mode in modes]
+    return json.dumps([[*mode, f"--workdir={run}"] for mode in [train, *modes]])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +55,7 @@ def single(quickly, tmp_path_factory):
 
 @pytest.fixture
 def run(pair, tmp_path):
-    """A copy of what two processes trained, without what was made from it."""
+    """A copy of what two processes trained, without what they made from it."""
     run = shutil.copytree(pair[0] / "run", tmp_path / "run")
     shutil.rmtree(run / "samples")
     shutil.rmtree(run / "evaluation")
@@ -104,10 +97,10 @@ def test_one_process_goes_on_with_what_two_began(pair, run, tell):
     shutil.rmtree(run / "checkpoints" / "6")
     (run / "checkpoints" / "6.sha256.json").unlink()
     before = metrics(run)
-    told = tell(f"--workdir={run}")
+    told = tell(f"--workdir={run}", "--config.mesh.fsdp=1")
     assert told.status == 0
     assert "resumed at step 3" in told.out
-    # Eight devices of one process instead of one of each.
+    # Eight devices of one process instead of one of each, and whole copies on each.
     states = [processes.whole_state(w) for w in (pair[0] / "run", run)]
     processes.assert_close(*states)
     losses = [
@@ -118,7 +111,8 @@ def test_one_process_goes_on_with_what_two_began(pair, run, tell):
 
 
 def test_two_processes_make_the_images_of_one(pair, run, tell):
-    assert tell("--mode=sample", f"--workdir={run}").status == 0
+    told = tell("--mode=sample", f"--workdir={run}", "--config.mesh.fsdp=1")
+    assert told.status == 0, told.err
     (mine, own), (theirs, other) = archive(run), archive(pair[0] / "run")
     difference = mine["arr_0"].astype(int) - theirs["arr_0"].astype(int)
     assert len(np.unique(mine["arr_0"])) > 16
@@ -129,7 +123,8 @@ def test_two_processes_make_the_images_of_one(pair, run, tell):
 
 
 def test_two_processes_score_like_one(pair, run, tell):
-    assert tell("--mode=evaluate", f"--workdir={run}").status == 0
+    told = tell("--mode=evaluate", f"--workdir={run}", "--config.mesh.fsdp=1")
+    assert told.status == 0, told.err
     cards = [
         {p.name: json.loads(p.read_text()) for p in (w / "evaluation").glob("*.json")}
         for w in (pair[0] / "run", run)

@@ -55,7 +55,7 @@ def test_create_refuses_a_directory_of_other_things(tmp_path):
 @pytest.mark.parametrize("make", [rundir.RunDir.create, rundir.RunDir.open_existing])
 def test_the_address_of_a_bucket_is_not_made_a_directory(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(errors.Refusal, match="gs://runs/digits is an address.*mount"):
+    with pytest.raises(errors.Refusal, match=r"gs://runs/digits is an address.*mount"):
         make("gs://runs/digits")
     assert list(tmp_path.iterdir()) == []
 
