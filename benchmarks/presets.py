@@ -95,6 +95,14 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return flags
 
 
+def rivals(args) -> dict[str, str | None]:
+    """Return the names of what runs in PyTorch, each with its mode of torch.compile."""
+    if args.alone:
+        return {}
+    compiled = {"torch.compile": args.torch_mode} if args.compiled else {}
+    return {"PyTorch eager": None, **compiled}
+
+
 def setting(args, **model) -> Setting:
     """Return the preset that the flags name, with weights that are not zero.
 

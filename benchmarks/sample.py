@@ -76,24 +76,18 @@ def main():
             ours.run()
     entries = [("ddpm_jax", ours.compile_seconds, presets.device_memory())]
     contenders = {"ddpm_jax": ours.run}
-    if not args.alone:
+    for name, mode in presets.rivals(args).items():
         import torch_training
 
-        params = jax.tree.map(np.asarray, setting.params)
-        modes = {"PyTorch eager": None}
-        if args.compiled:
-            modes["torch.compile"] = args.torch_mode
-        for name, mode in modes.items():
-            sampler = torch_training.Sampler(
-                setting, params, ours.recipe.schedule, ours.x_T, labels, mode=mode
-            )
-            began = time.perf_counter()
-            theirs = sampler.sample()
-            seconds = time.perf_counter() - began
-            compare_images(made, theirs, args.dtype)
-            sampler.run()
-            entries.append((name, seconds if mode else None, sampler.memory()))
-            contenders[name] = sampler.run
+        chain = (ours.recipe.schedule, ours.x_T, labels)
+        sampler = torch_training.Sampler(setting, *chain, mode=mode)
+        began = time.perf_counter()
+        theirs = sampler.sample()
+        seconds = time.perf_counter() - began
+        compare_images(made, theirs, args.dtype)
+        sampler.run()
+        entries.append((name, seconds if mode else None, sampler.memory()))
+        contenders[name] = sampler.run
     clocked = presets.race(contenders, args.rounds)
     flops = args.sampling_steps * args.batch * presets.forward_flops(setting)
     results = [

@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 
+import jax
 import numpy as np
 import torch
 import torch_unet
@@ -28,11 +29,10 @@ class Racer:
 
     Args:
         setting: from `presets.setting`.
-        params: its weights, on the host.
         mode: of torch.compile; None to run eagerly.
     """
 
-    def __init__(self, setting, params, *, mode=None):
+    def __init__(self, setting, *, mode=None):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         torch.backends.cudnn.benchmark = True
@@ -40,6 +40,7 @@ class Racer:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         config, facts = setting.config, setting.facts
+        params = jax.tree.map(np.asarray, setting.params)
         height, width, channels = facts.image_shape
         self.config, self.channels, self.levels = config, channels, facts.levels
         self.module = torch_unet.UNet(
@@ -87,8 +88,8 @@ class Racer:
 class Trainer(Racer):
     """Loss, gradient, fused Adam and an EMA over all tensors at once."""
 
-    def __init__(self, setting, params, batch, **options):
-        super().__init__(setting, params, **options)
+    def __init__(self, setting, batch, **options):
+        super().__init__(setting, **options)
         train = self.config.train
         self.batch = {name: self.tensor(array) for name, array in batch.items()}
         self.process = self.tables(builders.schedule(self.config))
@@ -184,8 +185,8 @@ class Trainer(Racer):
 class Sampler(Racer):
     """A chain of DDIM steps with η = 0 and x̂_0 clipped, step by step."""
 
-    def __init__(self, setting, params, schedule, x_T, labels, **options):
-        super().__init__(setting, params, **options)
+    def __init__(self, setting, schedule, x_T, labels, **options):
+        super().__init__(setting, **options)
         self.process, self.num_steps = self.tables(schedule), schedule.num_steps
         self.x_T = self.tensor(x_T)
         self.labels = None if labels is None else self.tensor(labels)

@@ -89,18 +89,6 @@ def compare_losses(setting, trainer, batch):
     np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE[config.model.dtype])
 
 
-def rivals(args, setting, batch):
-    """Yield the names and trainers of PyTorch."""
-    import torch_training
-
-    params = jax.tree.map(np.asarray, setting.params)
-    modes = {"PyTorch eager": None}
-    if args.compiled:
-        modes["torch.compile"] = args.torch_mode
-    for name, mode in modes.items():
-        yield name, torch_training.Trainer(setting, params, batch, mode=mode)
-
-
 def main():
     """Race and print."""
     flags = presets.parser(__doc__)
@@ -117,14 +105,15 @@ def main():
             ours.run(3)
     entries = [("ddpm_jax", ours.compile_seconds, presets.device_memory())]
     contenders = {"ddpm_jax": lambda: ours.run(args.steps)}
-    if not args.alone:
-        for name, trainer in rivals(args, setting, batch):
-            if not contenders.keys() - {"ddpm_jax"}:
-                compare_losses(setting, trainer, batch)
-            seconds = trainer.warm_up() if trainer.mode else None
-            trainer.run(2)
-            entries.append((name, seconds, trainer.memory()))
-            contenders[name] = lambda trainer=trainer: trainer.run(args.steps)
+    for name, mode in presets.rivals(args).items():
+        import torch_training
+
+        trainer = torch_training.Trainer(setting, batch, mode=mode)
+        if mode is None:
+            compare_losses(setting, trainer, batch)
+        seconds = trainer.warm_up()
+        entries.append((name, seconds if mode else None, trainer.memory()))
+        contenders[name] = lambda trainer=trainer: trainer.run(args.steps)
     clocked = presets.race(contenders, args.rounds)
     flops = program.TRAINING_PASSES * args.batch * presets.forward_flops(setting)
     results = [

@@ -14,7 +14,7 @@ from ddpm_jax import observer as observer_lib
 from ddpm_jax.core import errors
 from ddpm_jax.data import pipeline
 from ddpm_jax.runtime import best as best_lib
-from ddpm_jax.runtime import checkpoints, distributed, preemption, writers
+from ddpm_jax.runtime import checkpoints, distributed, preemption, stall, writers
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import nan_policy, progress
 from ddpm_jax.training import state as state_lib
@@ -73,11 +73,12 @@ def run(job: Job, batches: pipeline.Prefetcher, state, done: int) -> Outcome:
         Refusal: too many steps in a row were not finite, or something failed.
     """
     try:
-        outcome = _Loop(job, batches, state, done).run()
+        outcome = attempt(job, batches, state, done)
         if outcome.why == GO_BACK:
             state, done = job.go_back()
+            job.writer.restart(done)
             with job.batches_from(done) as again:
-                outcome = _Loop(job, again, state, done).run()
+                outcome = attempt(job, again, state, done)
     except (errors.Refusal, OSError) as error:
         report(job, "stopped", reason=str(error))
         raise
@@ -86,6 +87,12 @@ def run(job: Job, batches: pipeline.Prefetcher, state, done: int) -> Outcome:
     else:
         report(job, "stopped", reason=job.stop.signal_name)
     return outcome
+
+
+def attempt(job: Job, batches: pipeline.Prefetcher, state, done: int) -> Outcome:
+    """Run the loop once; it may end because training has to go back."""
+    with stall.Watch() as moving:
+        return _Loop(job, batches, state, done, moving).run()
 
 
 def report(job: Job, status: str, *, reason: str = "") -> None:
@@ -103,11 +110,12 @@ class _Loop:
     once, then the state after n+1 steps may be saved, and only then looked at.
     """
 
-    def __init__(self, job, batches, state, done):
+    def __init__(self, job, batches, state, done, moving):
         self.job = job
         self.batches = batches
         self.state = state
         self.done = done
+        self.moving = moving
         self.best: best_lib.Best | None = job.saved.best()
         self.watch = progress.Progress(
             first_step=done,
@@ -123,6 +131,7 @@ class _Loop:
         """Take steps until train.steps, a request to stop, or too many bad ones."""
         job, train, due = self.job, self.job.train, observer_lib.due
         for _, batch in self.batches:
+            self.moving.beat(f"taking step {self.done + 1}")
             self.state, metrics = job.compiled(self.state, batch)
             self.watch.add(metrics)
             self.done += 1
@@ -160,6 +169,7 @@ class _Loop:
     def look(self, *, is_saved: bool) -> None:
         """Make what is due now: grids, validation, evaluation; keep the best step."""
         job = self.job
+        self.moving.rest()  # what follows may rightly take an hour
         with contextlib.nullcontext() if is_saved else self.keeping():
             best = job.observer.look(self.state, self.done, self.best)
         if best:

@@ -24,11 +24,11 @@ import errno
 import os
 import sys
 
-import ddpm_jax
 from ddpm_jax import command as command_lib
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import console as console_lib
+from ddpm_jax.runtime import versions
 
 
 def _train(command):
@@ -182,7 +182,10 @@ def _together(command):
         launch,
         facts,
         timeout=timeout,
-        advice=dict.fromkeys(facts, "give every process the same command"),
+        advice={
+            **dict.fromkeys(facts, "give every process the same command"),
+            **dict.fromkeys(_installed(), "install the same on every host"),
+        },
     )
     try:
         yield
@@ -196,11 +199,16 @@ def _facts(command) -> dict[str, str]:
     """Return what the processes of a job must have in common."""
     fields = config_lib.leaves(command.config.to_dict())
     return {
-        "the version of ddpm_jax": ddpm_jax.__version__,
+        **_installed(),
         "--mode": command.mode,
         "--workdir": os.path.abspath(command.workdir),
         **{name: repr(value) for name, value in fields},
     }
+
+
+def _installed() -> dict[str, str]:
+    """Return the versions of what the processes compute with."""
+    return {f"the version of {name}": v for name, v in versions.versions().items()}
 
 
 def console() -> None:

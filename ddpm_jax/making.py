@@ -103,20 +103,21 @@ def _make_missing(trained, recipe, params, labels, store, wanted, batch_size) ->
     sampler = generate.make_sampler(recipe, trained.network.apply)
     say(f"sampling {recipe.schedule.num_steps} steps; compiling the sampler first …")
     with preemption.StopRequest() as stop:
-        for start in range(done, wanted, batch_size):
-            if stop.agreed():
-                say(f"stopped by {stop.signal_name} after {start} of {wanted} images")
-                say("the same command goes on from there")
-                return False
+        # It is asked after the last batch too: more may follow what is made here.
+        while not (stopped := stop.agreed()) and done < wanted:
+            start, done = done, min(done + batch_size, wanted)
             made = generate.images(
                 sampler,
                 trained.mesh,
                 params,
                 start=start,
-                stop=min(start + batch_size, wanted),
+                stop=done,
                 batch_size=batch_size,
                 labels=labels,
             )
             store.add(start, images_lib.to_uint8(made))
-            say(f"{min(start + batch_size, wanted)}/{wanted} images")
-    return True
+            say(f"{done}/{wanted} images")
+    if stopped:
+        say(f"stopped by {stop.signal_name} after {done} of {wanted} images")
+        say("the same command goes on from there")
+    return not stopped

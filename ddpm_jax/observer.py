@@ -114,6 +114,7 @@ class Observer:
     def _test_split(self):
         if self._test is None:
             self._test = builders.dataset(self._config, "test")
+            builders.check_alike(self._test)
         return self._test
 
     def _grid(self, state, done):
@@ -191,7 +192,9 @@ class Observer:
         name, lower_is_better = table.first_card(names[0])
         name = BITS_RECORD if name == table.BITS else name
         protocol = in_training.protocol(self._config, names[0])
-        found = best_lib.Best(done, name, record[name], protocol)
+        # Whether it is the best decides on a save: rounding must not divide processes.
+        value = distributed.from_first(float(record[name]))
+        found = best_lib.Best(done, name, value, protocol)
         if best and not found.is_like(best):
             say(
                 f"{name} is the first measured like this: the best step so far, "

@@ -2,6 +2,7 @@
 
 from ddpm_jax.builders.data import (
     DataFacts,
+    check_alike,
     check_images,
     dataset,
     num_test_images,
@@ -33,6 +34,7 @@ __all__ = [
     "abstract_batch",
     "abstract_state",
     "abstract_weights",
+    "check_alike",
     "check_batch",
     "check_images",
     "check_kind",

@@ -4,7 +4,7 @@ import dataclasses
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources
-from ddpm_jax.runtime import console
+from ddpm_jax.runtime import console, distributed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,19 @@ def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
         labels=data.labels,
         cache_gib=data.cache_gib,
         say=say,
+    )
+
+
+def check_alike(dataset: sources.Dataset) -> None:
+    """Refuse, on all of several processes, data that is not process 0's.
+
+    Raises:
+        Refusal: names the process and both fingerprints.
+    """
+    told = f"{len(dataset)} images, fingerprint {dataset.fingerprint()}"
+    distributed.check_alike(
+        {f"the {dataset.split} split of the data": told},
+        "give every host the same data",
     )
 
 

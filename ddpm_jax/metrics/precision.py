@@ -185,9 +185,7 @@ def _inside(blocks, *, sample_radii, reference_radii):
         return np.pad(block, (0, size - len(block)), constant_values=-1)
 
     for start, count, left in blocks.across():
-        mine = mesh_lib.put_whole(
-            blocks.mesh, padded(sample_radii, start, blocks.rows)
-        )
+        mine = mesh_lib.put_whole(blocks.mesh, padded(sample_radii, start, blocks.rows))
         for place, points, right in blocks.down():
             theirs = padded(reference_radii, place, blocks.columns)
             in_right, in_left = map(np.asarray, test(left, right, mine, theirs))

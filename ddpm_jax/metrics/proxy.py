@@ -17,6 +17,7 @@ import optax
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import resize
+from ddpm_jax.runtime import distributed
 
 TRAINED, RANDOM = "proxy_fd", "proxy_fd_random"
 DIMENSION = 64
@@ -171,7 +172,8 @@ def train_feature_network(
     state = optimizer.init(params)
     for rows in _rows(len(images), steps, seed):
         params, state = update(params, state, images[rows], labels[rows])
-    params = jax.tree.map(np.asarray, params)
+    # Accelerators round differently from run to run; all processes need one network.
+    params = distributed.arrays_from_first(jax.tree.map(np.asarray, params))
     return Trained(_network(TRAINED, params), _accuracy(params, images, labels))
 
 

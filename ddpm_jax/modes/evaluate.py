@@ -70,6 +70,9 @@ def plan(config, names, run_dir, facts) -> Plan:
             folder=run_dir.evaluation if run_dir else None,
             crop=config.data.crop if run_dir else "",
         )
+        distributed.check_alike(
+            {"evaluation.samples": files.tag}, "give every host the same files"
+        )
     else:
         builders.recipe(config, facts)
         builders.sampling_labels(config, facts)

@@ -1,7 +1,14 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
 from ddpm_jax import builders, making, runs
-from ddpm_jax.runtime import compilation, devices, pictures, rundir, samples
+from ddpm_jax.runtime import (
+    compilation,
+    devices,
+    distributed,
+    pictures,
+    rundir,
+    samples,
+)
 from ddpm_jax.runtime.console import say
 
 MAX_GRID_IMAGES = 100
@@ -39,7 +46,9 @@ def run(config, workdir) -> None:
 
 
 def write_grid(store, wanted: int, labels) -> None:
-    """Write grid.png of the first images, and say where it is."""
+    """Write grid.png of the first images, and say where it is; process 0 does."""
+    if not distributed.is_first():
+        return
     shown = store.first(min(wanted, MAX_GRID_IMAGES))
     grid = pictures.grid(shown, columns=pictures.columns_for(labels))
     pictures.write_png(store.folder / "grid.png", grid)

@@ -55,10 +55,7 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
     dataset = builders.dataset(config, "train")
     facts = builders.DataFacts.of(dataset)
     check_same_run(config, facts, network, workdir)
-    distributed.check_alike(
-        {"the data": f"{facts.num_examples} images, {facts.fingerprint}"},
-        "give every host the same data",
-    )
+    builders.check_alike(dataset)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
         network = builders.network(config, facts)
@@ -67,7 +64,9 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
     train_step = builders.train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
     observer_lib.check(config, facts)
-    is_new = not rundir.RunDir(pathlib.Path(workdir)).config.exists()
+    is_new = distributed.from_first(
+        not rundir.RunDir(pathlib.Path(workdir)).config.exists()
+    )
     if config.train.init_from and is_new:  # a run that exists needs its source no more
         runs.check_transfer(config, network)
 

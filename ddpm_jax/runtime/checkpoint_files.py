@@ -226,7 +226,10 @@ class CheckpointFiles:
         except ValueError:
             damage = f"{path.name} is damaged"
         except PermissionError as error:
-            raise errors.Refusal(f"{error.filename} cannot be read") from error
+            raise errors.Refusal(
+                f"{error.filename} cannot be read by this user: change its mode, or "
+                "go on as the user who wrote it"
+            ) from error
         except OSError as error:
             damage = f"{error.filename or folder} cannot be read ({error.strerror})"
         if damage is None:

@@ -205,6 +205,20 @@ def from_first(value):
     return all_values(value if is_first() else None)[0]
 
 
+def arrays_from_first(tree):
+    """Return process 0's NumPy arrays, on all; all must call it.
+
+    Args:
+        tree: pytree of arrays, of the same shapes in all processes.
+    """
+    if _group.count == 1:
+        return tree
+
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
 def check_alike(facts: Mapping[str, str], advice: str) -> None:
     """Refuse, on all processes, facts that are not process 0's; all must call it.
 

@@ -144,7 +144,10 @@ def expand_nodes(text: str) -> list[str]:
         Refusal: it is none.
     """
     if not re.fullmatch(rf"{NODES}(,{NODES})*", text):
-        raise errors.Refusal(f"SLURM_STEP_NODELIST={text} is not a list of nodes")
+        raise errors.Refusal(
+            f"SLURM_STEP_NODELIST={text} is not a list of nodes such as gpu[01-03,7]: "
+            "give --coordinator, --num_processes and --process_id"
+        )
     return [name for part in re.finditer(NODES, text) for name in _expand(part[0])]
 
 

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ddpm_jax.core import errors
@@ -9,6 +10,9 @@ from ddpm_jax.runtime import distributed
 
 PATIENCE = 10.0
 """Seconds in which a network disk shows a new file to the other hosts."""
+
+CACHED = 90.0
+"""… or drops what it remembers of a file that was looked for before."""
 
 
 def check(folder: Path, patience: float = PATIENCE) -> None:
@@ -41,9 +45,32 @@ def check(folder: Path, patience: float = PATIENCE) -> None:
         )
 
 
+def wait_until(seen: Callable[[], bool], path: Path, patience: float = CACHED) -> None:
+    """Wait until this process sees what process 0 has written.
+
+    Args:
+        seen: whether it does.
+        path: of the file, for the sentence.
+        patience: seconds to look for.
+
+    Raises:
+        Refusal: it does not.
+    """
+    if not _comes_true(seen, patience):
+        raise errors.Refusal(
+            f"{path}, which process 0 has written, is not what process "
+            f"{distributed.index()} sees there: give a --workdir on a disk that all "
+            "hosts share"
+        )
+
+
 def _appears(path, patience):
+    return _comes_true(path.exists, patience)
+
+
+def _comes_true(seen, patience):
     deadline = time.monotonic() + patience
-    while not path.exists():
+    while not seen():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)

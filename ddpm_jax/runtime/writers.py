@@ -36,15 +36,18 @@ class TensorBoard:
 
         del config, name
         self._event = event_pb2.Event
+        self._start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         folder = run_dir.path / "tensorboard"
         folder.mkdir(exist_ok=True)
         # A suffix of its own, for two files of one second would be one file.
         self._file = event_file_writer.EventsWriter(
             str(folder / "events"), f".{os.getpid()}.{secrets.token_hex(2)}"
         )
-        # Hides what an interrupted life of the run has written beyond `step`.
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add(step + 1, session_log=start)
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        # It hides what was written beyond `step`, by this life of the run or another.
+        self._add(step + 1, session_log=self._start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         from tensorboardX import summary
@@ -99,6 +102,9 @@ class WeightsAndBiases:
         if not self._run.offline and self._run.url:
             say(f"wandb: {self._run.url}")
 
+    def restart(self, step: int) -> None:
+        """Keep later steps: wandb shows them twice and forgets nothing."""
+
     def write(self, step: int, values: dict[str, float]) -> None:
         self._run.log({"step": step, **values})
 
@@ -135,6 +141,10 @@ class Writer:
         self._run_dir.append_metrics(record)
         values = dict(_numbers(record))
         self._each(lambda other: other.write(record["step"], values))
+
+    def restart(self, step: int) -> None:
+        """Hide the records after a step that training goes back to, where possible."""
+        self._each(lambda other: other.restart(step))
 
     def image(self, step: int, name: str, path: str | os.PathLike) -> None:
         """Show a picture of the run, given as the PNG file that it already has."""

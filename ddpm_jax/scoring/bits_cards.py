@@ -25,16 +25,20 @@ def prepare(config, facts):
     builders.check_kind(config, "scoring")
     dataset = builders.dataset(config, "test")
     builders.check_images(dataset, facts)
+    builders.check_alike(dataset)
     num_images = builders.num_test_images(config, len(dataset))
     return dataset, num_images, builders.respaced(config, "evaluation")
 
 
 def score(trained, prepared) -> bool:
-    """Write bits_per_dim_<tag>.json of a run unless it is there; return whether it is.
+    """Write bits_per_dim_<tag>.json of a run unless it is there.
 
     Args:
         trained: the run, on its devices.
         prepared: from `prepare`.
+
+    Returns:
+        Whether to go on; False after a request to stop.
     """
     dataset, num_images, schedule = prepared
     config = trained.config
@@ -51,6 +55,10 @@ def score(trained, prepared) -> bool:
         return True
     partial = Partial(card_path.with_suffix(".partial.npz"), schedule.num_steps)
     before = partial.read()
+    distributed.check_alike(
+        {"the number of images scored so far": before.count},
+        "give a --workdir on a disk that all hosts share",
+    )
     if before.count:
         say(f"going on after {before.count} of {num_images} images")
     scorer = builders.scorer(config, trained.facts, trained.network)
@@ -81,13 +89,14 @@ def score(trained, prepared) -> bool:
             should_stop=stop.agreed,
             on_batch=on_batch,
         )
-    if sums.count < num_images:
+        stopped = stop.agreed()  # perhaps in the last batch, and more may follow
+    if sums.count == num_images:
+        write(trained, dataset, schedule, sums.result(), kind, card_path)
+        partial.remove()
+    if stopped:
         say(f"stopped by {stop.signal_name} after {sums.count} of {num_images} images")
         say("the same command goes on from there")
-        return False
-    write(trained, dataset, schedule, sums.result(), kind, card_path)
-    partial.remove()
-    return True
+    return not stopped
 
 
 class Partial:

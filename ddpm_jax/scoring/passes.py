@@ -14,6 +14,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import proxy
+from ddpm_jax.runtime import distributed
 from ddpm_jax.scoring import image_sets, networks, references, table
 
 
@@ -132,6 +133,13 @@ def grouped(
             continue
         compares = any(table.METRICS[n].compares != "nothing" for n in own)
         groups.append(Group(own, source(), reference() if compares else None))
+    distributed.check_alike(
+        {
+            f"the network and reference of {' and '.join(g.names)}": g.digest
+            for g in groups
+        },
+        "give every host the same files",
+    )
     return groups
 
 

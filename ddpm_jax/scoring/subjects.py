@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ddpm_jax import builders, making
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import samples
+from ddpm_jax.runtime import samples, shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.scoring import image_sets, networks
 
@@ -89,7 +89,10 @@ def of_run(trained) -> Subject:
             count,
             batch_size=config.sampling.batch_size,
         )
-        return image_sets.of_path(str(store.archive), FIELD) if made else None
+        if not made:
+            return None
+        shared_disk.wait_until(lambda: store.is_finished(count), store.archive)
+        return image_sets.of_path(str(store.archive), FIELD)
 
     return Subject(
         tag=f"{tag}-n{count}",

@@ -1,6 +1,5 @@
 """Training from end to end: the run's directory, going on, starting from a run."""
 
-import dataclasses
 import errno
 import importlib.metadata
 import json
@@ -199,44 +198,7 @@ def test_no_whole_checkpoint_is_refused_and_nothing_is_overwritten(trained, tell
     assert all(data in after for data in kept.values())
 
 
-# ---- a loss that is not finite -------------------------------------------------------
-
-
-def test_a_loss_that_is_not_finite_never_reaches_a_checkpoint(
-    trained, tell, monkeypatch
-):
-    before = content(trained / "checkpoints")
-    whole = builders.dataset
-
-    def poisoned(config, split):
-        dataset = whole(config, split)
-        calls = []
-
-        def read(indices):
-            image, label = dataset.read(indices)
-            calls.append(indices)
-            # Batch 7 (counted from 0) is the second after the resume at 6.
-            return (image * np.nan if len(calls) == 2 else image), label
-
-        return dataclasses.replace(dataset, read=read)
-
-    monkeypatch.setattr(builders, "dataset", poisoned)
-    told = tell(
-        f"--workdir={trained}",
-        "--config.train.steps=20",
-        "--config.train.checkpoint_every=4",
-    )
-    assert told.status == 1
-    assert told.err.startswith("error: step 8 ")
-    assert told.err.count("\n") == 1
-    assert "nan" in told.err
-    assert "train.learning_rate" in told.err
-    assert content(trained / "checkpoints") == before
-    for record in losses(trained):
-        assert np.isfinite(record["loss"])
-
-    for array in state_of(trained).values():
-        assert np.isfinite(array).all()
+# ---- a disk that is full ------------------------------------------------------------
 
 
 def test_a_full_disk_is_one_sentence_and_costs_no_step(trained, tell, monkeypatch):

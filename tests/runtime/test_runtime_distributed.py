@@ -14,18 +14,23 @@ from ddpm_jax.core import errors
 from ddpm_jax.runtime import console, distributed, launches, preemption
 port, process, count = map(int, sys.argv[1:4])
 launch = launches.Launch(f"127.0.0.1:{port}", count, process, "the test")
-distributed.start(launch, {"config": "c0ffee"}, timeout=30)
+betas = repr(tuple(range(100_000)))  # as a config may hold
+distributed.start(launch, {"config": "c0ffee", "betas": betas}, timeout=30)
 """
 AGREE = (
     START
     + """
 import jax
+import numpy as np
 told = {
     "who": [distributed.is_first(), distributed.index(), distributed.count()],
     "jax": [jax.process_index(), jax.process_count(), jax.device_count()],
     "all": distributed.all_values({"who": process, "long": "β" * process * 1000}),
     "first": distributed.from_first([process, None, "é"]),
 }
+told["arrays"] = distributed.arrays_from_first({"kernel": np.full(3, process)})[
+    "kernel"
+].tolist()
 distributed.check_alike({"images": 5}, "copy the data")
 try:
     distributed.check_alike({"images": 5 + process, "classes": 1}, "copy the data")
@@ -96,6 +101,7 @@ def test_two_processes_agree():
         {"who": 1, "long": "β" * 1000},
     ]
     assert first["first"] == [0, None, "é"]
+    assert first["arrays"] == [0, 0, 0]
     assert first["alike"].startswith("process 1 (")
     assert first["alike"].endswith(") has images 6, process 0 has 5: copy the data")
     # Asked at call 2, known at once; or, late, the SIGTERM of call 2 at call 4.

@@ -179,12 +179,17 @@ def test_tensorboard_shows_the_picture(run_dir, tensorboard, tmp_path):
         np.testing.assert_array_equal(np.asarray(image)[..., 0], pixels)
 
 
-def test_steps_that_are_taken_again_are_shown_once(run_dir, tensorboard):
+@pytest.mark.parametrize("goes_back", [False, True], ids=["resumed", "gone back"])
+def test_steps_that_are_taken_again_are_shown_once(run_dir, tensorboard, goes_back):
     with opened(run_dir, "tensorboard") as writer:
         for step in (2, 4, 6):
             writer.write({"step": step, "loss": float(step)})
-    with opened(run_dir, "tensorboard", step=4) as writer:
-        writer.write({"step": 6, "loss": 60.0})
+        if goes_back:
+            writer.restart(4)
+            writer.write({"step": 6, "loss": 60.0})
+    if not goes_back:
+        with opened(run_dir, "tensorboard", step=4) as writer:
+            writer.write({"step": 6, "loss": 60.0})
     assert shown(events(run_dir)) == [
         (2, "loss", 2.0),
         (4, "loss", 4.0),
