@@ -130,6 +130,8 @@ class _Loop:
     def run(self) -> Outcome:
         """Take steps until train.steps, a request to stop, or too many bad ones."""
         job, train, due = self.job, self.job.train, observer_lib.due
+        if missing := job.observer.missing(self.done):
+            self.look(missing, is_saved=True)
         for _, batch in self.batches:
             self.moving.beat(f"taking step {self.done + 1}")
             self.state, metrics = job.compiled(self.state, batch)
@@ -154,7 +156,12 @@ class _Loop:
             if saves:
                 job.saved.save(self.done, self.state)
             if looks and not stopping:
-                self.look(is_saved=saves)
+                self.look(looks, is_saved=saves)
+                if job.stop.agreed() and not ends:
+                    # Here, so that what was cut short is made up for at the next start.
+                    if not saves:
+                        job.saved.save(self.done, self.state)
+                    break
             if ends:
                 break
         return Outcome(self.done, FINISHED if self.done >= train.steps else STOPPED)
@@ -166,12 +173,12 @@ class _Loop:
             say(progress.line(record, self.job.train.steps))
         report(self.job, "running")
 
-    def look(self, *, is_saved: bool) -> None:
+    def look(self, parts, *, is_saved: bool) -> None:
         """Make what is due now: grids, validation, evaluation; keep the best step."""
         job = self.job
         self.moving.rest()  # what follows may rightly take an hour
         with contextlib.nullcontext() if is_saved else self.keeping():
-            best = job.observer.look(self.state, self.done, self.best)
+            best = job.observer.look(self.state, self.done, parts, self.best)
         if best:
             if not is_saved:
                 job.saved.save(self.done, self.state)

@@ -1,6 +1,7 @@
 """What training shows of itself: grids, validation loss, bits per dimension, report."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from ddpm_jax.scoring import in_training, table
 
 GRID_IMAGES = 40
 COMPARED_IMAGES = 512  # training images whose channels the samples are compared with
+ERROR_OF_SCORE = "_standard_error"
 BITS_RECORD = "test_bits_per_dim"
+VALIDATION, GRID, SCORES = "validation", "grid", "scores"
 REPORT_SHARE = 0.02  # of the time, at most, goes into writing the report
 
 
@@ -25,12 +28,14 @@ def due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def looks(train, done: int) -> bool:
-    """Return whether anything is to be looked at after `done` steps."""
-    return any(
-        due(done, every)
-        for every in (train.sample_every, train.validate_every, train.evaluate_every)
-    )
+def looks(train, done: int) -> tuple[str, ...]:
+    """Return what is to be looked at after `done` steps."""
+    intervals = {
+        VALIDATION: train.validate_every,
+        GRID: train.sample_every,
+        SCORES: train.evaluate_every,
+    }
+    return tuple(part for part, every in intervals.items() if due(done, every))
 
 
 def check(config, facts) -> None:
@@ -67,26 +72,47 @@ class Observer:
         self._test = None
         self._next_report = 0.0
 
+    def missing(self, done: int) -> tuple[str, ...]:
+        """Return what was due after `done` steps and is not there: a stop came first.
+
+        Every process calls it.
+        """
+        due_parts = looks(self._config.train, done) if done else ()
+        records = [r for r in self._run_dir.read_metrics() if r["step"] == done]
+        names = {name for record in records for name in record}
+        there = {
+            VALIDATION: "validation_loss" in names,
+            GRID: self._grid_path(done).exists(),
+            SCORES: any(name.endswith(ERROR_OF_SCORE) for name in names),
+        }
+        return tuple(
+            distributed.from_first([part for part in due_parts if not there[part]])
+        )
+
     def look(
-        self, state, done: int, best: best_lib.Best | None = None
+        self,
+        state,
+        done: int,
+        parts: Sequence[str],
+        best: best_lib.Best | None = None,
     ) -> best_lib.Best | None:
-        """Do what is due after `done` steps.
+        """Do some of what is due after `done` steps.
 
         Args:
             state: after those steps.
             done: their number.
+            parts: from `looks` or `missing`.
             best: the best step so far.
 
         Returns:
             The score of this step by the first metric of evaluation.in_training, if it
             was due and is better.
         """
-        train = self._config.train
-        if due(done, train.validate_every):
+        if VALIDATION in parts:
             self._validate(state, done)
-        if due(done, train.sample_every):
+        if GRID in parts:
             self._grid(state, done)
-        if due(done, train.evaluate_every):
+        if SCORES in parts:
             return self._evaluate(state, done, best)
         return None
 
@@ -117,6 +143,9 @@ class Observer:
             builders.check_alike(self._test)
         return self._test
 
+    def _grid_path(self, done):
+        return self._run_dir.samples / f"step_{done}.png"
+
     def _grid(self, state, done):
         """Write raw and EMA samples of the same noise side by side."""
         columns = pictures.columns_for(self._labels)
@@ -126,7 +155,7 @@ class Observer:
             grids.append(pictures.grid(images_lib.to_uint8(made), columns=columns))
         height, _, channels = grids[0].shape
         gap = np.full((height, pictures.PAIR_GAP, channels), 255, np.uint8)
-        path = self._run_dir.samples / f"step_{done}.png"
+        path = self._grid_path(done)
         pictures.write_png(path, np.concatenate([grids[0], gap, grids[1]], axis=1))
         say(f"samples of raw (left) and EMA weights (right): {path}")
         self._writer.image(done, "samples", path)
@@ -187,7 +216,7 @@ class Observer:
             if scores is None:
                 return None  # stopped: half a mean would not compare with others
             for name, value, error in scores:
-                record |= {name: value, f"{name}_standard_error": error}
+                record |= {name: value, f"{name}{ERROR_OF_SCORE}": error}
         self._writer.write(record)
         name, lower_is_better = table.first_card(names[0])
         name = BITS_RECORD if name == table.BITS else name

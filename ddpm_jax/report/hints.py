@@ -80,6 +80,36 @@ def missing(history, config) -> Iterator[Hint]:
             )
 
 
+def left_out(history, config) -> Iterator[Hint]:
+    """Updates that were skipped because they were not finite."""
+    del config
+    steps, skipped = history.numbers("skipped")
+    if sum(skipped):
+        first = next(step for step, count in zip(steps, skipped, strict=True) if count)
+        yield Hint(
+            "watch",
+            f"{sum(skipped):,} updates were not finite and left out, the first by step "
+            f"{first:,}.",
+            "The files in crashes/ name the images, timesteps and blocks of the "
+            "network.",
+        )
+
+
+def resources(history, config) -> Iterator[Hint]:
+    """Programs that are compiled again and again."""
+    del config
+    _, compilations = history.numbers("compilations")
+    later = compilations[len(compilations) // 2 :]
+    if len(compilations) >= MIN_RECORDS and later[-1] - later[0] >= len(later) - 1:
+        yield Hint(
+            "watch",
+            f"Programs are compiled all the time, {later[-1] - later[0]:,} in the last "
+            f"{len(later):,} records.",
+            "Each costs seconds and memory: a shape changes from step to step, in a "
+            "network of your own perhaps.",
+        )
+
+
 def trend(history, config) -> Iterator[Hint]:
     """The mean loss over the last half of the records."""
     del config
@@ -281,6 +311,8 @@ def _too(shift, worst):
 
 CHECKS = (
     missing,
+    left_out,
+    resources,
     waiting,
     average,
     memorising,

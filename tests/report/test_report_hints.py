@@ -48,6 +48,21 @@ def test_the_young_average_is_named():
     assert "holds less than 0.01 % of" in text
 
 
+def test_updates_that_were_left_out_are_counted():
+    text, kinds = said(series("skipped", [0, 0, 2, 0, 1]))
+    assert "3 updates were not finite and left out, the first by step 300." in text
+    assert kinds == ["watch"]
+    assert said(series("skipped", [0] * 5)) == ("", [])
+
+
+def test_compiling_all_the_time_is_said():
+    text, kinds = said(series("compilations", [60 + 2 * k for k in range(20)]))
+    assert "18 in the last 10 records" in text
+    assert kinds == ["watch"]
+    # The first looks compile; a later one may, once.
+    assert said(series("compilations", [9, 30, 60, *[65] * 10, 66])) == ("", [])
+
+
 def test_waiting_for_data():
     text, kinds = said(series("data_wait", [0.3] * 10))
     assert "Training waits 30 % of its time for data." in text
