@@ -121,6 +121,7 @@ def test_what_stays_bad_ends_the_run_with_a_sentence(trained, tell, monkeypatch)
     assert len(list((trained / "crashes").iterdir())) == 6
 
 
+@pytest.mark.slow
 def test_bad_numbers_between_saves_lose_only_what_came_after(
     trained, tell, monkeypatch
 ):
@@ -141,6 +142,7 @@ def test_bad_numbers_between_saves_lose_only_what_came_after(
     assert (state[".step"], state[".skipped"], state[".draw_epoch"]) == (LAST, 1, 1)
 
 
+@pytest.mark.slow
 def test_before_the_first_checkpoint_it_goes_back_to_the_start(
     tmp_path, tell, monkeypatch
 ):

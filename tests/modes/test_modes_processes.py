@@ -93,6 +93,7 @@ def test_gradients_and_parameters_are_those_of_one_process(pair, single):
     processes.assert_close(*states)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_what_two_began(pair, run, tell):
     shutil.rmtree(run / "checkpoints" / "6")
     (run / "checkpoints" / "6.sha256.json").unlink()
