@@ -13,7 +13,7 @@ from ddpm_jax.runtime.console import tell_at_once
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECOND_SIGNAL_STATUS = 130
-ONE_REQUEST_SECONDS = 0.2  # `timeout` and launchers send the same request twice
+ONE_REQUEST_SECONDS = 1.0  # `timeout` and launchers send the same request twice
 NOTICE = 1000  # among the numbers of signals
 NAMES = {number: number.name for number in SIGNALS}
 NAMES[NOTICE] = "the cluster's notice of preemption"

@@ -123,7 +123,7 @@ def test_second_signal_ends_at_once(where):
     try:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        time.sleep(preemption.ONE_REQUEST_SECONDS + 0.1)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
