@@ -15,8 +15,8 @@ from ddpm_jax import config as config_lib
 from ddpm_jax import values
 from ddpm_jax.core import errors
 
-OWN_FLAGS = {"source": "convert", "format": "export", "output": "export"}
-MAY_OWN_FLAGS = {"topology": "plan"}
+NEEDED_FLAGS = {"source": "convert", "format": "export", "output": "export"}
+OPTIONAL_FLAGS = {"topology": "plan"}
 CONFIG_PREFIXES = ("--config.", "-config.", "--noconfig.", "-noconfig.")
 
 
@@ -168,14 +168,14 @@ def _config(parser, workdir, overrides):
 
 def _check_own_flags(parser):
     """Refuse a flag of another mode, and a mode without its flags."""
-    for name, mode in (OWN_FLAGS | MAY_OWN_FLAGS).items():
+    for name, mode in (NEEDED_FLAGS | OPTIONAL_FLAGS).items():
         value = parser[name].value
         if value and parser.mode != mode:
             raise errors.Refusal(
                 f"--{name}={value} belongs to --mode={mode}, not to "
                 f"--mode={parser.mode}: leave it out, or give --mode={mode}"
             )
-        if not value and parser.mode == mode and name in OWN_FLAGS:
+        if not value and parser.mode == mode and name in NEEDED_FLAGS:
             raise errors.Refusal(f"--mode={mode} needs --{name}: see --help")
     if parser.mode == "convert" and not parser.workdir:
         raise errors.Refusal(

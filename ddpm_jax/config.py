@@ -99,6 +99,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.sample_every = 5_000  # steps between sample grids; 0 for none
     train.checkpoint_every = 5_000  # steps; the last step is always saved
     train.keep_checkpoints = 3  # newest ones kept
+    train.keep_every = 0  # steps; checkpoints at multiples are kept for ever; 0: none
     train.evaluate_every = 0  # steps between evaluation.in_training; 0 for none
     train.validate_every = 1_000  # steps between losses of fixed test images, t, noise
     train.writers = ()  # besides metrics.jsonl: tensorboard, wandb
@@ -150,6 +151,7 @@ MUTABLE = (
     "train.sample_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.keep_every",
     "train.evaluate_every",
     "train.validate_every",
     "train.writers",

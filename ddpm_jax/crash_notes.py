@@ -1,10 +1,9 @@
 """What is written down about a step whose loss or gradient was not finite."""
 
-import shlex
-
 import jax
 
-from ddpm_jax.runtime import versions
+from ddpm_jax.runtime import distributed, versions
+from ddpm_jax.runtime import mesh as mesh_lib
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import blocks, nan_policy
 
@@ -12,7 +11,7 @@ from ddpm_jax.training import blocks, nan_policy
 class Notes:
     """Writes crashes/step_<n>.json: t, images and norms of a step that was left out."""
 
-    def __init__(self, config, run_dir, order, dataset):
+    def __init__(self, config, run_dir, order, dataset, *, command: str):
         """Keep what names the images of a step.
 
         Args:
@@ -20,10 +19,12 @@ class Notes:
             run_dir: the run.
             order: its data order.
             dataset: its training split.
+            command: what goes on with the run.
         """
         self._run_dir = run_dir
         self._order = order
         self._dataset = dataset
+        self._command = command
         self._conditional = config.model.class_conditional
         self._norms = jax.jit(lambda params: blocks.norms(params)[0])
 
@@ -32,9 +33,11 @@ class Notes:
 
         Args:
             bad: the step.
-            state: a state after it, whose parameters it left as they were.
+            state: a state at most a few steps later.
         """
-        norms = jax.device_get(self._norms(state.params))
+        norms = mesh_lib.to_host(self._norms(state.params))
+        if not distributed.is_first():
+            return
         ids = self._order.indices(bad.step - 1)
         labels = self._dataset.fetch(ids)["label"] if self._conditional else None
         record = nan_policy.crash_record(
@@ -44,8 +47,7 @@ class Notes:
             labels=labels,
             param_norms=norms,
             versions=versions.versions(),
-            command="python -m ddpm_jax.main --debug --workdir="
-            + shlex.quote(str(self._run_dir.path)),
+            command=self._command,
         )
         path = self._run_dir.write_crash(bad.step, record)
         say(

@@ -6,7 +6,7 @@ back) is decided by values that all of them see at the same step.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -60,7 +60,13 @@ class Outcome:
     why: str
 
 
-def run(job: Job, batches: pipeline.Prefetcher, state, done: int) -> Outcome:
+def run(
+    job: Job,
+    batches: pipeline.Prefetcher,
+    state,
+    done: int,
+    missing: Sequence[str] = (),
+) -> Outcome:
     """Run the loop and leave a report that tells how it ended.
 
     Args:
@@ -68,19 +74,21 @@ def run(job: Job, batches: pipeline.Prefetcher, state, done: int) -> Outcome:
         batches: from step `done` on.
         state: after `done` steps; donated.
         done: steps taken.
+        missing: what to look at before the next step, from `observer.missing`.
 
     Raises:
         Refusal: too many steps in a row were not finite, or something failed.
     """
     try:
-        outcome = attempt(job, batches, state, done)
+        outcome = attempt(job, batches, state, done, missing)
         if outcome.why == GO_BACK:
             state, done = job.go_back()
             job.writer.restart(done)
+            job.writer.write({"step": done, "went_back_from": outcome.step})
             with job.batches_from(done) as again:
                 outcome = attempt(job, again, state, done)
-    except (errors.Refusal, OSError) as error:
-        report(job, "stopped", reason=str(error))
+    except (errors.Refusal, OSError, jax.errors.JaxRuntimeError) as error:
+        report(job, "stopped", reason=str(error).splitlines()[0])
         raise
     if outcome.why == FINISHED:
         report(job, "finished")
@@ -89,10 +97,10 @@ def run(job: Job, batches: pipeline.Prefetcher, state, done: int) -> Outcome:
     return outcome
 
 
-def attempt(job: Job, batches: pipeline.Prefetcher, state, done: int) -> Outcome:
+def attempt(job, batches, state, done, missing=()) -> Outcome:
     """Run the loop once; it may end because training has to go back."""
     with stall.Watch() as moving:
-        return _Loop(job, batches, state, done, moving).run()
+        return _Loop(job, batches, state, done, moving).run(missing)
 
 
 def report(job: Job, status: str, *, reason: str = "") -> None:
@@ -127,11 +135,11 @@ class _Loop:
             job.train.max_bad_steps, rolled_back=int(state.draw_epoch) > 0
         )
 
-    def run(self) -> Outcome:
+    def run(self, missing) -> Outcome:
         """Take steps until train.steps, a request to stop, or too many bad ones."""
         job, train, due = self.job, self.job.train, observer_lib.due
-        if missing := job.observer.missing(self.done):
-            self.look(missing, is_saved=True)
+        if missing and (ended := self.make_up(missing)):
+            return ended
         for _, batch in self.batches:
             self.moving.beat(f"taking step {self.done + 1}")
             self.state, metrics = job.compiled(self.state, batch)
@@ -157,14 +165,23 @@ class _Loop:
                 job.saved.save(self.done, self.state)
             if looks and not stopping:
                 self.look(looks, is_saved=saves)
-                if job.stop.agreed() and not ends:
-                    # Here, so that what was cut short is made up for at the next start.
-                    if not saves:
-                        job.saved.save(self.done, self.state)
-                    break
+            if looks and job.stop.agreed():
+                # Here, so that what was cut short is made up for at the next start.
+                if not saves:
+                    job.saved.save(self.done, self.state)
+                return Outcome(self.done, STOPPED)
             if ends:
                 break
         return Outcome(self.done, FINISHED if self.done >= train.steps else STOPPED)
+
+    def make_up(self, missing) -> Outcome | None:
+        """Look at what a stop came before; return how the loop ended, if it did."""
+        self.look(missing, is_saved=True)
+        if self.job.stop.agreed():
+            return Outcome(self.done, STOPPED)
+        if self.done >= self.job.train.steps:
+            return Outcome(self.done, FINISHED)
+        return None
 
     def log(self, records) -> None:
         """Write and print records, and bring the report up to date."""

@@ -16,6 +16,7 @@ Any field of the config: --config.train.steps=500
 On several machines give every process the same command. Slurm, TPU slices and
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID tell each its place, or
   --coordinator=HOST:PORT --num_processes=N --process_id=I
+They must find each other within --timeout=300 seconds.
 """
 
 import contextlib

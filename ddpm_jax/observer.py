@@ -38,6 +38,34 @@ def looks(train, done: int) -> tuple[str, ...]:
     return tuple(part for part, every in intervals.items() if due(done, every))
 
 
+def missing(train, run_dir, done: int) -> tuple[str, ...]:
+    """Return what was due after `done` steps and is not there: a stop came first.
+
+    Every process calls it.
+
+    Args:
+        train: config.train.
+        run_dir: the run.
+        done: steps taken.
+    """
+    wanted = looks(train, done) if done else ()
+    if not wanted:
+        return ()
+    records = [r for r in run_dir.read_metrics() if r.get("step") == done]
+    names = {name for record in records for name in record}
+    there = {
+        VALIDATION: "validation_loss" in names,
+        GRID: grid_path(run_dir, done).exists(),
+        SCORES: any(name.endswith(ERROR_OF_SCORE) for name in names),
+    }
+    return tuple(distributed.from_first([part for part in wanted if not there[part]]))
+
+
+def grid_path(run_dir, done: int):
+    """Return where the grid after `done` steps goes."""
+    return run_dir.samples / f"step_{done}.png"
+
+
 def check(config, facts) -> None:
     """Refuse sampling and evaluation fields that would fail hours later."""
     builders.recipe(config, facts)
@@ -71,23 +99,6 @@ class Observer:
         self._sample_scorer = None
         self._test = None
         self._next_report = 0.0
-
-    def missing(self, done: int) -> tuple[str, ...]:
-        """Return what was due after `done` steps and is not there: a stop came first.
-
-        Every process calls it.
-        """
-        due_parts = looks(self._config.train, done) if done else ()
-        records = [r for r in self._run_dir.read_metrics() if r["step"] == done]
-        names = {name for record in records for name in record}
-        there = {
-            VALIDATION: "validation_loss" in names,
-            GRID: self._grid_path(done).exists(),
-            SCORES: any(name.endswith(ERROR_OF_SCORE) for name in names),
-        }
-        return tuple(
-            distributed.from_first([part for part in due_parts if not there[part]])
-        )
 
     def look(
         self,
@@ -143,9 +154,6 @@ class Observer:
             builders.check_alike(self._test)
         return self._test
 
-    def _grid_path(self, done):
-        return self._run_dir.samples / f"step_{done}.png"
-
     def _grid(self, state, done):
         """Write raw and EMA samples of the same noise side by side."""
         columns = pictures.columns_for(self._labels)
@@ -155,7 +163,7 @@ class Observer:
             grids.append(pictures.grid(images_lib.to_uint8(made), columns=columns))
         height, _, channels = grids[0].shape
         gap = np.full((height, pictures.PAIR_GAP, channels), 255, np.uint8)
-        path = self._grid_path(done)
+        path = grid_path(self._run_dir, done)
         pictures.write_png(path, np.concatenate([grids[0], gap, grids[1]], axis=1))
         say(f"samples of raw (left) and EMA weights (right): {path}")
         self._writer.image(done, "samples", path)

@@ -66,6 +66,7 @@ NOT_NEGATIVE = (
     "diffusion.weighting_gamma",
     "diffusion.weighting_k",
     "train.warmup_steps",
+    "train.keep_every",
     "train.weight_decay",
     "train.clip_norm",
     "train.sample_every",

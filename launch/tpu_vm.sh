@@ -65,6 +65,7 @@ while (($#)); do
     shift
 done
 mount=${mount%/} bucket=${bucket#gs://}
+[[ ! $spot || $spot == yes ]] || refuse "TPU_SPOT=$spot: give yes, or leave it out"
 
 need() { # options that this command cannot do without
     local option variable

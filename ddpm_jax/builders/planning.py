@@ -134,11 +134,6 @@ def _held(leaf):
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
-def whole_bytes(abstract) -> int:
-    """Return the bytes of a train state, each array once: what a checkpoint holds."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
-
-
 def savings(
     config, device_mesh, *, state: int, temporary: int | None, limit: int | None
 ) -> list[str]:
@@ -202,7 +197,8 @@ def explaining_memory(config, device_mesh, abstract):
         told = savings(config, device_mesh, state=state, temporary=None, limit=limit)
         raise errors.Refusal(
             f"the memory of {device.device_kind} is too small for this run; in this "
-            f"order try {' · '.join(told)} (--mode=plan tells the memory beforehand)"
+            f"order try {' · '.join(told)} (all but microbatches and fsdp in a new "
+            "--workdir; --mode=plan tells the memory beforehand)"
         ) from error
 
 

@@ -20,7 +20,7 @@ MIN_PIXELS = 16 * 16
 
 
 def conv_general_dilated(x, kernel, strides, padding, **options):
-    """Do what `jax.lax.conv_general_dilated` does, for the layers of Flax.
+    """Do what `jax.lax.conv_general_dilated` does, without groups and dilation.
 
     Args:
         x: [B, H, W, C].

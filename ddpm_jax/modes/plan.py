@@ -7,7 +7,14 @@ import jax
 from ddpm_jax import builders
 from ddpm_jax.builders import planning
 from ddpm_jax.models import network as network_lib
-from ddpm_jax.runtime import compilation, devices, hardware, program, topologies
+from ddpm_jax.runtime import (
+    checkpoint_arrays,
+    compilation,
+    devices,
+    hardware,
+    program,
+    topologies,
+)
 from ddpm_jax.runtime import mesh as mesh_lib
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import progress
@@ -45,7 +52,7 @@ def run(config, topology: str = "") -> None:
     table("network", network_rows(config, network, work))
     table("devices", device_rows(config, mesh))
     table("state on each device", sum_rows(state))
-    table("checkpoints", checkpoint_rows(config, planning.whole_bytes(abstract)))
+    table("checkpoints", checkpoint_rows(config, checkpoint_arrays.size_of(abstract)))
     table("time", time_rows(config, mesh, work))
     say("")
     compiled = compile_step(
@@ -84,7 +91,7 @@ def compile_step(jitted, *args, what) -> jax.stages.Compiled | str:
         return compilation.compile_ahead(jitted, *args, what=what)
     except jax.errors.JaxRuntimeError as error:
         words = str(error).splitlines()[0]
-        if "RESOURCE_EXHAUSTED" not in words:
+        if planning.OUT_OF_MEMORY not in words:
             raise
         return re.sub(r"^(\w+: )+", "", words).partition(". ")[0]
 

@@ -79,19 +79,24 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
         run_dir.lock(),
         preemption.StopRequest() as stop,
         checkpoints.Checkpoints(
-            run_dir.checkpoints, keep=config.train.keep_checkpoints
+            run_dir.checkpoints,
+            keep=config.train.keep_checkpoints,
+            keep_every=config.train.keep_every,
         ) as saved,
         builders.explaining_memory(config, mesh, abstract),
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network)
-        if first_step >= config.train.steps:
+        missing = observer_lib.missing(config.train, run_dir, first_step)
+        if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
             say(messages.closing(run_dir, network, workdir))
             return
-        remaining = config.train.steps - first_step
+        every = config.train.checkpoint_every
         saved.check_room(
-            abstract, saves=math.ceil(remaining / config.train.checkpoint_every)
+            abstract,
+            saves=math.ceil(config.train.steps / every) - first_step // every,
+            best=config.train.evaluate_every > 0,
         )
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
@@ -144,11 +149,17 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
                 go_back=lambda: go_back(
                     config, run_dir, saved, abstract, network, mesh
                 ),
-                note_bad=crash_notes.Notes(config, run_dir, order, dataset),
+                note_bad=crash_notes.Notes(
+                    config,
+                    run_dir,
+                    order,
+                    dataset,
+                    command=messages.how_to_go_on(network, workdir),
+                ),
                 speed=builders.speed(config, facts, network, mesh),
             )
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
-            outcome = loop.run(job, batches, state, first_step)
+            outcome = loop.run(job, batches, state, first_step, missing)
     if outcome.why == loop.STOPPED:
         say(
             f"stopped by {stop.signal_name} at step {outcome.step}; everything is saved"

@@ -95,6 +95,18 @@ def left_out(history, config) -> Iterator[Hint]:
         )
 
 
+def went_back(history, config) -> Iterator[Hint]:
+    """Training that went back to a checkpoint."""
+    del config
+    for to, back in zip(*history.numbers("went_back_from"), strict=True):
+        yield Hint(
+            "watch",
+            f"Training went back from step {back:,} to {to:,}.",
+            "Too many updates in a row were not finite; from there on it draws other "
+            "timesteps and noise. metrics.superseded.jsonl and crashes/ hold what was.",
+        )
+
+
 def resources(history, config) -> Iterator[Hint]:
     """Programs that are compiled again and again."""
     del config
@@ -312,6 +324,7 @@ def _too(shift, worst):
 CHECKS = (
     missing,
     left_out,
+    went_back,
     resources,
     waiting,
     average,

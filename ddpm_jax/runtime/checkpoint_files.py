@@ -82,7 +82,7 @@ class CheckpointFiles:
 
     # Room.
 
-    def check_room(self, size: int, saves: int) -> None:
+    def check_room(self, size: int, saves: int, *, best: bool = False) -> None:
         """Refuse a disk that is too small for what will lie on it at once.
 
         An old checkpoint is deleted only after the new one counts, so there is one more
@@ -91,8 +91,10 @@ class CheckpointFiles:
         Args:
             size: bytes of the arrays of one checkpoint.
             saves: how many are yet to be written.
+            best: whether the best one may be kept besides.
         """
-        count = min(max(self._keep - len(self.steps()), 0) + 1, saves)
+        kept = self._keep + best
+        count = min(max(kept - len(self.steps()), 0) + 1, saves + best)
         self._check_free("the checkpoints of this run need", count * size)
 
     def prepare(self, step: int, size: int) -> None:

@@ -133,18 +133,19 @@ class Checkpoints:
         self.wait()
         _by_first(lambda: best_lib.write(self._files.root, best))
 
-    def check_room(self, abstract_state, *, saves: int) -> None:
+    def check_room(self, abstract_state, *, saves: int, best: bool = False) -> None:
         """Refuse, before a run, a disk that cannot hold what will be kept at once.
 
         Args:
             abstract_state: pytree of the shapes that will be saved.
             saves: how many saves the run will make.
+            best: whether the best one may be kept besides the newest.
 
         Raises:
             Refusal: tells what is needed and what is free.
         """
         size = checkpoint_arrays.size_of(abstract_state)
-        _by_first(lambda: self._files.check_room(size, saves))
+        _by_first(lambda: self._files.check_room(size, saves, best=best))
 
     def save(self, step: int, state) -> None:
         """Start to save a state; it is published when it is wholly on the disk.

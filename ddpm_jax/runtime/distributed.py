@@ -148,22 +148,21 @@ def count() -> int:
     return _group.count
 
 
-def check_single(what: str, launch: launches.Launch | None = None) -> None:
+def check_single(what: str, launch: launches.Launch | None) -> None:
     """Refuse several processes where the work is that of one.
 
     Args:
         what: the work, e.g. "--mode=convert".
-        launch: what was found of several processes that have not been started yet.
+        launch: what `launches.find` says.
 
     Raises:
         Refusal: there are several.
     """
-    number = launch.num_processes if launch else _group.count
-    if number > 1:
-        found = f" ({launch.source})" if launch else ""
+    if launch is not None:
         raise errors.Refusal(
-            f"{what} runs in one process, and {number} were started{found}: start it "
-            "on one host, on a TPU pod with JAX_PLATFORMS=cpu before it"
+            f"{what} runs in one process, and {launch.num_processes} were started "
+            f"({launch.source}): start it on one host, on a TPU pod with "
+            "JAX_PLATFORMS=cpu before it"
         )
 
 

@@ -125,9 +125,9 @@ def crash_record(
         image_ids: [B] indices of the batch in the data set.
         labels: [B], or None for an unconditional network.
         param_norms: [K] from `blocks.norms` of the parameters, as they are when this is
-            called; a bad step has not changed them.
+            called: the bad step left them alone, a few good ones may have followed.
         versions: of the packages.
-        command: what repeats this step.
+        command: what goes on with the run.
     """
     t, losses = bad.metrics["t"], bad.metrics["example_loss"]
     columns = {"id": image_ids, "t": t, "loss": losses}

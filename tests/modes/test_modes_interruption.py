@@ -76,6 +76,24 @@ def test_a_stop_between_steps(
     assert grids == {"step_3.png", "step_6.png"}
 
 
+@pytest.mark.slow
+def test_a_stop_in_the_last_evaluation_is_made_up_for(tmp_path, tell, interrupted):
+    arguments = [
+        *TINY,
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.train.steps={STEPS}",
+        f"--config.train.evaluate_every={STEPS}",
+    ]
+    told = interrupted(bits.Sums, "add", lambda: tell(*arguments))
+    assert told.status == 0, told.err
+    assert f"stopped by SIGINT at step {STEPS}; everything is saved" in told.out
+    again = tell(f"--workdir={tmp_path / 'run'}")
+    assert f"finished {STEPS} steps" in again.out
+    records = metrics(tmp_path / "run")
+    assert [r["step"] for r in records if "test_bits_per_dim" in r] == [STEPS]
+    assert "steps already" in tell(f"--workdir={tmp_path / 'run'}").out
+
+
 def test_control_c_in_a_terminal_saves_and_the_run_goes_on(first_run, tmp_path, tell):
     run = tmp_path / "run"
     arguments = [*TINY, f"--workdir={run}", "--config.train.checkpoint_every=100000"]

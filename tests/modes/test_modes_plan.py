@@ -16,7 +16,7 @@ from ddpm_jax.builders import planning
 from ddpm_jax.core import errors
 from ddpm_jax.models import network as network_lib
 from ddpm_jax.modes import plan
-from ddpm_jax.runtime import hardware, program
+from ddpm_jax.runtime import checkpoint_arrays, hardware, program
 from ddpm_jax.training import progress
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -122,7 +122,7 @@ def test_parts_of_the_state_on_each_device():
     def held(fsdp, **changes):
         config = tiny(mesh__fsdp=fsdp, **changes)
         abstract = builders.abstract_state(config, network, builders.mesh(config))
-        return planning.state_bytes(abstract), planning.whole_bytes(abstract)
+        return planning.state_bytes(abstract), checkpoint_arrays.size_of(abstract)
 
     (whole, all_of_it), (split, stored) = held(1), held(8)
     assert all_of_it == stored  # a checkpoint does not depend on the mesh

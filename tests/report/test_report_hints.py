@@ -55,6 +55,12 @@ def test_updates_that_were_left_out_are_counted():
     assert said(series("skipped", [0] * 5)) == ("", [])
 
 
+def test_going_back_is_told():
+    text, kinds = said([{"step": 600, "went_back_from": 911}])
+    assert "Training went back from step 911 to 600." in text
+    assert kinds == ["watch"]
+
+
 def test_compiling_all_the_time_is_said():
     text, kinds = said(series("compilations", [60 + 2 * k for k in range(20)]))
     assert "18 in the last 10 records" in text

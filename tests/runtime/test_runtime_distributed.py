@@ -146,7 +146,7 @@ def test_one_process_is_by_itself():
     distributed.barrier("nobody else")
     distributed.finish()
     distributed.finish("an error")
-    distributed.check_single("--mode=convert")
+    distributed.check_single("--mode=convert", None)
 
 
 def test_work_of_one_process_is_refused_to_several():
