@@ -198,6 +198,24 @@ def print_table(setting: Setting, results: list[Result], flops: float) -> None:
         print(f"| {' | '.join(_cells(setting, result, results[0], flops))} |")
 
 
+def race_and_print(
+    setting: Setting, contenders: dict, entries: list, rounds: int, flops: float
+) -> None:
+    """Race and print the table.
+
+    Args:
+        contenders: see `race`.
+        entries: (name, seconds of compiling, peak memory) of each.
+        flops: of a batch.
+    """
+    clocked = race(contenders, rounds)
+    results = [
+        Result(name, seconds, clocked[name], memory)
+        for name, seconds, memory in entries
+    ]
+    print_table(setting, results, flops)
+
+
 def _cells(setting, result, ours, flops):
     config, clocked = setting.config, result.milliseconds
     median = statistics.median(clocked)

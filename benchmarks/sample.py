@@ -88,13 +88,8 @@ def main():
         sampler.run()
         entries.append((name, seconds if mode else None, sampler.memory()))
         contenders[name] = sampler.run
-    clocked = presets.race(contenders, args.rounds)
     flops = args.sampling_steps * args.batch * presets.forward_flops(setting)
-    results = [
-        presets.Result(name, seconds, clocked[name], memory)
-        for name, seconds, memory in entries
-    ]
-    presets.print_table(setting, results, flops)
+    presets.race_and_print(setting, contenders, entries, args.rounds, flops)
 
 
 if __name__ == "__main__":

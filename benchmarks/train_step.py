@@ -114,13 +114,8 @@ def main():
         seconds = trainer.warm_up()
         entries.append((name, seconds if mode else None, trainer.memory()))
         contenders[name] = lambda trainer=trainer: trainer.run(args.steps)
-    clocked = presets.race(contenders, args.rounds)
     flops = program.TRAINING_PASSES * args.batch * presets.forward_flops(setting)
-    results = [
-        presets.Result(name, seconds, clocked[name], memory)
-        for name, seconds, memory in entries
-    ]
-    presets.print_table(setting, results, flops)
+    presets.race_and_print(setting, contenders, entries, args.rounds, flops)
 
 
 if __name__ == "__main__":
