@@ -1,0 +1,138 @@
+"""Lists that are kept by hand beside the schema: nothing may be forgotten in them."""
+
+import pytest
+
+from ddpm_jax import builders, making, runs, values
+from ddpm_jax import config as config_lib
+from ddpm_jax.scoring import in_training
+
+FACTS = builders.DataFacts((8, 8, 1), 256, 100, 3, ("cat", "dog", "owl"), "…")
+
+# Fields of config.sampling that change how images are made, and no image.
+CHANGE_NO_IMAGE = {"num_samples", "batch_size"}
+# Told by the request, but not a setting: which weights are sampled from.
+OF_THE_WEIGHTS = {"weights", "checkpoint"}
+# For every other field: settings that belong to it, and another value.
+OTHER_VALUES = {
+    "method": ({}, "ddim"),
+    "steps": ({}, 7),
+    "respacing": ({}, "5,5"),
+    "eta": ({"method": "ddim"}, 0.5),
+    "labels": ({}, ("dog",)),
+    "guidance_scale": ({}, 2.0),
+    "clip": ({}, False),
+    "dynamic_threshold": ({}, 1.5),
+    "seed": ({}, 1),
+}
+
+
+def conditional(**sampling):
+    config = config_lib.base()
+    config.model.class_conditional = True
+    config.train.label_dropout = 0.1
+    config.diffusion.num_steps = 20
+    config.sampling.update(sampling)
+    return config
+
+
+def request_and_tag(config):
+    labels = builders.sampling_labels(config, FACTS)
+    request = making.request_of(config, labels, "ema", 3)
+    return request, making.tag_of(config, request)
+
+
+def test_every_sampling_field_is_tried():
+    fields = set(config_lib.base().sampling)
+    assert fields == CHANGE_NO_IMAGE | OF_THE_WEIGHTS | OTHER_VALUES.keys()
+
+
+@pytest.mark.parametrize("field", sorted(OTHER_VALUES))
+def test_a_field_that_changes_images_changes_request_tag_and_score_protocol(field):
+    context, other = OTHER_VALUES[field]
+    usual, changed = conditional(**context), conditional(**context, **{field: other})
+    request, tag = request_and_tag(usual)
+    other_request, other_tag = request_and_tag(changed)
+    assert other_request != request
+    assert other_tag != tag
+    before, after = (in_training.protocol(c, "fid") for c in (usual, changed))
+    assert before != after
+
+
+@pytest.mark.parametrize("field", sorted(CHANGE_NO_IMAGE))
+def test_a_field_that_changes_no_image_changes_neither(field):
+    assert request_and_tag(conditional(**{field: 7})) == request_and_tag(conditional())
+
+
+def test_what_a_run_lets_change_is_in_the_schema():
+    fields = dict(config_lib.leaves(config_lib.base().to_dict()))
+    for rule in config_lib.MUTABLE:
+        assert any(
+            name == rule or (rule.endswith(".*") and name.startswith(rule[:-1]))
+            for name in fields
+        ), rule
+
+
+def test_choices_are_those_of_the_modules_that_take_them():
+    from ddpm_jax.data import sources
+    from ddpm_jax.metrics import resize
+    from ddpm_jax.models import unet
+    from ddpm_jax.scoring import table
+    from ddpm_jax.training import optim
+
+    taken = {
+        "data.crop": sources.CROPS,
+        "train.mu_dtype": optim.MU_DTYPES,
+        "model.remat": unet.REMAT,
+        "evaluation.resize": resize.RULES,
+    }
+    for field, choices in taken.items():
+        assert set(values.CHOICES[field]) == set(choices), field
+    assert set(values.METRICS) == {table.BITS, *table.METRICS}
+
+
+# Every field of config.model, with a value that differs from the network below.
+OTHER_NETWORKS = {
+    "channels": 64,
+    "channel_mult": (1, 1),
+    "num_res_blocks": 1,
+    "attention_resolutions": (),
+    "num_heads": 2,
+    "head_channels": 16,
+    "norm_groups": 16,
+    "scale_shift": False,
+    "resblock_updown": True,
+    "kind": "upsampler",
+    "sinusoid": "sin_cos",
+    "sinusoid_shift": 1,
+    "norm_epsilon": 1e-6,
+    "downsample_padding": "end",
+    "resample": "pool",
+    "qkv_order": "new",
+    "attention_scale": "product",
+    "middle_attention": "none",
+    "initialisation": "ho",
+    "dropout": 0.1,
+    "class_conditional": False,
+    "dtype": "bfloat16",
+    "remat": "blocks",
+}
+# Rounding, memory, training or the first draw: the arrays mean the same.
+MEAN_THE_SAME = {"dropout", "dtype", "remat", "attention_scale", "initialisation"}
+
+
+def shapes_of(**model):
+    config = conditional()
+    config.train.label_dropout = 0.0  # which unconditional networks cannot have
+    config.model.update(channels=32, channel_mult=(1, 2), attention_resolutions=(4,))
+    config.model.update(model)
+    return builders.network(config, FACTS).shapes
+
+
+@pytest.mark.parametrize("field", sorted(config_lib.base().model))
+def test_what_shapes_do_not_tell_is_compared_before_weights_are_taken(field):
+    if field == "pool":  # of classifiers, which start from no other run
+        return
+    is_seen = shapes_of(**{field: OTHER_NETWORKS[field]}) != shapes_of()
+    is_compared = f"model.{field}" in runs.HIDDEN_IN_SHAPES
+    assert is_seen or is_compared or field in MEAN_THE_SAME
+    assert not (is_compared and field in MEAN_THE_SAME)
