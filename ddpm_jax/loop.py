@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from ddpm_jax import observer as observer_lib
 from ddpm_jax.core import errors
 from ddpm_jax.data import pipeline
 from ddpm_jax.runtime import best as best_lib
 from ddpm_jax.runtime import checkpoints, distributed, preemption, stall, writers
 from ddpm_jax.runtime.console import say
-from ddpm_jax.training import nan_policy, progress
+from ddpm_jax.training import intervals, nan_policy, progress
 from ddpm_jax.training import state as state_lib
 
 LATE = 2  # steps after which a request to stop is met, where several must hear of it
@@ -32,7 +31,7 @@ class Job:
         writer: gets the records.
         saved: the checkpoints.
         compiled: `(state, batch) → (state, metrics)`.
-        observer: looks at the state.
+        observer: looks at the state and writes the report: `look`, `report`.
         stop: requests to stop.
         batches_from: `step → Prefetcher`.
         go_back: `() → (state, step)`, the last good state with new draws ahead of it.
@@ -44,7 +43,7 @@ class Job:
     writer: writers.Writer
     saved: checkpoints.Checkpoints
     compiled: jax.stages.Compiled
-    observer: observer_lib.Observer
+    observer: object
     stop: preemption.StopRequest
     batches_from: Callable[[int], pipeline.Prefetcher]
     go_back: Callable[[], tuple[state_lib.TrainState, int]]
@@ -74,7 +73,7 @@ def run(
         batches: from step `done` on.
         state: after `done` steps; donated.
         done: steps taken.
-        missing: what to look at before the next step, from `observer.missing`.
+        missing: names of `intervals` to look at first: a stop came before them.
 
     Raises:
         Refusal: too many steps in a row were not finite, or something failed.
@@ -137,7 +136,7 @@ class _Loop:
 
     def run(self, missing) -> Outcome:
         """Take steps until train.steps, a request to stop, or too many bad ones."""
-        job, train, due = self.job, self.job.train, observer_lib.due
+        job, train, due = self.job, self.job.train, intervals.due
         if missing and (ended := self.make_up(missing)):
             return ended
         for _, batch in self.batches:
@@ -150,7 +149,7 @@ class _Loop:
             stopping = job.stop.agreed(late=LATE)
             ends = stopping or self.done >= train.steps
             saves = ends or due(self.done, train.checkpoint_every)
-            looks = observer_lib.looks(train, self.done)
+            looks = intervals.looks(train, self.done)
             if saves or looks:
                 self.note(self.bad.drain())
             if self.bad.verdict != nan_policy.GO_ON:

@@ -4,7 +4,6 @@ import shlex
 
 import jax
 
-from ddpm_jax import builders
 from ddpm_jax.models import network as network_lib
 from ddpm_jax.models import own
 from ddpm_jax.runtime import distributed
@@ -25,8 +24,15 @@ def describe(config, facts, network, mesh) -> str:
     )
 
 
-def receipt(restored, config, moved: int) -> str:
-    """Return the line that lists every part of a resume."""
+def receipt(restored, config, moved: int, *, rate: float) -> str:
+    """Return the line that lists every part of a resume.
+
+    Args:
+        restored: from `Checkpoints.restore`.
+        config: of the run.
+        moved: lines of metrics that were set aside.
+        rate: the learning rate of the next step.
+    """
     state = restored.state
     count = network_lib.num_parameters(state.params)
     averages = ", ".join(
@@ -34,7 +40,6 @@ def receipt(restored, config, moved: int) -> str:
         for name, share in state.ema_initial_share.items()
     )
     history = "with history" if jax.tree.leaves(state.timesteps) else "no history"
-    rate = float(builders.learning_rate(config)(restored.step))
     decay = config.train.decay
     ends = "constant" if decay == "none" else f"{decay} to 0 at {config.train.steps}"
     if restored.step < config.train.warmup_steps:

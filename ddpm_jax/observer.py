@@ -14,28 +14,14 @@ from ddpm_jax.runtime import best as best_lib
 from ddpm_jax.runtime import distributed, pictures
 from ddpm_jax.runtime.console import say
 from ddpm_jax.scoring import in_training, table
+from ddpm_jax.training import intervals
+from ddpm_jax.training.intervals import GRID, SCORES, VALIDATION
 
 GRID_IMAGES = 40
 COMPARED_IMAGES = 512  # training images whose channels the samples are compared with
 ERROR_OF_SCORE = "_standard_error"
 BITS_RECORD = "test_bits_per_dim"
-VALIDATION, GRID, SCORES = "validation", "grid", "scores"
 REPORT_SHARE = 0.02  # of the time, at most, goes into writing the report
-
-
-def due(done: int, every: int) -> bool:
-    """Return whether an interval ends after `done` steps; 0 means never."""
-    return every > 0 and done % every == 0
-
-
-def looks(train, done: int) -> tuple[str, ...]:
-    """Return what is to be looked at after `done` steps."""
-    intervals = {
-        VALIDATION: train.validate_every,
-        GRID: train.sample_every,
-        SCORES: train.evaluate_every,
-    }
-    return tuple(part for part, every in intervals.items() if due(done, every))
 
 
 def missing(train, run_dir, done: int) -> tuple[str, ...]:
@@ -48,7 +34,7 @@ def missing(train, run_dir, done: int) -> tuple[str, ...]:
         run_dir: the run.
         done: steps taken.
     """
-    wanted = looks(train, done) if done else ()
+    wanted = intervals.looks(train, done) if done else ()
     if not wanted:
         return ()
     records = [r for r in run_dir.read_metrics() if r.get("step") == done]
@@ -112,7 +98,7 @@ class Observer:
         Args:
             state: after those steps.
             done: their number.
-            parts: from `looks` or `missing`.
+            parts: from `intervals.looks` or `missing`.
             best: the best step so far.
 
         Returns:

@@ -219,7 +219,8 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
             "steps already; give at least as many"
         )
     moved = run_dir.truncate_metrics_after(restored.step)
-    say(messages.receipt(restored, config, moved))
+    rate = float(builders.learning_rate(config)(restored.step))
+    say(messages.receipt(restored, config, moved, rate=rate))
     return restored.state, restored.step
 
 
