@@ -19,7 +19,7 @@ import numpy as np
 
 from ddpm_jax import builders
 from ddpm_jax import config as config_lib
-from ddpm_jax.runtime import hardware, program
+from ddpm_jax.runtime import cost, hardware
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 GIB = 2**30
@@ -153,7 +153,7 @@ def images(setting: Setting) -> dict[str, np.ndarray]:
 
 def forward_flops(setting: Setting) -> int:
     """Return the FLOPs of the network for one image."""
-    return program.forward_flops(
+    return cost.forward_flops(
         setting.network.apply,
         setting.network.shapes,
         setting.facts.image_shape,

@@ -19,8 +19,9 @@ import jax
 import numpy as np
 import presets
 
-from ddpm_jax import builders, generate
+from ddpm_jax import builders
 from ddpm_jax.core import keys
+from ddpm_jax.sampling import sampler as sampler_lib
 
 # The most that pixels may differ by on average; their range is [−1, 1].
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -34,7 +35,7 @@ class Ours:
         self.recipe = builders.recipe(config, setting.facts)
         index = np.arange(size, dtype=np.int32)
         self.arguments = (setting.params, index, labels)
-        sampler = generate.make_sampler(self.recipe, setting.network.apply)
+        sampler = sampler_lib.make_sampler(self.recipe, setting.network.apply)
         began = time.perf_counter()
         self.compiled = sampler.lower(*self.arguments).compile()
         self.compile_seconds = time.perf_counter() - began

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
 
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -229,7 +229,7 @@ def _double(width, options):
 def load(module, params) -> None:
     """Copy parameters of `ddpm_jax` into the module of the same network."""
     tensors = {}
-    for path, array in network_lib.by_path(params).items():
+    for path, array in functional.by_path(params).items():
         parent, _, leaf = path.rpartition("/")
         axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
         tensor = torch.tensor(array)

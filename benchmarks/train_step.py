@@ -24,8 +24,7 @@ import presets
 
 from ddpm_jax import builders
 from ddpm_jax.diffusion import losses, process
-from ddpm_jax.runtime import mesh as mesh_lib
-from ddpm_jax.runtime import program
+from ddpm_jax.runtime import cost, sharding
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}  # of the losses, relative
 
@@ -45,7 +44,7 @@ class Ours:
         )
         self.compile_seconds = time.perf_counter() - began
         self.state = builders.initial_state(config, setting.params, abstract)
-        self.batch = mesh_lib.put_batch(mesh, batch)
+        self.batch = sharding.put_batch(mesh, batch)
 
     def run(self, steps):
         """Take steps, wait for them and return their number."""
@@ -114,7 +113,7 @@ def main():
         seconds = trainer.warm_up()
         entries.append((name, seconds if mode else None, trainer.memory()))
         contenders[name] = lambda trainer=trainer: trainer.run(args.steps)
-    flops = program.TRAINING_PASSES * args.batch * presets.forward_flops(setting)
+    flops = cost.TRAINING_PASSES * args.batch * presets.forward_flops(setting)
     presets.race_and_print(setting, contenders, entries, args.rounds, flops)
 
 

@@ -11,20 +11,22 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ddpm_jax import builders, generate, runs, values
+from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import trained_run
+from ddpm_jax.config import rules
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, reverse
-from ddpm_jax.models import network as network_lib
-from ddpm_jax.models import own
+from ddpm_jax.models import custom, functional
 from ddpm_jax.runtime import compilation, devices
 from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import sampler as sampler_lib
 
-network = own.own_network
+network = custom.own_network
 
 
 def load(
-    workdir: str | os.PathLike, *, network: network_lib.Network | None = None
+    workdir: str | os.PathLike, *, network: functional.Network | None = None
 ) -> "Run":
     """Open a trained run with its newest whole checkpoint.
 
@@ -38,7 +40,7 @@ def load(
     """
     devices.check()
     compilation.enable_cache()
-    trained = runs.open_run(workdir, network=network, say=say)
+    trained = trained_run.open_run(workdir, network=network, say=say)
     return Run(trained)
 
 
@@ -46,7 +48,7 @@ def train(
     config,
     workdir: str | os.PathLike,
     *,
-    network: network_lib.Network | None = None,
+    network: functional.Network | None = None,
 ) -> "Run":
     """Train, or go on training, the run in `workdir`; return it, opened.
 
@@ -66,8 +68,8 @@ def train(
         config = config_lib.from_file(os.fspath(config))
     config = config.copy_and_resolve_references()
     config_lib.read_betas(config)
-    values.check_types(config)
-    values.check_values(config)
+    rules.check_types(config)
+    rules.check_values(config)
     mode.run(config, workdir, network)
     return load(workdir, network=network)
 
@@ -82,7 +84,7 @@ class Run:
         network: `network.apply(params, x, t, labels) → output`.
     """
 
-    def __init__(self, trained: runs.TrainedRun):
+    def __init__(self, trained: trained_run.TrainedRun):
         self._trained = trained
         self._samplers = {}
         self._told = set()
@@ -160,9 +162,9 @@ class Run:
         of_images = builders.sampling_labels(config, facts)
         params = self.params(weights)
         size = min(config.sampling.batch_size, num)
-        size = generate.rounded_batch(size, mesh)
+        size = sampler_lib.rounded_batch(size, mesh)
         made = [
-            generate.images(
+            sampler_lib.images(
                 sampler,
                 mesh,
                 params,
@@ -205,8 +207,8 @@ class Run:
         nested = config.to_dict()
         nested["sampling"].update(given)
         config = config_lib.from_dict(nested, where="sample()")
-        values.check_types(config)
-        values.check_values(config)
+        rules.check_types(config)
+        rules.check_values(config)
         return config
 
     def _sampler(self, recipe):
@@ -217,7 +219,7 @@ class Run:
 
             def sample(seed, *args):
                 seeded = dataclasses.replace(recipe, seed=seed)
-                return generate.make_sampler(seeded, self.network.apply)(*args)
+                return sampler_lib.make_sampler(seeded, self.network.apply)(*args)
 
             self._samplers[recipe] = jax.jit(sample)
         return lambda *args: self._samplers[recipe](seed, *args)

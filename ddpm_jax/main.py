@@ -25,8 +25,8 @@ import errno
 import os
 import sys
 
-from ddpm_jax import command as command_lib
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import command_line
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import console as console_lib
 from ddpm_jax.runtime import versions
@@ -153,13 +153,13 @@ def main(argv=None) -> int:
     return 0
 
 
-def parse(argv) -> command_lib.Command | None:
+def parse(argv) -> command_line.Command | None:
     """Return the command, or None where only help was asked for.
 
     Raises:
         Refusal: anything that is not understood.
     """
-    return command_lib.parse(argv, MODES, __doc__)
+    return command_line.parse(argv, MODES, __doc__)
 
 
 @contextlib.contextmanager
@@ -168,11 +168,12 @@ def _together(command):
     if command.mode not in (*JOINT_MODES, *SINGLE_MODES):
         yield
         return
-    from ddpm_jax.runtime import distributed, launches
+    from ddpm_jax.runtime import distributed
+    from ddpm_jax.runtime.cluster import launch as launch_lib
 
     place = dataclasses.asdict(command.together)
     timeout = place.pop("timeout")
-    launch = launches.find(os.environ, **place)
+    launch = launch_lib.find(os.environ, **place)
     if command.mode in SINGLE_MODES:
         distributed.check_single(f"--mode={command.mode}", launch)
     if launch is None:

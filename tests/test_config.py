@@ -8,7 +8,7 @@ import pytest
 from ddpm_jax import builders, main
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
 
 ROOT = pathlib.Path(__file__).parent.parent
 NEED_A_VARIANT = ("folder", "published")
@@ -233,7 +233,7 @@ def test_digits_has_a_null_class_and_digits_unconditional_no_class():
         shapes = builders.network(config, FACTS["digits"]).shapes
         return [
             leaf.shape[0]
-            for path, leaf in network_lib.by_path(shapes).items()
+            for path, leaf in functional.by_path(shapes).items()
             if "label" in path
         ]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from ddpm_jax import builders
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Of these, the user's folder or a published file decides the rest.
@@ -48,7 +48,7 @@ def facts(config, num_classes=1000):
 
 def arrays(config):
     shapes = builders.network(config, facts(config)).shapes
-    return network_lib.by_path(shapes)
+    return functional.by_path(shapes)
 
 
 def count(config):
@@ -177,7 +177,7 @@ def test_grey_images_of_20_pixels_have_a_network(tmp_path):
     save_images(tmp_path / "grey", 30, (20, 20))
     config = read(f"folder:{tmp_path / 'grey'}")
     made = builders.DataFacts((20, 20, 1), 256, 27, None, (), "…")
-    leaves = network_lib.by_path(builders.network(config, made).shapes)
+    leaves = functional.by_path(builders.network(config, made).shapes)
     assert leaves["conv_in/kernel"].shape == (3, 3, 1, 32)
 
 

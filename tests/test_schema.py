@@ -2,9 +2,12 @@
 
 import pytest
 
-from ddpm_jax import builders, making, runs, values
+from ddpm_jax import builders
 from ddpm_jax import config as config_lib
-from ddpm_jax.scoring import in_training
+from ddpm_jax.builders import trained_run
+from ddpm_jax.config import rules
+from ddpm_jax.evaluation import sample_scorer
+from ddpm_jax.sampling import generation
 
 FACTS = builders.DataFacts((8, 8, 1), 256, 100, 3, ("cat", "dog", "owl"), "…")
 
@@ -37,8 +40,8 @@ def conditional(**sampling):
 
 def request_and_tag(config):
     labels = builders.sampling_labels(config, FACTS)
-    request = making.request_of(config, labels, "ema", 3)
-    return request, making.tag_of(config, request)
+    request = generation.request_of(config, labels, "ema", 3)
+    return request, generation.tag_of(config, request)
 
 
 def test_every_sampling_field_is_tried():
@@ -54,7 +57,7 @@ def test_a_field_that_changes_images_changes_request_tag_and_score_protocol(fiel
     other_request, other_tag = request_and_tag(changed)
     assert other_request != request
     assert other_tag != tag
-    before, after = (in_training.protocol(c, "fid") for c in (usual, changed))
+    before, after = (sample_scorer.protocol(c, "fid") for c in (usual, changed))
     assert before != after
 
 
@@ -74,9 +77,9 @@ def test_what_a_run_lets_change_is_in_the_schema():
 
 def test_choices_are_those_of_the_modules_that_take_them():
     from ddpm_jax.data import sources
+    from ddpm_jax.evaluation import metric_table
     from ddpm_jax.metrics import resize
     from ddpm_jax.models import unet
-    from ddpm_jax.scoring import table
     from ddpm_jax.training import optim
 
     taken = {
@@ -86,8 +89,8 @@ def test_choices_are_those_of_the_modules_that_take_them():
         "evaluation.resize": resize.RULES,
     }
     for field, choices in taken.items():
-        assert set(values.CHOICES[field]) == set(choices), field
-    assert set(values.METRICS) == {table.BITS, *table.METRICS}
+        assert set(rules.CHOICES[field]) == set(choices), field
+    assert set(rules.METRICS) == {metric_table.BITS, *metric_table.METRICS}
 
 
 # Every field of config.model, with a value that differs from the network below.
@@ -133,6 +136,6 @@ def test_what_shapes_do_not_tell_is_compared_before_weights_are_taken(field):
     if field == "pool":  # of classifiers, which start from no other run
         return
     is_seen = shapes_of(**{field: OTHER_NETWORKS[field]}) != shapes_of()
-    is_compared = f"model.{field}" in runs.HIDDEN_IN_SHAPES
+    is_compared = f"model.{field}" in trained_run.HIDDEN_IN_SHAPES
     assert is_seen or is_compared or field in MEAN_THE_SAME
     assert not (is_compared and field in MEAN_THE_SAME)

@@ -5,8 +5,7 @@ from ddpm_jax.builders import refusals
 from ddpm_jax.builders.data import DataFacts
 from ddpm_jax.core import errors
 from ddpm_jax.diffusion import reverse
-from ddpm_jax.models import classifier, unet
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import classifier, functional, unet
 
 
 def null_label(config, facts: DataFacts) -> int | None:
@@ -29,7 +28,7 @@ def null_label(config, facts: DataFacts) -> int | None:
     return facts.num_classes if rate else None
 
 
-def network(config, facts: DataFacts) -> network_lib.Network:
+def network(config, facts: DataFacts) -> functional.Network:
     """Return the network for these images and labels: what model.kind says."""
     model = config.model
     height, width, channels = facts.image_shape

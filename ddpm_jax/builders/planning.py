@@ -10,8 +10,7 @@ import numpy as np
 from ddpm_jax.builders import data as data_lib
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources, tfds
-from ddpm_jax.runtime import mesh as mesh_lib
-from ddpm_jax.runtime import program
+from ddpm_jax.runtime import cost, sharding
 from ddpm_jax.runtime.hardware import memory_bytes
 
 LEVELS = 256  # grey values of images of 8 bits
@@ -86,7 +85,7 @@ def _catalogued(name):
 
 def training_flops(config, facts, network) -> int:
     """Return the FLOPs of training on one image, see `runtime.program.flops`."""
-    return program.TRAINING_PASSES * program.forward_flops(
+    return cost.TRAINING_PASSES * cost.forward_flops(
         network.apply,
         network.shapes,
         facts.image_shape,
@@ -108,8 +107,8 @@ def check_batch(config, device_mesh) -> None:
             f"train.microbatches={parts} does not divide train.batch_size={size}: "
             f"use {largest}"
         )
-    mesh_lib.check_batch(device_mesh, size, "train.batch_size")
-    mesh_lib.check_batch(
+    sharding.check_batch(device_mesh, size, "train.batch_size")
+    sharding.check_batch(
         device_mesh, size // parts, "train.batch_size / train.microbatches"
     )
 

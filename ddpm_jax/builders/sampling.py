@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from ddpm_jax import generate
 from ddpm_jax.builders.data import DataFacts
 from ddpm_jax.builders.networks import check_kind, null_label
 from ddpm_jax.builders.process import objective, respaced, schedule
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import bits, validation
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
+from ddpm_jax.sampling import sampler
 
 
-def recipe(config, facts: DataFacts) -> generate.Recipe:
+def recipe(config, facts: DataFacts) -> sampler.Recipe:
     """Return what decides the samples, apart from the weights."""
     check_kind(config, "sampling from")
     sampling = config.sampling
-    return generate.Recipe(
+    return sampler.Recipe(
         schedule=respaced(config, "sampling"),
         prediction=config.diffusion.prediction,
         variance=config.diffusion.variance,
@@ -64,7 +64,7 @@ def _class_index(label, facts):
     return label
 
 
-def scorer(config, facts: DataFacts, network: network_lib.Network):
+def scorer(config, facts: DataFacts, network: functional.Network):
     """Return the compiled scorer of bits per dimension, see `metrics.bits`."""
     check_kind(config, "scoring")
     evaluation = config.evaluation
@@ -82,7 +82,7 @@ def scorer(config, facts: DataFacts, network: network_lib.Network):
 VALIDATION_IMAGES = 64  # times 8 timesteps: a few training steps' work
 
 
-def validator(config, facts: DataFacts, network: network_lib.Network, dataset, *, mesh):
+def validator(config, facts: DataFacts, network: functional.Network, dataset, *, mesh):
     """Return the compiled validation loss, see `metrics.validation`."""
     count = min(VALIDATION_IMAGES, len(dataset))
     # Spread over the split, which may be sorted by class.
@@ -95,5 +95,5 @@ def validator(config, facts: DataFacts, network: network_lib.Network, dataset, *
         labels=batch["label"] if config.model.class_conditional else None,
         seed=config.evaluation.seed,
         mesh=mesh,
-        batch_size=generate.rounded_batch(min(count, config.train.batch_size), mesh),
+        batch_size=sampler.rounded_batch(min(count, config.train.batch_size), mesh),
     )

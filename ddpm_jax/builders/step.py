@@ -9,7 +9,7 @@ from ddpm_jax.builders.networks import null_label
 from ddpm_jax.builders.process import objective, schedule, timestep_sampler
 from ddpm_jax.builders.training import learning_rate, optimizer
 from ddpm_jax.diffusion import process
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 from ddpm_jax.training import step
 
 
@@ -43,14 +43,14 @@ def jitted_step(take_step, abstract, device_mesh) -> jax.stages.Wrapped:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(
         take_step,
-        out_shardings=(shardings, mesh_lib.replicated(device_mesh)),
+        out_shardings=(shardings, sharding.replicated(device_mesh)),
         donate_argnums=0,
     )
 
 
 def abstract_batch(config, facts, device_mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shapes, dtypes and shardings of the global batch of a step."""
-    size, rows = config.train.batch_size, mesh_lib.batch_sharding(device_mesh)
+    size, rows = config.train.batch_size, sharding.batch_sharding(device_mesh)
     shapes = {"image": ((size, *facts.image_shape), np.float32)}
     if config.model.class_conditional:
         shapes["label"] = ((size,), np.int32)

@@ -4,7 +4,7 @@ import jax
 
 from ddpm_jax.builders.process import timestep_sampler
 from ddpm_jax.core import errors, keys
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding as sharding_lib
 from ddpm_jax.training import optim
 from ddpm_jax.training import state as state_lib
 
@@ -36,7 +36,7 @@ def optimizer(config):
 
 def mesh(config):
     """Return the mesh over all devices."""
-    return mesh_lib.make_mesh(config.mesh.data, config.mesh.fsdp)
+    return sharding_lib.make_mesh(config.mesh.data, config.mesh.fsdp)
 
 
 def _create(config):
@@ -73,7 +73,7 @@ def _placed(shapes, device_mesh):
             leaf.shape, leaf.dtype, sharding=sharding
         ),
         shapes,
-        mesh_lib.state_shardings(device_mesh, shapes),
+        sharding_lib.state_shardings(device_mesh, shapes),
     )
 
 
@@ -84,7 +84,7 @@ def ema_name(config) -> str:
 
 def initial_params(config, network, device_mesh):
     """Return the weights that the seed draws, leaf by leaf into their shardings."""
-    shardings = mesh_lib.state_shardings(device_mesh, network.shapes)
+    shardings = sharding_lib.state_shardings(device_mesh, network.shapes)
     return network.init(keys.key_for(config.seed, "init"), shardings)
 
 

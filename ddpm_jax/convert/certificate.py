@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddpm_jax.convert import export_diffusers, torch_reference
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.convert import torch_reference
+from ddpm_jax.convert.export import diffusers_config
+from ddpm_jax.models import functional
 
 ABSOLUTE = 2e-5
 RELATIVE = 1e-4
@@ -91,8 +92,8 @@ def small_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 def certify(
     opened,
     fields: Mapping[str, Any],
-    network: network_lib.Network,
-    params: network_lib.Params,
+    network: functional.Network,
+    params: functional.Params,
     *,
     seed: int = 0,
 ) -> Certificate:
@@ -202,7 +203,7 @@ def _openai(opened, fields, inputs):
 def _diffusers(opened, fields, inputs):
     # The source's own word, and the fields where it has none.
     shape = (*_pair(fields["data.image_size"]), fields["data.channels"])
-    config = export_diffusers.config(fields, shape) | opened.configs.get(CONFIG, {})
+    config = diffusers_config.config(fields, shape) | opened.configs.get(CONFIG, {})
     return torch_reference.diffusers_unet(
         opened.tensors, config, inputs["x"], inputs["t"], inputs.get("labels")
     )

@@ -3,7 +3,8 @@
 `published` tells which is which.
 """
 
-from ddpm_jax.convert import ho, openai
+from ddpm_jax.convert.formats import ddpm as ddpm_lib
+from ddpm_jax.convert.formats import openai
 
 MULT = {
     # Size in pixels → channel_mult of the OpenAI codes.
@@ -98,7 +99,7 @@ def ddpm(size, *, floor, initialisation="ho"):
     mult = (1, 2, 2, 2) if small else (1, 1, 2, 2, 4, 4)
     return {
         **_fields(size, 128, mult, 2, (16,)),
-        **ho.DIALECT,
+        **ddpm_lib.DIALECT,
         "model.initialisation": initialisation,
         "model.dropout": 0.1 if small else 0.0,
         "diffusion.schedule": "linear_fixed",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ddpm_jax.convert import ho, native
+from ddpm_jax.convert.formats import ddpm, native
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
@@ -242,7 +242,7 @@ def open_tensorflow(prefix: pathlib.Path) -> Opened:
     reader, failures = _tensorflow_reader(prefix)
     shapes = {n: tuple(s) for n, s in reader.get_variable_to_shape_map().items()}
     dtypes = reader.get_variable_to_dtype_map()
-    names, notes = ho.select(shapes)
+    names, notes = ddpm.select(shapes)
 
     def read(key):
         try:

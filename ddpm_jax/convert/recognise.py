@@ -8,15 +8,9 @@ import dataclasses
 import textwrap
 from collections.abc import Mapping
 
-from ddpm_jax.convert import (
-    diffusers_configs,
-    families,
-    files,
-    ho,
-    native,
-    openai,
-    published,
-)
+from ddpm_jax.convert import families, published
+from ddpm_jax.convert import open as open_lib
+from ddpm_jax.convert.formats import ddpm, diffusers_configs, native, openai
 from ddpm_jax.core import errors
 
 SHAPES = "the shapes"
@@ -45,7 +39,7 @@ NOT_OF_CLASSIFIERS = ("diffusion.prediction", "diffusion.variance")
 DIALECTS = {
     # Family → what all its networks share, and whose word that is.
     "openai": (openai.DIALECT, "the OpenAI code"),
-    "ho": (ho.DIALECT, "the DDPM code"),
+    "ho": (ddpm.DIALECT, "the DDPM code"),
 }
 DIFFUSERS_HEADS = (
     "1 (DDPM), or --config.model.head_channels=8, what diffusers takes as config.json "
@@ -97,7 +91,7 @@ class Recognised:
         return [known, *(_paragraph(*pair) for pair in [*told.items(), *notes])]
 
 
-def recognise(source: files.Source, given: Mapping[str, object]) -> Recognised:
+def recognise(source: open_lib.Source, given: Mapping[str, object]) -> Recognised:
     """Return the fields of the network and the process that a checkpoint holds.
 
     Args:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import generate
 from ddpm_jax.core import arrays, keys
 from ddpm_jax.diffusion import process, respacing, reverse, samplers
 from ddpm_jax.metrics import oracle
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import sampler
 
 SEED = 0  # of every draw but the samples': a diagnosis repeats itself
 FETCHED = 64  # images in memory at a time
@@ -225,7 +225,7 @@ def make_probe(
         outside = arrays.mean_flat((jnp.abs(x_0_hat) > MARGIN).astype(jnp.float32))
         return Probed(errors, readings, outside, x_t, x_0_hat)
 
-    compiled = jax.jit(score, out_shardings=mesh_lib.replicated(mesh))
+    compiled = jax.jit(score, out_shardings=sharding.replicated(mesh))
 
     def probe(params, images, labels, index, t, told) -> Probed:
         parts = []
@@ -237,7 +237,7 @@ def make_probe(
             batch["image"] = np.asarray(images[of_image], np.float32)
             if labels is not None:
                 batch["label"] = np.asarray(labels[of_image], np.int32)
-            found = compiled(params, mesh_lib.put_batch(mesh, batch))
+            found = compiled(params, sharding.put_batch(mesh, batch))
             parts.append(_of_rows(found, of_image[: len(index) - start]))
         return jax.tree.map(lambda *v: np.concatenate(v), *parts)
 
@@ -274,7 +274,7 @@ def by_told(probe, params, images, labels, levels, told) -> np.ndarray:
 # ---- the sampler ---------------------------------------------------------------------
 
 
-def exact_chain(recipe: generate.Recipe, whole: process.Schedule, mesh):
+def exact_chain(recipe: sampler.Recipe, whole: process.Schedule, mesh):
     """Run the sampler of a recipe with the exact network of Gaussian data.
 
     Args:
@@ -307,13 +307,13 @@ def exact_chain(recipe: generate.Recipe, whole: process.Schedule, mesh):
         clip=False,
         dynamic_threshold=0.0,
     )
-    made = generate.images(
-        generate.make_sampler(gaussian, apply),
+    made = sampler.images(
+        sampler.make_sampler(gaussian, apply),
         mesh,
         None,
         start=0,
         stop=CHAIN_SAMPLES,
-        batch_size=generate.rounded_batch(CHAIN_SAMPLES, mesh),
+        batch_size=sampler.rounded_batch(CHAIN_SAMPLES, mesh),
         labels=None,
     )
     law = oracle.sample_law(
@@ -324,7 +324,7 @@ def exact_chain(recipe: generate.Recipe, whole: process.Schedule, mesh):
     return oracle.deviation(samples, law, recipe.schedule if of_noise else None)
 
 
-def make_walk(recipe: generate.Recipe, whole: process.Schedule, apply, mesh):
+def make_walk(recipe: sampler.Recipe, whole: process.Schedule, apply, mesh):
     """Return `(params, labels, count, steps) → images`, DDIM with η = 0.
 
     Any number of steps starts from the same noise and shares one compiled step.
@@ -357,7 +357,7 @@ def make_walk(recipe: generate.Recipe, whole: process.Schedule, apply, mesh):
         batch = {"x": np.asarray(start)}
         if labels is not None:
             batch["label"] = np.asarray(labels[:count], np.int32)
-        batch = mesh_lib.put_batch(mesh, batch)
+        batch = sharding.put_batch(mesh, batch)
         x = batch["x"]
         path = respacing.kept_timesteps(whole.num_steps, steps)[::-1]
         for t, t_next in zip(path, [*path[1:], -1], strict=True):

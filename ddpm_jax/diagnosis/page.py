@@ -9,7 +9,7 @@ from ddpm_jax.diagnosis import findings as findings_lib
 from ddpm_jax.diagnosis import measure
 from ddpm_jax.diagnosis.findings import Finding
 from ddpm_jax.report import charts, grids, html
-from ddpm_jax.runtime import pictures
+from ddpm_jax.runtime import image_grid
 
 PICTURE_BYTES = 600_000
 SHOWN_T = 8
@@ -88,7 +88,7 @@ def data(seen: measure.Seen, examples: np.ndarray) -> html.Html:
     """Return what the network sees."""
     caption = "Images as the network sees them"
     mean = html.figure(images(seen.mean[None], 1, "the mean image"), "Their mean")
-    shown = html.figure(images(examples, pictures.COLUMNS, caption), caption)
+    shown = html.figure(images(examples, image_grid.COLUMNS, caption), caption)
     return html.figures([shown, mean])
 
 
@@ -197,7 +197,7 @@ def steps(counts, differences, walked: np.ndarray) -> html.Html:
         walked: [len(counts), n, H, W, C].
     """
     line = charts.Line("", counts[1:], differences)
-    count = min(walked.shape[1], pictures.COLUMNS)
+    count = min(walked.shape[1], image_grid.COLUMNS)
     rows = walked[:, :count].reshape(-1, *walked.shape[2:])
     listed = ", ".join(str(n) for n in counts)
     return html.figures(
@@ -222,7 +222,7 @@ def samples(made: np.ndarray, real: np.ndarray) -> html.Html:
     """Return samples beside real images of the same classes."""
     return html.figures(
         [
-            html.figure(images(batch, pictures.COLUMNS, name), name)
+            html.figure(images(batch, image_grid.COLUMNS, name), name)
             for name, batch in (("Samples", made), ("Real images", real))
         ]
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from ddpm_jax.core import keys
 from ddpm_jax.diffusion import likelihood, process, reverse
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Sums:
 
     def add(self, scores: likelihood.BitsPerDim, count: int) -> "Sums":
         """Return the sums with the first `count` rows of a batch."""
-        rows = [mesh_lib.to_host(part)[:count].astype(np.float64) for part in scores]
+        rows = [sharding.to_host(part)[:count].astype(np.float64) for part in scores]
         total, prior, *tables = rows
         return Sums(
             np.concatenate([self.total, total]),
@@ -162,12 +162,12 @@ def evaluate(
     while sums.count < num_images and not should_stop():
         start = sums.count
         index = np.minimum(np.arange(start, start + batch_size), num_images - 1)
-        own = index[mesh_lib.process_rows(mesh, batch_size)]
+        own = index[sharding.process_rows(mesh, batch_size)]
         fetched = dataset.fetch(own)
         batch = {"index": own.astype(np.int32), "image": fetched["image"]}
         if conditional:
             batch["label"] = fetched["label"]
-        batch = mesh_lib.put_batch(mesh, batch)
+        batch = sharding.put_batch(mesh, batch)
         scores = scorer(params, batch["index"], batch["image"], batch.get("label"))
         sums = sums.add(scores, min(batch_size, num_images - start))
         on_batch(sums)

@@ -15,7 +15,7 @@ import numpy as np
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import frechet, resize
 from ddpm_jax.models import inception
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 GROUPS = 10
 """Parts of the images whose sums are kept apart, for the jackknife."""
@@ -120,15 +120,15 @@ def measure(
     Raises:
         Refusal: no images, images of another kind, features that are not finite.
     """
-    mesh_lib.check_batch(mesh, batch_size, "the evaluation batch")
+    sharding.check_batch(mesh, batch_size, "the evaluation batch")
     step = _step(network.apply, mesh, tuple(summed), tuple(kept))
-    params = jax.device_put(network.params, mesh_lib.replicated(mesh))
+    params = jax.device_put(network.params, sharding.replicated(mesh))
     parts = {name: [None] * groups for name in summed}
     rows = {name: [] for name in kept}
     done = 0
     for number, (batch, count) in enumerate(_batches(images, batch_size)):
         is_image = np.arange(batch_size) < count
-        sums, features = step(params, *mesh_lib.put_whole(mesh, (batch, is_image)))
+        sums, features = step(params, *sharding.put_whole(mesh, (batch, is_image)))
         for name, values in sums.items():
             mean, scatter = (np.asarray(value, np.float64) for value in values)
             _check_finite(network, scatter)
@@ -159,7 +159,7 @@ def _step(apply, mesh, summed, kept):
         sums = {name: _mean_and_scatter(features[name], is_image) for name in summed}
         return sums, {name: features[name] for name in kept}
 
-    return jax.jit(step, out_shardings=mesh_lib.replicated(mesh))
+    return jax.jit(step, out_shardings=sharding.replicated(mesh))
 
 
 def _mean_and_scatter(features, is_image):

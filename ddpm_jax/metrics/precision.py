@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 ROWS, COLUMNS = 2048, 8192
 """Images of a block: 64 MiB of distances."""
@@ -102,12 +102,12 @@ class _Blocks(NamedTuple):
         """Yield (start, count, points on the devices) of the left set's blocks."""
         for start in range(0, len(self.left), self.rows):
             block = self.left[start : start + self.rows]
-            placed = mesh_lib.put_whole(self.mesh, _padded(block, self.rows))
+            placed = sharding.put_whole(self.mesh, _padded(block, self.rows))
             yield start, len(block), placed
 
     def down(self):
         """Yield (start, count, points on every device) of the right set's blocks."""
-        whole = mesh_lib.replicated(self.mesh)
+        whole = sharding.replicated(self.mesh)
         for start in range(0, len(self.right), self.columns):
             block = self.right[start : start + self.columns]
             yield start, len(block), jax.device_put(_padded(block, self.columns), whole)
@@ -139,7 +139,7 @@ def _nearest(mesh, k):
         both = jnp.concatenate([smallest, squared], axis=1)
         return -jax.lax.top_k(-both, k + 1)[0]
 
-    return jax.jit(update, out_shardings=mesh_lib.replicated(mesh))
+    return jax.jit(update, out_shardings=sharding.replicated(mesh))
 
 
 def _radii(blocks: _Blocks, k: int) -> np.ndarray:
@@ -171,7 +171,7 @@ def _membership(mesh):
         in_left = (squared <= left_radii[:, None]) & right_is_real
         return in_right.any(axis=1), in_left.any(axis=0)
 
-    return jax.jit(test, out_shardings=mesh_lib.replicated(mesh))
+    return jax.jit(test, out_shardings=sharding.replicated(mesh))
 
 
 def _inside(blocks, *, sample_radii, reference_radii):
@@ -185,7 +185,7 @@ def _inside(blocks, *, sample_radii, reference_radii):
         return np.pad(block, (0, size - len(block)), constant_values=-1)
 
     for start, count, left in blocks.across():
-        mine = mesh_lib.put_whole(blocks.mesh, padded(sample_radii, start, blocks.rows))
+        mine = sharding.put_whole(blocks.mesh, padded(sample_radii, start, blocks.rows))
         for place, points, right in blocks.down():
             theirs = padded(reference_radii, place, blocks.columns)
             in_right, in_left = map(np.asarray, test(left, right, mine, theirs))

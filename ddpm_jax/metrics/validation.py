@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpm_jax.core import errors, keys
 from ddpm_jax.diffusion import losses, process
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 
@@ -88,7 +88,7 @@ def make_validator(
         )
     if labels is not None and len(labels) != count:
         raise ValueError(f"{len(labels)} labels for {count} images")
-    mesh_lib.check_batch(mesh, batch_size, "the validation batch")
+    sharding.check_batch(mesh, batch_size, "the validation batch")
     fixed = pairs(count, timesteps_per_image, schedule.num_steps)
     scorer = _scorer(schedule, apply, objective, seed, mesh)
 
@@ -121,7 +121,7 @@ def _scorer(schedule, apply, objective, seed, mesh):
         )
         return terms["loss"], terms["mse"]
 
-    return jax.jit(score, out_shardings=mesh_lib.replicated(mesh))
+    return jax.jit(score, out_shardings=sharding.replicated(mesh))
 
 
 def _batches(fixed, images, labels, mesh, batch_size):
@@ -138,7 +138,7 @@ def _batches(fixed, images, labels, mesh, batch_size):
         }
         if labels is not None:
             batch["label"] = np.asarray(labels[image], np.int32)
-        yield mesh_lib.put_whole(mesh, batch), min(batch_size, count - start)
+        yield sharding.put_whole(mesh, batch), min(batch_size, count - start)
 
 
 def _summary(fixed, loss, mse, num_steps, per_image):

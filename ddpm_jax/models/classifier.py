@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddpm_jax.core import errors
-from ddpm_jax.models import checks, initialisation, layers, network, unet
+from ddpm_jax.models import checks, functional, initialisation, layers, unet
 from ddpm_jax.models import parts as parts_lib
 
 HIDDEN = 2048  # width of the hidden layer of the spatial pools
@@ -40,7 +40,7 @@ def classifier(
     dropout: float = 0.0,
     dtype: str = "float32",
     remat: str | bool = "none",
-) -> network.Network:
+) -> functional.Network:
     """Return a classifier whose `apply(params, x, t)` gives logits [B, num_classes].
 
     Args:
@@ -90,7 +90,7 @@ def classifier(
             remat=remat,
         )
 
-    return network.functional(build, initialisation.RULES["openai"])
+    return functional.functional(build, initialisation.RULES["openai"])
 
 
 class Classifier(unet.Encoder):

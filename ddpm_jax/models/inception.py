@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ddpm_jax.models import initialisation, network
+from ddpm_jax.models import functional, initialisation
 
 IMAGE_SIZE = 299
 NUM_CLASSES = 1008
@@ -196,12 +196,12 @@ def _run(module, steps, x):
 
 
 @functools.cache
-def build() -> network.Network:
+def build() -> functional.Network:
     """Return the network's shapes, its initialisation and its forward function.
 
     Freshly drawn parameters are good for tests only: FID needs the published ones.
     """
-    return network.functional(Inception, _initialise)
+    return functional.functional(Inception, _initialise)
 
 
 def _initialise(path, shapes):
@@ -212,7 +212,7 @@ def _initialise(path, shapes):
     return initialisation.Draw("normal", math.sqrt(2 / fan_in))
 
 
-def apply(params: network.Params, x: jax.Array) -> dict[str, jax.Array]:
+def apply(params: functional.Params, x: jax.Array) -> dict[str, jax.Array]:
     """Return all that the metrics read, from one pass.
 
     Args:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddpm_jax.core import errors
-from ddpm_jax.models import checks, layers, network
+from ddpm_jax.models import checks, functional, layers
 from ddpm_jax.models import initialisation as initialisation_lib
 from ddpm_jax.models import parts as parts_lib
 
@@ -68,7 +68,7 @@ def unet(
     initialisation: str = "openai",
     dtype: str = "float32",
     remat: str | bool = "none",
-) -> network.Network:
+) -> functional.Network:
     """Return a U-Net as a pair of functions, see `network.Network`.
 
     The defaults are the dialect of Improved DDPM and ADM. That of DDPM: sinusoid
@@ -162,7 +162,7 @@ def unet(
             remat=remat,
         )
 
-    return network.functional(build, rule)
+    return functional.functional(build, rule)
 
 
 def remat_kind(remat: str | bool) -> str:

@@ -9,11 +9,13 @@ import numpy as np
 
 from ddpm_jax import builders
 from ddpm_jax import config as config_lib
-from ddpm_jax.convert import certificate, families, files, mapping, recognise
+from ddpm_jax.convert import certificate, families, mapping, recognise
+from ddpm_jax.convert import open as open_lib
 from ddpm_jax.core import errors
-from ddpm_jax.models import network as network_lib
-from ddpm_jax.runtime import checkpoints, compilation, rundir, versions
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.models import functional
+from ddpm_jax.runs import checkpoints, directory
+from ddpm_jax.runtime import compilation, versions
+from ddpm_jax.runtime import sharding as sharding_lib
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import progress
 from ddpm_jax.training import state as state_lib
@@ -34,7 +36,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     """
     started = time.perf_counter()
     check_free(workdir)
-    opened = files.open_source(source)
+    opened = open_lib.open_source(source)
     say(f"{opened.path}: {opened.describe()}")
     values = dict(config_lib.leaves(config.to_dict()))
     told = recognise.recognise(opened, {name: values[name] for name in sorted(given)})
@@ -47,12 +49,12 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     network = builders.network(config, facts)
     mesh = builders.mesh(config)
 
-    leaves = network_lib.by_path(network.shapes)
+    leaves = functional.by_path(network.shapes)
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     entries = families.entries(opened.family, shapes, told.fields)
     mapping.check(entries, shapes, opened.shapes, told.fields)
     params = load(network, entries, opened, mesh)
-    say(f"{network_lib.num_parameters(network.shapes):,} parameters in their places")
+    say(f"{functional.num_parameters(network.shapes):,} parameters in their places")
 
     compilation.enable_cache()
     small = certificate.small_fields(told.fields)
@@ -75,7 +77,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
 
 def check_free(workdir) -> None:
     """Refuse a directory that holds a run already, before the file is read."""
-    if rundir.RunDir(pathlib.Path(workdir).expanduser()).config.exists():
+    if directory.RunDir(pathlib.Path(workdir).expanduser()).config.exists():
         raise errors.Refusal(
             f"{workdir} holds a run already: choose another --workdir, or move it away"
         )
@@ -109,10 +111,10 @@ def load(network, entries, opened, mesh):
         Refusal: a tensor holds numbers that are not finite.
     """
     by_path = {entry.path: entry for entry in entries}
-    shardings = mesh_lib.state_shardings(mesh, network.shapes)
+    shardings = sharding_lib.state_shardings(mesh, network.shapes)
 
     def take(path, shape, sharding):
-        entry = by_path[network_lib.path_name(path)]
+        entry = by_path[functional.path_name(path)]
         array = mapping.to_ours(entry, opened.tensors)
         if not np.isfinite(array).all():
             raise errors.Refusal(
@@ -144,7 +146,7 @@ def receipt(opened, told, parity) -> dict:
 
 def save(workdir, config, facts, params, imported) -> None:
     """Write the run: the weights first, and config.json, which makes it one, last."""
-    run_dir = rundir.RunDir.create(workdir)
+    run_dir = directory.RunDir.create(workdir)
     with run_dir.lock(), checkpoints.Checkpoints(run_dir.checkpoints) as saved:
         saved.save(0, state_lib.of_weights(params))
         saved.wait()

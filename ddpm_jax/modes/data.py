@@ -6,8 +6,8 @@ from ddpm_jax import builders
 from ddpm_jax.core import errors
 from ddpm_jax.data import files, images, inspection, labels
 from ddpm_jax.report import data_page
+from ddpm_jax.runs import directory
 from ddpm_jax.runtime import files as files_lib
-from ddpm_jax.runtime import rundir
 from ddpm_jax.runtime.console import say
 
 WITH_FILES = ("folder", "zip")
@@ -42,7 +42,7 @@ def run(config, workdir) -> None:
         files=found and described_files(found),
         remarks=remarks,
     )
-    run_dir = rundir.RunDir.create(workdir)
+    run_dir = directory.RunDir.create(workdir)
     files_lib.write_bytes(run_dir.data_page, page)
     say(f"page: {run_dir.data_page}")
     if refusal:

@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_jax import builders, generate, runs
+from ddpm_jax import builders
+from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources
-from ddpm_jax.diagnosis import findings, inputs, measure, network, outputs, page
+from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
 from ddpm_jax.metrics import oracle
 from ddpm_jax.report import html
-from ddpm_jax.runtime import compilation, devices, files, rundir
+from ddpm_jax.runs import directory
+from ddpm_jax.runtime import compilation, devices, files
 from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import sampler
 
 IMAGES = 64  # probed, and sampled
 LEVELS = 16  # noise levels
@@ -33,11 +36,11 @@ def run(config, workdir) -> None:
         Refusal: no run, no checkpoint, or one that cannot be sampled from.
     """
     devices.check()
-    run_dir = rundir.RunDir.open_existing(workdir)
+    run_dir = directory.RunDir.open_existing(workdir)
     run_dir.check_writable()
     builders.check_kind(config, "diagnosing")
     compilation.enable_cache()
-    trained = runs.open_run(workdir, config, say=say)
+    trained = trained_run.open_run(workdir, config, say=say)
     used = Used(*trained.weights(config.sampling.weights, field="sampling.weights"))
     say(f"step {trained.step}, {used.sentence}; a minute or two for small networks")
     found, shown = [], {}
@@ -70,7 +73,7 @@ class Used(NamedTuple):
     sentence: str
 
 
-def checks(trained: runs.TrainedRun, used: Used) -> Checked:
+def checks(trained: trained_run.TrainedRun, used: Used) -> Checked:
     """Yield the finding of every check, and its charts and pictures if any."""
     split = load(trained)
     if isinstance(split, str):
@@ -122,7 +125,7 @@ class Split(NamedTuple):
     real_labels: np.ndarray | None
 
 
-def load(trained: runs.TrainedRun) -> Split | str:
+def load(trained: trained_run.TrainedRun) -> Split | str:
     """Return the data of a run, or the sentence that says why it cannot be had."""
     config, facts = trained.config, trained.facts
     try:
@@ -190,50 +193,50 @@ def of_network(trained, used, split) -> Checked:
         variance=config.diffusion.variance,
         data=oracle.Gaussian(split.seen.mean.reshape(-1), split.seen.var.reshape(-1)),
         mesh=trained.mesh,
-        batch_size=generate.rounded_batch(IMAGES, trained.mesh),
+        batch_size=sampler.rounded_batch(IMAGES, trained.mesh),
     )
     probed = measure.by_t(probe, used.params, split.images, split.labels, t)
     yield from of_told(probe, used.params, split, t, u)
-    meant = network.prediction(
+    meant = predictions.prediction(
         u,
         probed.readings,
         probed.errors[measure.STRAIGHT],
         name=config.diffusion.prediction,
     )
     yield meant, None
-    yield network.denoising(t, u, probed.errors), page.denoising(t, probed)
+    yield predictions.denoising(t, u, probed.errors), page.denoising(t, probed)
     yield of_weights(trained, used, probe, split, t, probed)
     outside = probed.outside.mean(axis=1)
     yield (
-        network.clipping(t, u, outside, config.sampling.clip),
+        predictions.clipping(t, u, outside, config.sampling.clip),
         page.clipping(t, outside),
     )
 
 
 def of_told(probe, params, split, t, u) -> Checked:
     """Check that the network is best when told the true t."""
-    comparable = t[network.in_band(u)]
+    comparable = t[predictions.in_band(u)]
     if len(comparable) < 2:
-        yield from not_checked(network.NOTHING_COMPARABLE, "timesteps")
+        yield from not_checked(predictions.NOTHING_COMPARABLE, "timesteps")
         return
     levels = comparable[measure.spread(len(comparable), TOLD_LEVELS)]
     labels = None if split.labels is None else split.labels[:TOLD_IMAGES]
     found = measure.by_told(
         probe, params, split.images[:TOLD_IMAGES], labels, levels, t
     )
-    finding = network.noise_level(levels, t, found, int(np.diff(t).max()))
+    finding = predictions.noise_level(levels, t, found, int(np.diff(t).max()))
     yield finding, page.noise_level(levels, t, found)
 
 
 def of_weights(trained, used, probe, split, t, probed):
     """Check the average against the raw weights."""
     if trained.imported:
-        return network.only_weights(used.sentence), None
+        return predictions.only_weights(used.sentence), None
     name = builders.ema_name(trained.config)
     others = {"ema": trained.state.params, "raw": trained.state.ema[name]}
     other = measure.by_t(probe, others[used.kind], split.images, split.labels, t)
     errors, other_errors = (p.errors[measure.NETWORK] for p in (probed, other))
-    finding = network.weights(
+    finding = predictions.weights(
         used.kind,
         name=name,
         share=float(trained.state.ema_initial_share[name]),
@@ -256,10 +259,10 @@ def of_steps(trained, used, spread):
     largest = min(2 * taken, whole.num_steps, MOST_STEPS)
     counts = [largest // part for part in (8, 4, 2, 1) if largest // part]
     walk = measure.make_walk(recipe, whole, trained.network.apply, trained.mesh)
-    count = generate.rounded_batch(WALKED, trained.mesh)
+    count = sampler.rounded_batch(WALKED, trained.mesh)
     labels = builders.sampling_labels(config, facts)
     if labels is not None:
-        labels = generate.labels_of(labels, np.arange(count))
+        labels = sampler.labels_of(labels, np.arange(count))
     walked = np.stack([walk(used.params, labels, count, n) for n in counts])
     changes = np.sqrt(np.square(np.diff(walked, axis=0)).mean(axis=(1, 2, 3, 4)))
     differences = (changes / spread).tolist()
@@ -273,13 +276,13 @@ def of_samples(trained, used, split) -> Checked:
     recipe = builders.recipe(config, trained.facts)
     labels = split.real_labels
     count = len(split.real)
-    made = generate.images(
-        generate.make_sampler(recipe, trained.network.apply),
+    made = sampler.images(
+        sampler.make_sampler(recipe, trained.network.apply),
         trained.mesh,
         used.params,
         start=0,
         stop=count,
-        batch_size=generate.rounded_batch(count, trained.mesh),
+        batch_size=sampler.rounded_batch(count, trained.mesh),
         labels=None if labels is None else labels.tolist(),
     )
     yield outputs.colour(made, split.real), page.samples(made, split.real)

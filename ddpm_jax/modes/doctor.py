@@ -14,15 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import builders, generate
+from ddpm_jax import builders
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors, keys
 from ddpm_jax.diagnosis import measure
 from ddpm_jax.diffusion import process, respacing, schedules
 from ddpm_jax.metrics import oracle
-from ddpm_jax.runtime import checkpoints, compilation, devices, versions
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runs import checkpoints
+from ddpm_jax.runtime import compilation, devices, versions
+from ddpm_jax.runtime import sharding as sharding_lib
 from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import sampler as sampler_lib
 from ddpm_jax.training import step
 
 # First and last release that the tests run on.
@@ -286,7 +288,7 @@ def noising() -> Verdict:
 def sampler(method: str, eta: float, steps: int) -> Verdict:
     """Samples of the exact denoiser have the law that float64 derives for them."""
     whole = _linear()
-    recipe = generate.Recipe(
+    recipe = sampler_lib.Recipe(
         schedule=respacing.respace(whole, steps),
         prediction="noise",
         variance="fixed_small",
@@ -294,14 +296,14 @@ def sampler(method: str, eta: float, steps: int) -> Verdict:
         method=method,
         eta=eta,
     )
-    mean, var = measure.exact_chain(recipe, whole, mesh_lib.make_mesh())
+    mean, var = measure.exact_chain(recipe, whole, sharding_lib.make_mesh())
     good = max(mean, var) < MAX_DEVIATION
     return Verdict(good, f"mean off by {mean:.1f} σ, variance by {var:.1f} σ")
 
 
 def checkpoint() -> Verdict:
     """What is saved comes back, to the last bit, onto the same devices."""
-    sharding = mesh_lib.replicated(mesh_lib.make_mesh())
+    sharding = sharding_lib.replicated(sharding_lib.make_mesh())
     drawn = jax.random.normal(keys.key_for(0, "doctor/checkpoint"), (1024, 256))
     state = {"weights": jax.device_put(drawn, sharding)}
     shape = jax.ShapeDtypeStruct(drawn.shape, drawn.dtype, sharding=sharding)
@@ -325,7 +327,7 @@ def train_step() -> Verdict:
     config.model.update(channels=32, channel_mult=(1,), num_res_blocks=1)
     config.model.update(attention_resolutions=(8,), num_heads=2)
     mesh = builders.mesh(config)
-    size = generate.rounded_batch(32, mesh)
+    size = sampler_lib.rounded_batch(32, mesh)
     facts = builders.DataFacts(
         image_shape=(8, 8, 3),
         levels=256,
@@ -352,7 +354,7 @@ def train_step() -> Verdict:
             timestep_sampler=builders.timestep_sampler(config),
         )
     )
-    _, metrics = take(state, mesh_lib.put_batch(mesh, batch))
+    _, metrics = take(state, sharding_lib.put_batch(mesh, batch))
     loss, gradient = float(metrics["loss"]), float(metrics["grad_norm"])
     error = abs(loss - 1) / np.sqrt(2 / batch["image"].size)
     good = bool(metrics["finite"]) and gradient > 0 and error < MAX_DEVIATION

@@ -4,12 +4,22 @@ import dataclasses
 import json
 from typing import NamedTuple
 
-from ddpm_jax import builders, runs, values
+from ddpm_jax import builders
+from ddpm_jax.builders import trained_run
+from ddpm_jax.config import rules
+from ddpm_jax.evaluation import (
+    cards,
+    feature_pass,
+    likelihood,
+    metric_table,
+    sample_sets,
+)
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import resize
-from ddpm_jax.runtime import compilation, devices, distributed, preemption, rundir
+from ddpm_jax.runs import directory
+from ddpm_jax.runtime import compilation, devices, distributed
+from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
-from ddpm_jax.scoring import bits_cards, cards, passes, subjects, table
 
 
 def run(config, workdir) -> None:
@@ -22,28 +32,28 @@ def run(config, workdir) -> None:
     Raises:
         Refusal: no run, no checkpoint, or an evaluation that cannot be made.
     """
-    names = values.metric_names(config.evaluation.metric)
+    names = rules.metric_names(config.evaluation.metric)
     given = config.evaluation.samples
-    subjects.check_request(names, given, workdir)
+    sample_sets.check_request(names, given, workdir)
     devices.check()
     run_dir = facts = None
     if workdir:
-        run_dir = rundir.RunDir.open_existing(workdir)
+        run_dir = directory.RunDir.open_existing(workdir)
         run_dir.check_writable()
-        _, facts = runs.read(run_dir)
+        _, facts = trained_run.read(run_dir)
     # What can be refused is refused before anything is computed.
-    of_run = bits_cards.prepare(config, facts) if table.BITS in names else None
+    of_run = likelihood.prepare(config, facts) if metric_table.BITS in names else None
     of_samples = None
-    if set(names) != {table.BITS}:
+    if set(names) != {metric_table.BITS}:
         of_samples = plan(config, names, run_dir, facts)
     compilation.enable_cache()
     trained = None
     if of_run or not given:
-        trained = runs.open_run(workdir, config, say=say)
-    if of_run and not bits_cards.score(trained, of_run):
+        trained = trained_run.open_run(workdir, config, say=say)
+    if of_run and not likelihood.score(trained, of_run):
         return
     if of_samples:
-        subject = of_samples.files or subjects.of_run(trained)
+        subject = of_samples.files or sample_sets.of_run(trained)
         mesh = trained.mesh if trained else builders.mesh(config)
         score_samples(config, subject, of_samples.groups, mesh)
 
@@ -51,8 +61,8 @@ def run(config, workdir) -> None:
 class Plan(NamedTuple):
     """Samples to score and by what: `files` is None where a run is to make them."""
 
-    files: subjects.Subject | None
-    groups: list[passes.Group]
+    files: sample_sets.Subject | None
+    groups: list[feature_pass.Group]
 
 
 def plan(config, names, run_dir, facts) -> Plan:
@@ -62,10 +72,10 @@ def plan(config, names, run_dir, facts) -> Plan:
         Refusal: nothing that can be done, as far as headers tell.
     """
     evaluation = config.evaluation
-    names = [name for name in names if name != table.BITS]
+    names = [name for name in names if name != metric_table.BITS]
     files = None
     if evaluation.samples:
-        files = subjects.of_files(
+        files = sample_sets.of_files(
             evaluation.samples,
             folder=run_dir.evaluation if run_dir else None,
             crop=config.data.crop if run_dir else "",
@@ -77,7 +87,7 @@ def plan(config, names, run_dir, facts) -> Plan:
         builders.recipe(config, facts)
         builders.sampling_labels(config, facts)
     count = files.count if files else evaluation.num_samples
-    for note in table.check_count(names, count):
+    for note in metric_table.check_count(names, count):
         say(f"note: {note}")
 
     def dataset():
@@ -85,7 +95,7 @@ def plan(config, names, run_dir, facts) -> Plan:
         builders.check_images(found, facts)
         return found
 
-    groups = passes.grouped(
+    groups = feature_pass.grouped(
         config,
         names,
         shape=files.shape if files else facts.image_shape,
@@ -119,12 +129,12 @@ def score_samples(config, subject, groups, mesh) -> None:
             write(subject, group, network, *scores, notes)
 
 
-def unscored(subject, group) -> passes.Group:
+def unscored(subject, group) -> feature_pass.Group:
     """Return the group without the metrics whose cards are there; print those."""
     paths = card_paths(subject, group)
     left = []
     for name in group.names:
-        own = [paths[card] for card in table.METRICS[name].cards]
+        own = [paths[card] for card in metric_table.METRICS[name].cards]
         if not distributed.from_first(all(path.exists() for path in own)):
             left.append(name)
             continue
@@ -147,11 +157,11 @@ def measure(config, subject, images, group, network, mesh, stop):
         "batch_size": config.evaluation.batch_size,
         "should_stop": stop.agreed,
     }
-    compared = passes.compared(group, network, folder=subject.folder, **options)
+    compared = feature_pass.compared(group, network, folder=subject.folder, **options)
     if compared is None or stop.agreed():
         return None
     say(f"measuring {subject.count} images for {', '.join(group.names)} …")
-    scores = passes.score(
+    scores = feature_pass.score(
         group,
         network,
         images.rows(subject.count),
@@ -179,7 +189,7 @@ def write(subject, group, network, compared, scores, notes) -> None:
     if compared.statistics:
         against["num_reference"] = compared.statistics.num_images
     for score in scores:
-        compares = table.compares(score.metric)
+        compares = metric_table.compares(score.metric)
         path = card_paths(subject, group)[score.metric]
         cards.write(
             path,

@@ -5,10 +5,10 @@ import pathlib
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax import runs
-from ddpm_jax.convert import export
+from ddpm_jax.builders import trained_run
+from ddpm_jax.convert.export import writing
 from ddpm_jax.core import errors
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
 from ddpm_jax.runtime import versions
 from ddpm_jax.runtime.console import say
 
@@ -26,19 +26,19 @@ def run(config, workdir, format_name: str, output: str) -> None:
         Refusal: an unknown format, a network it cannot express, or an output that is
             there already.
     """
-    errors.choose("format", export.FORMATS, format_name)
+    errors.choose("format", writing.FORMATS, format_name)
     if pathlib.Path(output).exists():
         raise errors.Refusal(f"{output} is there already: choose another --output")
-    trained = runs.open_run(workdir, config, say=say)
+    trained = trained_run.open_run(workdir, config, say=say)
     params, kind, sentence = trained.weights(
         config.sampling.weights, field="sampling.weights"
     )
     say(f"step {trained.step}, {sentence}")
     by_path = {
-        path: np.asarray(leaf) for path, leaf in network_lib.by_path(params).items()
+        path: np.asarray(leaf) for path, leaf in functional.by_path(params).items()
     }
     fields = fields_of(trained)
-    exported = export.write(
+    exported = writing.write(
         format_name,
         output,
         params=by_path,
@@ -53,7 +53,7 @@ def run(config, workdir, format_name: str, output: str) -> None:
     )
     for line in exported.sentences:
         say(line)
-    say(export.reload_and_compare(format_name, output, by_path, fields))
+    say(writing.reload_and_compare(format_name, output, by_path, fields))
     for path in exported.paths:
         say(f"wrote {path}")
 

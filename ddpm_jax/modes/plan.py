@@ -6,16 +6,16 @@ import jax
 
 from ddpm_jax import builders
 from ddpm_jax.builders import planning
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
+from ddpm_jax.runs import checkpoint_arrays
 from ddpm_jax.runtime import (
-    checkpoint_arrays,
     compilation,
+    cost,
     devices,
     hardware,
-    program,
-    topologies,
+    sharding,
+    tpu_topology,
 )
-from ddpm_jax.runtime import mesh as mesh_lib
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import progress
 
@@ -35,11 +35,11 @@ def run(config, topology: str = "") -> None:
         Refusal: a config that training would refuse too, or an unknown topology.
     """
     if topology:
-        found = topologies.devices(topology)
+        found = tpu_topology.devices(topology)
     else:
         devices.check()
         found = jax.devices()
-    mesh = mesh_lib.make_mesh(config.mesh.data, config.mesh.fsdp, found)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, found)
     planning.check_batch(config, mesh)
     facts, missing = planning.facts(config)
     network = builders.network(config, facts)
@@ -66,12 +66,12 @@ def run(config, topology: str = "") -> None:
         fits, temporary = False, temporaries_of(compiled)
         table("memory of each device", [("peak", f"DOES NOT FIT: {compiled}")])
     else:
-        needed = program.memory(compiled)
+        needed = cost.memory(compiled)
         fits = needed is None or limit is None or needed.peak <= limit
         temporary = needed and needed.temporary
         table("memory of each device", memory_rows(needed, limit))
-        sent = program.collective_bytes(compiled.as_text())
-        gradients = network_lib.num_parameters(network.shapes) * 4
+        sent = cost.collective_bytes(compiled.as_text())
+        gradients = functional.num_parameters(network.shapes) * 4
         table("sent between devices in a step", traffic_rows(sent, gradients))
     if not fits:
         held = sum(state.values())
@@ -128,11 +128,11 @@ def data_rows(config, facts, missing):
 def network_rows(config, network, work):
     """Yield the size of the network and the work of an image."""
     model = config.model
-    yield "parameters", f"{network_lib.num_parameters(network.shapes):,}"
+    yield "parameters", f"{functional.num_parameters(network.shapes):,}"
     widths = ", ".join(f"{model.channels * factor:g}" for factor in model.channel_mult)
     yield "channels by level", f"{widths} (blocks at each: {model.num_res_blocks})"
     yield "computes in", f"{model.dtype}, remat {model.remat}"
-    forward = work / program.TRAINING_PASSES
+    forward = work / cost.TRAINING_PASSES
     yield "one image", f"{flop(work)} in training, {flop(forward)} in sampling, a step"
 
 

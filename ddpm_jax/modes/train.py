@@ -8,32 +8,22 @@ import time
 import jax
 import numpy as np
 
-from ddpm_jax import builders, crash_notes, loop, messages, runs
+from ddpm_jax import builders
 from ddpm_jax import config as config_lib
-from ddpm_jax import observer as observer_lib
-from ddpm_jax.builders import own_network
+from ddpm_jax.builders import custom_network, trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
-from ddpm_jax.models import network as network_lib
-from ddpm_jax.models import own
-from ddpm_jax.runtime import (
-    checkpoints,
-    compilation,
-    devices,
-    distributed,
-    preemption,
-    rundir,
-    shared_disk,
-    versions,
-    writers,
-)
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.evaluation import monitor
+from ddpm_jax.models import custom, functional
+from ddpm_jax.runs import checkpoints, directory, metric_writers
+from ddpm_jax.runtime import compilation, devices, distributed, sharding, versions
+from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
-from ddpm_jax.training import progress
+from ddpm_jax.training import crash_report, loop, messages, progress
 
 
-def run(config, workdir, network: network_lib.Network | None = None) -> None:
+def run(config, workdir, network: functional.Network | None = None) -> None:
     """Train, or go on training, the run in `workdir`.
 
     Args:
@@ -46,8 +36,8 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
             does not permit to go on.
     """
     started = time.perf_counter()
-    runs.check_trained_here(workdir)
-    writers.check(config.train.writers)
+    trained_run.check_trained_here(workdir)
+    metric_writers.check(config.train.writers)
     devices.check()
     mesh = builders.mesh(config)
     builders.check_batch(config, mesh)
@@ -60,18 +50,18 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
     if network is None:
         network = builders.network(config, facts)
     else:
-        own_network.check(network, config, facts)
+        custom_network.check(network, config, facts)
     train_step = builders.train_step(config, facts, network)
     abstract = builders.abstract_state(config, network, mesh)
-    observer_lib.check(config, facts)
+    monitor.check(config, facts)
     is_new = distributed.from_first(
-        not rundir.RunDir(pathlib.Path(workdir)).config.exists()
+        not directory.RunDir(pathlib.Path(workdir)).config.exists()
     )
     if config.train.init_from and is_new:  # a run that exists needs its source no more
-        runs.check_transfer(config, network)
+        trained_run.check_transfer(config, network)
 
     # Nothing above has written a file: what is refused leaves no trace.
-    run_dir = rundir.RunDir.create(workdir)
+    run_dir = directory.RunDir.create(workdir)
     shared_disk.check(run_dir.path)
     say(f"run directory {run_dir.path}")
     say(messages.describe(config, facts, network, mesh))
@@ -87,7 +77,7 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network)
-        missing = observer_lib.missing(config.train, run_dir, first_step)
+        missing = monitor.missing(config.train, run_dir, first_step)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
             say(messages.closing(run_dir, network, workdir))
@@ -114,7 +104,7 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
             )
 
         with (
-            writers.open_writers(
+            metric_writers.open_writers(
                 config.train.writers,
                 run_dir=run_dir,
                 config=config.to_dict(),
@@ -134,7 +124,7 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
                     builders.abstract_batch(config, facts, mesh),
                     what="the train step",
                 ),
-                observer=observer_lib.Observer(
+                observer=monitor.Observer(
                     config,
                     facts,
                     network,
@@ -149,7 +139,7 @@ def run(config, workdir, network: network_lib.Network | None = None) -> None:
                 go_back=lambda: go_back(
                     config, run_dir, saved, abstract, network, mesh
                 ),
-                note_bad=crash_notes.Notes(
+                note_bad=crash_report.Notes(
                     config,
                     run_dir,
                     order,
@@ -180,11 +170,11 @@ def check_same_run(config, facts, network, workdir) -> None:
     Raises:
         Refusal: names what differs, with both values.
     """
-    run_dir = rundir.RunDir(pathlib.Path(workdir))
+    run_dir = directory.RunDir(pathlib.Path(workdir))
     if not run_dir.config.exists():
         return
-    own.check_note(run_dir.read_config(), network, workdir)
-    saved, before = runs.read(run_dir)
+    custom.check_note(run_dir.read_config(), network, workdir)
+    saved, before = trained_run.read(run_dir)
     config_lib.check_same_run(saved, config, workdir=workdir)
     if before != facts:
         raise errors.Refusal(
@@ -197,12 +187,12 @@ def check_same_run(config, facts, network, workdir) -> None:
 
 def own_rows(config, mesh) -> dict:
     """Return which rows of a batch this process loads, and how they get to devices."""
-    rows = mesh_lib.process_rows(mesh, config.train.batch_size)
+    rows = sharding.process_rows(mesh, config.train.batch_size)
     # Labels that nobody reads stay where they are.
     names = ("image", "label") if config.model.class_conditional else ("image",)
 
     def place(batch):
-        return mesh_lib.put_batch(mesh, {name: batch[name] for name in names})
+        return sharding.put_batch(mesh, {name: batch[name] for name in names})
 
     return {"start": rows.start, "stop": rows.stop, "place": place}
 
@@ -212,7 +202,7 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
     if saved.latest_step() is None:
         return new_state(config, run_dir, abstract, network, mesh), 0
     restored = saved.restore(abstract)
-    runs.say_skipped(restored, say)
+    trained_run.say_skipped(restored, say)
     if restored.step > config.train.steps:
         raise errors.Refusal(
             f"train.steps={config.train.steps}: the run has taken {restored.step} "
@@ -252,7 +242,9 @@ def new_state(config, run_dir, abstract, network, mesh):
     say("drawing the initial weights …")
     params = builders.initial_params(config, network, mesh)
     if config.train.init_from:
-        params = runs.transfer(config.train.init_from, params, mesh=mesh, say=say)
+        params = trained_run.transfer(
+            config.train.init_from, params, mesh=mesh, say=say
+        )
     return builders.initial_state(config, params, abstract)
 
 
@@ -267,6 +259,6 @@ def write_config(run_dir, config, facts, network) -> None:
             "config": config.to_dict(),
             "data": dataclasses.asdict(facts),
             "versions": versions.versions(),
-            **own.note(network),
+            **custom.note(network),
         },
     )

@@ -10,7 +10,7 @@ import urllib.parse
 import numpy as np
 
 from ddpm_jax.report import html
-from ddpm_jax.runtime import pictures
+from ddpm_jax.runtime import image_grid
 
 STEP_FILE = re.compile(r"step_(\d+)\.png")
 MAX_FRAMES = 16
@@ -149,7 +149,7 @@ def inline(images: np.ndarray, *, columns: int, alt: str, limit: int) -> html.Ht
     """
     from PIL import Image
 
-    grid = pictures.grid(images, columns=columns)
+    grid = image_grid.grid(images, columns=columns)
     image = Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid)
     return encode(image, None, limit).element(alt)
 
@@ -179,15 +179,15 @@ def split(image) -> list:
 
     They are told by the white gap in its middle; a grid without one is returned whole.
     """
-    width = (image.width - pictures.PAIR_GAP) // 2
-    if width < 1 or 2 * width + pictures.PAIR_GAP != image.width:
+    width = (image.width - image_grid.PAIR_GAP) // 2
+    if width < 1 or 2 * width + image_grid.PAIR_GAP != image.width:
         return [image]
-    gap = image.crop((width, 0, width + pictures.PAIR_GAP, image.height))
+    gap = image.crop((width, 0, width + image_grid.PAIR_GAP, image.height))
     if np.asarray(gap).min() < WHITE:
         return [image]
     return [
         image.crop((0, 0, width, image.height)),
-        image.crop((width + pictures.PAIR_GAP, 0, image.width, image.height)),
+        image.crop((width + image_grid.PAIR_GAP, 0, image.width, image.height)),
     ]
 
 

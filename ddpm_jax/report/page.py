@@ -4,11 +4,12 @@ import json
 import shlex
 from pathlib import Path
 
-from ddpm_jax.models import own
+from ddpm_jax.models import custom
 from ddpm_jax.report import cards as cards_lib
 from ddpm_jax.report import figures, grids, hints, html
 from ddpm_jax.report import history as history_lib
-from ddpm_jax.runtime import files, rundir
+from ddpm_jax.runs import directory
+from ddpm_jax.runtime import files
 
 STATES = {"running": "Running", "finished": "Finished", "stopped": "Stopped"}
 CHECKPOINT = "*.sha256.json"  # beside every whole one
@@ -17,7 +18,7 @@ FINGERPRINT_SHOWN = 12  # letters
 
 
 def write(
-    run_dir: rundir.RunDir, *, status: dict | None = None, base: dict | None = None
+    run_dir: directory.RunDir, *, status: dict | None = None, base: dict | None = None
 ) -> Path:
     """Write report.html of a run, atomically, and return its path.
 
@@ -108,7 +109,7 @@ def _key_numbers(history):
 
 def _commands(run_dir, stored, state, steps):
     """Return how to go on, and what can be done with the run already."""
-    if own.NOTE in stored:  # a network that the command line does not know
+    if custom.NOTE in stored:  # a network that the command line does not know
         where = repr(str(run_dir.path))
         go_on = longer = f"ddpm_jax.train(config, {where}, network=…)"
         uses = [("Make samples", f"ddpm_jax.load({where}, network=…).sample(64)")]
@@ -158,7 +159,7 @@ def _configuration(config, base):
     head = ["field", "value", "in the base"]
     same = html.note(
         f"{len(changed)} of {len(config)} fields differ from the base, "
-        "ddpm_jax/config.py."
+        "ddpm_jax/config/__init__.py."
     )
     whole = html.details("All fields", html.table(head, every))
     return html.join([same, html.table(head, changed) if changed else None, whole])

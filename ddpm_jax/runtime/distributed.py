@@ -14,7 +14,9 @@ import sys
 from collections.abc import Mapping
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import console, launches, lifeline, rollcall
+from ddpm_jax.runtime import console
+from ddpm_jax.runtime.cluster import launch as launch_lib
+from ddpm_jax.runtime.cluster import peers, rendezvous
 
 SHUTDOWN_SECONDS = 900
 """How long those that are done wait: process 0 may still be writing a report."""
@@ -28,7 +30,7 @@ class _Group:
 
     index = 0
     count = 1
-    line: lifeline.Lifeline | None = None
+    line: peers.Lifeline | None = None
 
 
 _group = _Group()
@@ -38,7 +40,7 @@ _group = _Group()
 
 
 def start(
-    launch: launches.Launch,
+    launch: launch_lib.Launch,
     facts: Mapping[str, str],
     *,
     timeout: float = 120,
@@ -58,16 +60,16 @@ def start(
     Raises:
         Refusal: a process is missing, or is not like process 0.
     """
-    host, _ = rollcall.split_address(launch.coordinator)
+    host, _ = rendezvous.split_address(launch.coordinator)
     where, count = launch.coordinator, launch.num_processes
-    facts = {name: rollcall.brief(fact) for name, fact in facts.items()}
+    facts = {name: rendezvous.brief(fact) for name, fact in facts.items()}
     console.silence(launch.process_id)
     if launch.process_id == 0:
-        channels = rollcall.hold(where, count, facts, timeout=timeout, advice=advice)
+        channels = rendezvous.hold(where, count, facts, timeout=timeout, advice=advice)
     else:
-        first = rollcall.join(where, launch.process_id, count, facts, timeout=timeout)
+        first = rendezvous.join(where, launch.process_id, count, facts, timeout=timeout)
         channels = {0: first}
-    _group.line = lifeline.Lifeline(launch.process_id, channels)
+    _group.line = peers.Lifeline(launch.process_id, channels)
 
     import jax
 
@@ -86,7 +88,7 @@ def start(
         cluster_detection_method="deactivate",
         initialization_timeout=int(timeout) + 60,
         shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-        coordinator_bind_address=where if host in rollcall.LOOPBACK else None,
+        coordinator_bind_address=where if host in rendezvous.LOOPBACK else None,
     )
     _group.index, _group.count = jax.process_index(), jax.process_count()
     if _group.count != count:
@@ -127,7 +129,7 @@ def _at_exit() -> None:
     finish(UNTOLD)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(lifeline.STATUS)
+    os._exit(peers.STATUS)
 
 
 # ---- who this is ---------------------------------------------------------------------
@@ -148,7 +150,7 @@ def count() -> int:
     return _group.count
 
 
-def check_single(what: str, launch: launches.Launch | None) -> None:
+def check_single(what: str, launch: launch_lib.Launch | None) -> None:
     """Refuse several processes where the work is that of one.
 
     Args:
@@ -233,7 +235,7 @@ def check_alike(facts: Mapping[str, str], advice: str) -> None:
     mine = {name: str(value) for name, value in facts.items()}
     first, *others = all_values({"facts": mine, "host": socket.gethostname()})
     for number, other in enumerate(others, start=1):
-        sentence = rollcall.difference(
+        sentence = rendezvous.difference(
             number,
             other["host"],
             other["facts"],

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.models import network
+from ddpm_jax.models import functional
 
 MAX_DEPTH_OF_SINGLE = 3
 
@@ -42,5 +42,5 @@ def _by_block(tree):
     blocks = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         depth = 2 if len(path) > MAX_DEPTH_OF_SINGLE else 1
-        blocks.setdefault(network.path_name(path[:depth]), []).append(leaf)
+        blocks.setdefault(functional.path_name(path[:depth]), []).append(leaf)
     return blocks

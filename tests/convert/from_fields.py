@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import builders, config
-from ddpm_jax.convert import families, files, mapping, openai
-from ddpm_jax.models import network
+from ddpm_jax.convert import families, mapping
+from ddpm_jax.convert import open as open_lib
+from ddpm_jax.convert.formats import openai
+from ddpm_jax.models import functional
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
@@ -44,7 +46,7 @@ def network_of(fields):
 
 def shapes_of(net):
     """Return the shape of every parameter by path."""
-    return {path: leaf.shape for path, leaf in network.by_path(net.shapes).items()}
+    return {path: leaf.shape for path, leaf in functional.by_path(net.shapes).items()}
 
 
 def their_shapes(family, our_shapes, fields):
@@ -97,7 +99,7 @@ BASE = {
 
 def source(family, shapes, path="somewhere/model.pt", **configs):
     """Return a source with shapes and no numbers, which recognising never reads."""
-    return files.Source(
+    return open_lib.Source(
         path=pathlib.Path(path),
         family=family,
         tensors={},

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
 
 TINY = {
     "data.image_size": (8, 8),
@@ -32,7 +32,7 @@ def random_params(network, seed=0):
 
     def draw(path, shape):
         drawn = rng.normal(size=shape.shape)
-        if network_lib.path_name(path).endswith("/scale"):
+        if functional.path_name(path).endswith("/scale"):
             drawn = 1 + 0.2 * drawn
         elif len(shape.shape) > 1:
             drawn = drawn * np.prod(shape.shape[:-1]) ** -0.5

@@ -10,7 +10,8 @@ import pytest
 import safetensors.numpy
 import small_networks
 
-from ddpm_jax.convert import certificate, files
+from ddpm_jax.convert import certificate
+from ddpm_jax.convert import open as open_lib
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "networks"
 COMMON = {
@@ -42,7 +43,7 @@ FIELDS = {
 
 def source(folder, tensors):
     safetensors.numpy.save_file(dict(tensors), folder / "published.safetensors")
-    return files.open_source(folder / "published.safetensors")
+    return open_lib.open_source(folder / "published.safetensors")
 
 
 def published(folder, name, **changes):

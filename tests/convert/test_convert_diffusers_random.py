@@ -6,9 +6,11 @@ import pytest
 import random_diffusers
 import small_networks
 
-from ddpm_jax.convert import certificate, export, files, recognise
+from ddpm_jax.convert import certificate, recognise
+from ddpm_jax.convert import open as open_lib
+from ddpm_jax.convert.export import writing
 from ddpm_jax.core import errors
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -27,7 +29,7 @@ def save(folder, model):
 def test_imported_and_exported_again(tmp_path, name):
     model, inputs = random_diffusers.make(name)
     save(tmp_path / "theirs", model)
-    source = files.open_source(tmp_path / "theirs")
+    source = open_lib.open_source(tmp_path / "theirs")
     told = recognise.recognise(source, {})
     network = from_fields.network_of(told.fields)
     params = from_fields.imported(source, network, told.fields)
@@ -39,13 +41,13 @@ def test_imported_and_exported_again(tmp_path, name):
 
     fields = small_networks.tiny(told.fields)
     by_path = {
-        path: np.asarray(leaf) for path, leaf in network_lib.by_path(params).items()
+        path: np.asarray(leaf) for path, leaf in functional.by_path(params).items()
     }
     for format_name, output in (
         ("diffusers", "ours"),
         ("safetensors", "ours.safetensors"),
     ):
-        export.write(
+        writing.write(
             format_name,
             tmp_path / output,
             params=by_path,
@@ -53,7 +55,7 @@ def test_imported_and_exported_again(tmp_path, name):
             image_shape=(*fields["data.image_size"], fields["data.channels"]),
             provenance={},
         )
-        export.reload_and_compare(format_name, tmp_path / output, by_path, fields)
+        writing.reload_and_compare(format_name, tmp_path / output, by_path, fields)
     again = diffusers.UNet2DModel.from_pretrained(tmp_path / "ours" / "unet")
     assert again.state_dict().keys() == model.state_dict().keys()
     for key, tensor in model.state_dict().items():
@@ -70,13 +72,13 @@ def test_what_the_network_lacks_is_refused(tmp_path):
         model, _ = random_diffusers.make(name)
         save(tmp_path / name, model)
         with pytest.raises(errors.Refusal, match=words):
-            recognise.recognise(files.open_source(tmp_path / name), {})
+            recognise.recognise(open_lib.open_source(tmp_path / name), {})
 
 
 def test_the_certificate_agrees_until_a_weight_moves(tmp_path):
     model, _ = random_diffusers.make("adm")
     save(tmp_path, model)
-    source = files.open_source(tmp_path)
+    source = open_lib.open_source(tmp_path)
     fields = recognise.recognise(source, {}).fields
     network = from_fields.network_of(fields)
     params = from_fields.imported(source, network, fields)

@@ -11,10 +11,12 @@ import pytest
 import safetensors.numpy
 import small_networks
 
-from ddpm_jax.convert import export, families, files, mapping, schedulers
+from ddpm_jax.convert import families, mapping
+from ddpm_jax.convert import open as open_lib
+from ddpm_jax.convert.export import diffusers_scheduler, writing
 from ddpm_jax.core import errors
 from ddpm_jax.diffusion import process, respacing, reverse, schedules
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "networks"
 NAMES = {"safetensors": "net.safetensors", "diffusers": "net", "openai": "net.pt"}
@@ -46,9 +48,9 @@ def write(format_name, folder, fields, params=None):
     """Export random parameters of the network of `fields`: (output, params, result)."""
     if params is None:
         network = from_fields.network_of(fields)
-        params = network_lib.by_path(small_networks.random_params(network))
+        params = functional.by_path(small_networks.random_params(network))
     output = folder / NAMES[format_name]
-    result = export.write(
+    result = writing.write(
         format_name,
         output,
         params=params,
@@ -118,7 +120,7 @@ def test_the_scheduler_has_the_same_betas(library, name):
         name = changes["diffusion.schedule"] = "linear"
         arguments["zero_terminal_snr"] = True
         changes["diffusion.zero_terminal_snr"] = True
-    config = schedulers.config(small_networks.tiny(changes))
+    config = diffusers_scheduler.config(small_networks.tiny(changes))
     betas = library.DDPMScheduler.from_config(config).betas
     wanted = schedules.make_betas(name, 50, **arguments)
     np.testing.assert_allclose(betas, wanted, rtol=2e-6)
@@ -126,13 +128,13 @@ def test_the_scheduler_has_the_same_betas(library, name):
         assert config["beta_schedule"] == "squaredcos_cap_v2"
 
 
-@pytest.mark.parametrize("variance", schedulers.VARIANCES)
-@pytest.mark.parametrize("prediction", schedulers.PREDICTIONS)
+@pytest.mark.parametrize("variance", diffusers_scheduler.VARIANCES)
+@pytest.mark.parametrize("prediction", diffusers_scheduler.PREDICTIONS)
 def test_the_scheduler_takes_the_same_step(library, torch, prediction, variance):
     fields = small_networks.tiny(
         {"diffusion.prediction": prediction, "diffusion.variance": variance}
     )
-    scheduler = library.DDPMScheduler.from_config(schedulers.config(fields))
+    scheduler = library.DDPMScheduler.from_config(diffusers_scheduler.config(fields))
     rng = np.random.default_rng(0)
     x_t = rng.normal(size=(1, 4, 4, 3)).astype(np.float32)
     channels = 6 if variance == "learned_range" else 3
@@ -167,7 +169,7 @@ def test_the_scheduler_takes_the_same_step(library, torch, prediction, variance)
 
 def test_the_scheduler_keeps_the_same_steps(library):
     scheduler = library.DDPMScheduler.from_config(
-        schedulers.config(small_networks.tiny())
+        diffusers_scheduler.config(small_networks.tiny())
     )
     scheduler.set_timesteps(50)
     schedule = process.Schedule.from_betas(schedules.make_betas("linear", 1000))
@@ -178,14 +180,14 @@ def test_the_scheduler_keeps_the_same_steps(library):
 # ---- round trips ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format_name", export.FORMATS)
+@pytest.mark.parametrize("format_name", writing.FORMATS)
 @pytest.mark.parametrize("changes", [OPENAI, {**OPENAI, "model.qkv_order": "new"}])
 def test_nothing_changes_by_export_and_import(tmp_path, format_name, changes):
     fields = small_networks.tiny(changes)
     if format_name == "openai":
         pytest.importorskip("torch")
     output, params, _ = write(format_name, tmp_path, fields)
-    sentence = export.reload_and_compare(format_name, output, params, fields)
+    sentence = writing.reload_and_compare(format_name, output, params, fields)
     assert f"all {len(params)} parameters are equal bit for bit" in sentence
     assert list(tmp_path.iterdir()) == [output]
 
@@ -208,7 +210,7 @@ def test_published_files_come_out_as_they_went_in(tmp_path, name, format_name, c
         pytest.importorskip("torch")
     published = dict(np.load(GOLDEN / f"{name}_weights.npz"))
     safetensors.numpy.save_file(published, tmp_path / "published.safetensors")
-    opened = files.open_source(tmp_path / "published.safetensors")
+    opened = open_lib.open_source(tmp_path / "published.safetensors")
     fields = small_networks.tiny({"model.norm_groups": 32, **changes})
     shapes = from_fields.shapes_of(golden_networks.network(name))
     params = {
@@ -216,7 +218,7 @@ def test_published_files_come_out_as_they_went_in(tmp_path, name, format_name, c
         for entry in families.entries(format_name, shapes, fields)
     }
     output, _, _ = write(format_name, tmp_path, fields, params)
-    again = files.open_source(output)
+    again = open_lib.open_source(output)
     assert set(again.tensors) == set(published)
     for key, array in published.items():
         np.testing.assert_array_equal(again.tensors[key], array, err_msg=key)
@@ -229,7 +231,7 @@ def test_the_header_of_our_own_file_holds_config_and_origin(tmp_path):
         assert set(file.keys()) == set(params)
         header = file.metadata()
     assert json.loads(header["provenance"]) == {"run": "runs/x", "step": 7}
-    content = files.open_source(output).configs["ddpm_jax"]
+    content = open_lib.open_source(output).configs["ddpm_jax"]
     assert content["fields"]["model.head_channels"] == 8
 
 
@@ -238,7 +240,7 @@ def test_a_changed_file_is_noticed(tmp_path):
     output, params, _ = write("safetensors", tmp_path, fields)
     changed = {**params, "conv_in/bias": params["conv_in/bias"] + 1e-6}
     with pytest.raises(ValueError, match=r"conv_in/bias came back from .*net\.safet"):
-        export.reload_and_compare("safetensors", output, changed, fields)
+        writing.reload_and_compare("safetensors", output, changed, fields)
 
 
 # ---- refusals ------------------------------------------------------------------------
@@ -285,7 +287,7 @@ def test_what_a_format_cannot_express_is_refused_by_its_field(
 ):
     fields = small_networks.tiny(changes)
     with pytest.raises(errors.Refusal, match=words):
-        export.write(
+        writing.write(
             format_name,
             tmp_path / NAMES.get(format_name, "net"),
             params={},
@@ -298,7 +300,7 @@ def test_what_a_format_cannot_express_is_refused_by_its_field(
 
 def test_timesteps_scaled_by_one_are_no_reason_to_refuse():
     fields = small_networks.tiny({"diffusion.rescale_timesteps": True})
-    assert schedulers.config(fields)["num_train_timesteps"] == 1000
+    assert diffusers_scheduler.config(fields)["num_train_timesteps"] == 1000
 
 
 def test_an_output_that_exists_stays(tmp_path):
@@ -313,7 +315,7 @@ def test_an_output_that_exists_stays(tmp_path):
 def test_a_name_that_no_program_knows_is_refused(tmp_path, format_name):
     good = pathlib.Path(NAMES[format_name]).suffix
     with pytest.raises(errors.Refusal, match=rf"does not end in \{good}, .*net\{good}"):
-        export.write(
+        writing.write(
             format_name,
             tmp_path / "net.st",
             params={},

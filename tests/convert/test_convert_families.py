@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.convert import files, ho, readers, recognise
+from ddpm_jax.convert import open as open_lib
+from ddpm_jax.convert import readers, recognise
+from ddpm_jax.convert.formats import ddpm
 from ddpm_jax.core import errors
 
 NETWORKS = from_fields.GOLDEN / "networks"
@@ -85,7 +87,7 @@ def test_openai_file_computes_what_the_published_code_computed(name, tmp_path):
     torch = pytest.importorskip("torch")
     tensors = {key: torch.from_numpy(value) for key, value in weights(name).items()}
     torch.save(tensors, tmp_path / f"{name}.pt")
-    source = files.open_source(tmp_path / f"{name}.pt")
+    source = open_lib.open_source(tmp_path / f"{name}.pt")
     assert source.family == "openai"
     with np.load(NETWORKS / f"{name}.npz") as golden:
         check_output(source, {**PROCESS, **OPENAI[name]}, dict(golden))
@@ -96,7 +98,7 @@ OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 def test_diffusers_folder_computes_what_diffusers_computed(tmp_path):
     tensors = weights("diffusers_ddpm_cifar_like")
-    source = files.open_source(diffusers_folder.save(tmp_path / "model", tensors))
+    source = open_lib.open_source(diffusers_folder.save(tmp_path / "model", tensors))
     assert source.family == "diffusers"
     with np.load(NETWORKS / "diffusers_ddpm_cifar_like.npz") as golden:
         told = check_output(source, {}, dict(golden))
@@ -122,7 +124,7 @@ def test_other_forms_of_a_diffusers_model(naming, tmp_path):
         for file in (*path.glob("unet/*"), *path.glob("scheduler/*")):
             shutil.move(file, path / file.name)
         (path / "unet").rmdir()
-    source = files.open_source(path / "unet" if naming == "unet" else path)
+    source = open_lib.open_source(path / "unet" if naming == "unet" else path)
     assert any("old" in note for note in source.notes) == (naming == "old")
     assert source.shapes == {key: value.shape for key, value in wanted.items()}
     for key, value in wanted.items():
@@ -143,7 +145,7 @@ def check_equals_the_diffusers_model(source, folder):
     Its outputs are checked above.
     """
     tensors = weights("diffusers_ddpm_cifar_like")
-    other = files.open_source(diffusers_folder.save(folder / "model", tensors))
+    other = open_lib.open_source(diffusers_folder.save(folder / "model", tensors))
     both = []
     for opened, given in ((source, DDPM), (other, {})):
         fields = recognise.recognise(opened, given).fields
@@ -194,7 +196,7 @@ def test_ddpm_checkpoint_averaged_weights_first(tmp_path, monkeypatch):
         variables[f"model/{key}/Adam_1"] = value
     prefix = save_tensorflow(tmp_path, variables, monkeypatch)
     for path in (prefix, tmp_path, f"{prefix}.index"):
-        source = files.open_source(path)
+        source = open_lib.open_source(path)
         assert (source.family, source.path) == ("ho", prefix)
     assert "averaged weights (EMA) were taken" in source.describe()
     assert f"{2 * len(source.shapes)} slots of the optimizer" in source.describe()
@@ -211,11 +213,11 @@ def test_tensorflow_itself(tmp_path):
     wanted = {key: value[..., :1] for key, value in tensors.items()}
     with v1.Graph().as_default(), v1.Session() as session:
         for key, value in wanted.items():
-            for name, start in ((key, value + 1), (f"{key}{ho.AVERAGE}", value)):
+            for name, start in ((key, value + 1), (f"{key}{ddpm.AVERAGE}", value)):
                 v1.get_variable(f"model/{name}", initializer=start)
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(tmp_path / "model.ckpt-3"))
-    source = files.open_source(tmp_path / "model.ckpt-3")
+    source = open_lib.open_source(tmp_path / "model.ckpt-3")
     assert source.tensors.keys() == wanted.keys()
     for key, value in wanted.items():
         np.testing.assert_array_equal(source.tensors[key], value)
@@ -227,4 +229,4 @@ def test_ddpm_port(tmp_path):
     assert tensors["mid.attn_1.q.weight"].shape == (64, 64, 1, 1)
     path = tmp_path / "model-790000.ckpt"
     torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, path)
-    check_equals_the_diffusers_model(files.open_source(path), tmp_path)
+    check_equals_the_diffusers_model(open_lib.open_source(path), tmp_path)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ddpm_jax.convert import files, native, readers
+from ddpm_jax.convert import open as open_lib
+from ddpm_jax.convert import readers
+from ddpm_jax.convert.formats import native
 from ddpm_jax.core import errors
 
 UNET = {
@@ -29,7 +31,7 @@ def saved(path, tensors):
 
 def refused(path, *parts):
     with pytest.raises(errors.Refusal) as caught:
-        files.open_source(path)
+        open_lib.open_source(path)
     message = str(caught.value)
     for part in parts:
         assert part in message, message
@@ -47,7 +49,7 @@ def torch():
 
 def test_safetensors(tmp_path):
     path = saved(tmp_path / "model.safetensors", UNET)
-    source = files.open_source(str(path))
+    source = open_lib.open_source(str(path))
     assert source.family == "openai"
     assert source.shapes["input_blocks.0.0.weight"] == (2, 3, 1, 1)
     assert set(source.dtypes.values()) == {"float32"}
@@ -63,7 +65,7 @@ def test_safetensors(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_other_precisions_are_cast_aloud(dtype, tmp_path):
     tensors = {key: value.astype(dtype) for key, value in UNET.items()}
-    source = files.open_source(saved(tmp_path / "model.safetensors", tensors))
+    source = open_lib.open_source(saved(tmp_path / "model.safetensors", tensors))
     assert source.tensors["time_embed.0.weight"].dtype == np.float32
     assert source.notes == [f"2 of 2 tensors are {np.dtype(dtype)}: cast to float32"]
 
@@ -74,7 +76,7 @@ def test_pytorch(dtype, new, tmp_path, torch):
     path = tmp_path / "model.pt"
     tensors = {k: torch.tensor(v).to(getattr(torch, dtype)) for k, v in UNET.items()}
     torch.save(tensors, path, _use_new_zipfile_serialization=new)
-    source = files.open_source(path)
+    source = open_lib.open_source(path)
     for key, value in UNET.items():
         np.testing.assert_array_equal(source.tensors[key], value)
     assert set(source.dtypes.values()) == {dtype}
@@ -83,7 +85,7 @@ def test_pytorch(dtype, new, tmp_path, torch):
 
 def test_a_parallel_wrapper_is_taken_off_aloud(tmp_path):
     wrapped = {f"module.{key}": value for key, value in UNET.items()}
-    source = files.open_source(saved(tmp_path / "model.safetensors", wrapped))
+    source = open_lib.open_source(saved(tmp_path / "model.safetensors", wrapped))
     assert source.shapes.keys() == UNET.keys()
     assert "DataParallel" in source.notes[0]
 
@@ -93,7 +95,7 @@ def test_our_own_files(tmp_path):
     tensors = {"conv_in/kernel": np.ones((3, 3, 1, 2), np.float32)}
     metadata = native.metadata({"model.channels": 2})
     safetensors.numpy.save_file(tensors, path, metadata)
-    source = files.open_source(path)
+    source = open_lib.open_source(path)
     assert source.family == "ddpm_jax"
     assert native.recognise(source.configs[native.METADATA]) == {"model.channels": 2}
 
@@ -104,7 +106,7 @@ def test_raw_and_averaged_weights_of_one_step(tmp_path, torch):
         torch.save(tensors, tmp_path / name)
 
     def notes(name):
-        return files.open_source(tmp_path / name).notes
+        return open_lib.open_source(tmp_path / name).notes
 
     assert "raw weights of step 500000" in notes("model500000.pt")[0]
     assert "ema_0.9999_500000.pt" in notes("model500000.pt")[0]
@@ -236,10 +238,10 @@ def test_json_that_is_none(tmp_path):
     tensors = dict.fromkeys(
         ("time_embedding.linear_1.weight", "conv_in.weight"), np.ones(1, np.float32)
     )
-    saved(tmp_path / files.WEIGHTS[0], tensors)
+    saved(tmp_path / open_lib.WEIGHTS[0], tensors)
     refused(tmp_path, "config.json is not JSON")
     (tmp_path / "config.json").write_text(json.dumps({"in_channels": 3}))
-    assert files.open_source(tmp_path).configs["config.json"] == {"in_channels": 3}
+    assert open_lib.open_source(tmp_path).configs["config.json"] == {"in_channels": 3}
 
 
 # ---- memory --------------------------------------------------------------------------
@@ -248,7 +250,8 @@ def test_json_that_is_none(tmp_path):
 PEAK = """
 import sys
 import jax, torch, safetensors, ml_dtypes
-from ddpm_jax.convert import files, mapping
+from ddpm_jax.convert import mapping
+from ddpm_jax.convert import open as open_lib
 
 def owned():
     lines = open("/proc/self/status").read().splitlines()
@@ -256,7 +259,7 @@ def owned():
 
 jax.block_until_ready(jax.device_put(0.0))
 before = owned()
-source = files.open_source(sys.argv[1])
+source = open_lib.open_source(sys.argv[1])
 params, peak = [], 0
 for key in source.tensors:
     array = mapping.to_ours(mapping.Entry(key, (key,), "conv"), source.tensors)

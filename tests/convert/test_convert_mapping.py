@@ -4,7 +4,8 @@ import from_fields
 import numpy as np
 import pytest
 
-from ddpm_jax.convert import diffusers, ho, mapping, openai, published
+from ddpm_jax.convert import mapping, published
+from ddpm_jax.convert.formats import ddpm, diffusers, openai
 from ddpm_jax.core import errors
 
 RNG = np.random.default_rng(0)
@@ -73,8 +74,8 @@ SMALL = {
         ],
         (diffusers, {"model.scale_shift": True, "model.resblock_updown": True}),
         (diffusers, {"model.middle_attention": "plain"}),
-        (ho, {"model.scale_shift": False, "facts.layout": "tensorflow"}),
-        (ho, {"model.scale_shift": False, "facts.layout": "pytorch"}),
+        (ddpm, {"model.scale_shift": False, "facts.layout": "tensorflow"}),
+        (ddpm, {"model.scale_shift": False, "facts.layout": "pytorch"}),
     ],
 )
 def test_whole_networks_come_back_bit_by_bit(family, changes):

@@ -9,7 +9,7 @@ import pytest
 from ddpm_jax import config
 from ddpm_jax.convert import families, mapping, published
 from ddpm_jax.core import errors
-from ddpm_jax.models import network
+from ddpm_jax.models import functional
 
 TENSORS = from_fields.published_tensors()
 ROOT = from_fields.GOLDEN.parents[1]
@@ -25,7 +25,9 @@ def test_the_whole_file_has_its_place(name):
     our_shapes = from_fields.shapes_of(net)
     entries = families.entries(entry.family, our_shapes, entry.fields)
     mapping.check(entries, our_shapes, file["tensors"], entry.fields)
-    assert network.num_parameters(net.shapes) == file["parameters"] == entry.parameters
+    assert (
+        functional.num_parameters(net.shapes) == file["parameters"] == entry.parameters
+    )
     assert len(file["tensors"]) == entry.tensors
 
 
@@ -101,7 +103,7 @@ def test_ddpm_counts_and_signatures(name):
     )
     parameters, tensors = DDPM[entry.fields["data.image_size"][0]]
     assert (entry.parameters, entry.tensors) == (parameters, tensors)
-    assert network.num_parameters(net.shapes) == parameters
+    assert functional.num_parameters(net.shapes) == parameters
     assert len(theirs) == tensors
     assert entry in published.find(entry.family, theirs)
 

@@ -7,13 +7,8 @@ import from_fields
 import pytest
 from from_fields import BASE, of_fields, source
 
-from ddpm_jax.convert import (
-    ho,
-    native,
-    openai,
-    published,
-    recognise,
-)
+from ddpm_jax.convert import published, recognise
+from ddpm_jax.convert.formats import ddpm, native, openai
 from ddpm_jax.core import errors
 
 TENSORS = from_fields.published_tensors()
@@ -240,10 +235,10 @@ def test_averages_are_preferred_slots_and_counters_left():
             "train/beta1_power",
         )
     }
-    chosen, notes = ho.select(shapes)
+    chosen, notes = ddpm.select(shapes)
     assert chosen == {"a/W": f"model/a/W{average}", "b/W": "model/b/W"}
     assert "taken for 1 of 2" in notes[0]
-    chosen, notes = ho.select({"model/b/W": (1,)})
+    chosen, notes = ddpm.select({"model/b/W": (1,)})
     assert chosen == {"b/W": "model/b/W"}
     assert "raw ones were taken" in notes[0]
 

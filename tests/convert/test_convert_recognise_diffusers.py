@@ -6,10 +6,8 @@ import inspect
 import pytest
 from from_fields import BASE, of_fields
 
-from ddpm_jax.convert import (
-    diffusers_configs,
-    recognise,
-)
+from ddpm_jax.convert import recognise
+from ddpm_jax.convert.formats import diffusers_configs
 from ddpm_jax.core import errors
 
 UNET = {

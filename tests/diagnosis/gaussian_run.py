@@ -9,7 +9,7 @@ from reference import schedules as ref_schedules
 from ddpm_jax.diagnosis import measure
 from ddpm_jax.diffusion import process
 from ddpm_jax.metrics import oracle
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 T = 200
 SHAPE = (4, 4, 3)
@@ -72,7 +72,7 @@ def lines(exact, scale=1.0):
 
 def probe(apply, name="linear"):
     """Return a compiled probe of a network, on all devices."""
-    mesh = mesh_lib.make_mesh()
+    mesh = sharding.make_mesh()
     return measure.make_probe(
         schedule(name),
         apply,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from reference import schedules as ref_schedules
 
-from ddpm_jax import generate
 from ddpm_jax.diagnosis import findings, inputs, measure
 from ddpm_jax.diffusion import process, respacing, samplers
 from ddpm_jax.metrics import oracle
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import sampler
 
 WHOLE = gaussian_run.images(300, seed=2)
 WHOLE[0, 0, 0], WHOLE[1, 0, 0] = -1.0, 1.0  # black and white are there
@@ -141,7 +141,7 @@ def test_a_respacing_that_leaves_out_the_noise_is_named():
 
 
 def recipe(whole, steps, **changes):
-    return generate.Recipe(
+    return sampler.Recipe(
         schedule=respacing.respace(whole, steps),
         prediction="v",
         variance="learned_range",
@@ -153,7 +153,7 @@ def recipe(whole, steps, **changes):
 
 
 def judged(made, whole):
-    deviation = measure.exact_chain(made, whole, mesh_lib.make_mesh())
+    deviation = measure.exact_chain(made, whole, sharding.make_mesh())
     return inputs.sampler(deviation, method=made.method, steps=made.schedule.num_steps)
 
 
@@ -172,7 +172,7 @@ def test_a_chain_from_pure_noise_and_rescaled_timesteps_are_well():
 
 def test_one_sampler_in_the_place_of_another_is_found(monkeypatch):
     methods = {"ddim": lambda eta: samplers.ancestral()}
-    monkeypatch.setattr(generate, "METHODS", methods)
+    monkeypatch.setattr(sampler, "METHODS", methods)
     whole = gaussian_run.schedule()
     finding = judged(recipe(whole, 10, method="ddim"), whole)
     assert finding.verdict == findings.PROBLEM

@@ -9,9 +9,9 @@ import pytest
 from reference import oracle as ref_oracle
 from reference import process as ref_process
 
-from ddpm_jax import generate
 from ddpm_jax.diagnosis import findings, measure, outputs
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import sampler
 
 REAL = gaussian_run.images(64, seed=3)
 FRESH = gaussian_run.images(64, seed=4)
@@ -117,7 +117,7 @@ def test_steps_are_judged_by_doubling_them(differences, taken, verdict, advice):
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_the_walk_is_ddim(steps):
     whole = gaussian_run.schedule()
-    recipe = generate.Recipe(
+    recipe = sampler.Recipe(
         schedule=whole,
         prediction="noise",
         variance="fixed_small",
@@ -125,7 +125,7 @@ def test_the_walk_is_ddim(steps):
         clip=False,
     )
     walk = measure.make_walk(
-        recipe, whole, gaussian_run.network(), mesh_lib.make_mesh()
+        recipe, whole, gaussian_run.network(), sharding.make_mesh()
     )
     made = walk(np.float32(1), None, 64, steps).astype(np.float64)
     kept = [199] if steps == 1 else np.round(np.linspace(0, 199, steps)).astype(int)

@@ -14,7 +14,7 @@ from reference import reverse as ref_reverse
 from ddpm_jax.core import keys
 from ddpm_jax.diffusion import process, schedules
 from ddpm_jax.metrics import bits
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 SHAPE, LEVELS, NUM_STEPS, SEED = (4, 4, 1), 17, 6, 5
 NUM_IMAGES = 11
@@ -65,7 +65,7 @@ def make_scorer(clip=True, seed=SEED):
 
 
 def make_mesh(shape):
-    return mesh_lib.make_mesh(*shape, devices=jax.devices()[: shape[0] * shape[1]])
+    return sharding.make_mesh(*shape, devices=jax.devices()[: shape[0] * shape[1]])
 
 
 def score(
@@ -75,7 +75,7 @@ def score(
     return bits.evaluate(
         make_scorer() if scorer is None else scorer,
         mesh,
-        jax.device_put(PARAMS, mesh_lib.replicated(mesh)),
+        jax.device_put(PARAMS, sharding.replicated(mesh)),
         Images() if dataset is None else dataset,
         sums=bits.Sums.empty(NUM_STEPS) if sums is None else sums,
         **{

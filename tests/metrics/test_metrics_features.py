@@ -7,7 +7,7 @@ import pytest
 
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import features as features_lib
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 NUM_IMAGES, SHAPE = 45, (4, 3, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, *SHAPE), np.uint8)
@@ -28,7 +28,7 @@ def expected_features():
 
 
 def mesh_of(count):
-    return mesh_lib.make_mesh(devices=jax.devices()[:count])
+    return sharding.make_mesh(devices=jax.devices()[:count])
 
 
 def measure(images=IMAGES, devices=1, batch_size=16, **options):

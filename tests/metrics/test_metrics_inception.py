@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from ddpm_jax.convert import inception as weights_lib
+from ddpm_jax.convert.formats import inception as inception_lib
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import resize
-from ddpm_jax.models import inception, network
+from ddpm_jax.models import functional, inception
 
 PROGRAM = pathlib.Path(__file__).with_name("torch_inception.py")
 SHAPES = inception.build().shapes
@@ -47,7 +47,7 @@ def tensors(published):
 
 
 def test_every_head_is_that_of_pytorch(published):
-    weights = weights_lib.load(published / "weights.pth", SHAPES)
+    weights = inception_lib.load(published / "weights.pth", SHAPES)
     net = features_lib.inception_network(
         weights.params, fingerprint=weights.fingerprint, mode="tf-legacy"
     )
@@ -87,11 +87,11 @@ def test_the_published_number_of_weights():
     # of the classes.
     channels = sum(
         leaf.shape[0]
-        for path, leaf in network.by_path(SHAPES).items()
+        for path, leaf in functional.by_path(SHAPES).items()
         if path.endswith("/bias")
     )
     published = 27_161_264 - 3_326_696 + 8 * 2049
-    assert network.num_parameters(SHAPES) == published - channels - 1008
+    assert functional.num_parameters(SHAPES) == published - channels - 1008
 
 
 # ---- the weights ---------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_other_kinds_of_file_hold_the_same(published, tensors, tmp_path):
     np.savez(tmp_path / "weights.npz", **tensors)
     safetensors.save_file(tensors, tmp_path / "weights.safetensors")
     loaded = [
-        weights_lib.load(path, SHAPES)
+        inception_lib.load(path, SHAPES)
         for path in (
             published / "weights.pth",
             tmp_path / "weights.npz",
@@ -122,7 +122,7 @@ def test_the_fingerprint_sees_one_changed_number(tensors, tmp_path):
     changed["fc.bias"] = tensors["fc.bias"] + np.eye(1, 1008, dtype=np.float32)[0]
     np.savez(tmp_path / "b.npz", **changed)
     first, second = (
-        weights_lib.load(tmp_path / name, SHAPES).fingerprint
+        inception_lib.load(tmp_path / name, SHAPES).fingerprint
         for name in ("a.npz", "b.npz")
     )
     assert first != second
@@ -135,28 +135,28 @@ def refusal(function, *args):
 
 
 def test_no_weights(monkeypatch, tmp_path):
-    monkeypatch.delenv(weights_lib.VARIABLE, raising=False)
-    text = refusal(weights_lib.find)
+    monkeypatch.delenv(inception_lib.VARIABLE, raising=False)
+    text = refusal(inception_lib.find)
     for part in ("never downloaded", "pytorch-fid", "91 MiB", "6726825d"):
         assert part in text
-    assert weights_lib.VARIABLE in text
-    monkeypatch.setenv(weights_lib.VARIABLE, str(tmp_path / "none.pth"))
-    assert "none.pth" in refusal(weights_lib.find)
+    assert inception_lib.VARIABLE in text
+    monkeypatch.setenv(inception_lib.VARIABLE, str(tmp_path / "none.pth"))
+    assert "none.pth" in refusal(inception_lib.find)
 
 
 def test_weights_by_path_and_by_environment(monkeypatch, tmp_path):
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).write_bytes(b"x")
-    monkeypatch.setenv(weights_lib.VARIABLE, str(tmp_path / "a.pth"))
-    assert weights_lib.find() == tmp_path / "a.pth"
-    assert weights_lib.find(tmp_path / "b.pth") == tmp_path / "b.pth"
+    monkeypatch.setenv(inception_lib.VARIABLE, str(tmp_path / "a.pth"))
+    assert inception_lib.find() == tmp_path / "a.pth"
+    assert inception_lib.find(tmp_path / "b.pth") == tmp_path / "b.pth"
 
 
 def test_a_damaged_download_is_told_by_its_hash(published, tmp_path):
-    path = tmp_path / weights_lib.PUBLISHED
+    path = tmp_path / inception_lib.PUBLISHED
     shutil.copy(published / "weights.pth", path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    text = refusal(weights_lib.load, path, SHAPES)
+    text = refusal(inception_lib.load, path, SHAPES)
     assert digest[:8] in text
     assert "6726825d" in text
 
@@ -169,27 +169,27 @@ def test_other_networks_are_refused(tensors, tmp_path):
         "AuxLogits.fc.bias": np.zeros(1000, np.float32),
     }
     np.savez(path, **torchvision)
-    text = refusal(weights_lib.load, path, SHAPES)
+    text = refusal(inception_lib.load, path, SHAPES)
     for part in ("torchvision", "AuxLogits", "1000", "1008"):
         assert part in text
 
     np.savez(path, **{k: v for k, v in tensors.items() if "Mixed_7c" not in k})
-    assert "Mixed_7c" in refusal(weights_lib.load, path, SHAPES)
+    assert "Mixed_7c" in refusal(inception_lib.load, path, SHAPES)
 
     broken = tensors | {"fc.bias": np.full(1008, np.nan, np.float32)}
     np.savez(path, **broken)
-    assert "NaN" in refusal(weights_lib.load, path, SHAPES)
+    assert "NaN" in refusal(inception_lib.load, path, SHAPES)
 
 
 def test_without_pytorch_the_sentence_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
         archive.writestr("weights/data.pkl", b"")
-    text = refusal(weights_lib.load, tmp_path / "weights.pth", SHAPES)
+    text = refusal(inception_lib.load, tmp_path / "weights.pth", SHAPES)
     assert "pip install" in text
 
 
 def test_a_file_that_is_no_archive(tmp_path):
     path = tmp_path / "weights.npz"
     path.write_bytes(b"no archive")
-    assert "cannot be read" in refusal(weights_lib.load, path, SHAPES)
+    assert "cannot be read" in refusal(inception_lib.load, path, SHAPES)

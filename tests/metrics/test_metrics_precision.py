@@ -8,14 +8,14 @@ import pytest
 
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import precision
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "golden" / "evaluation.npz")
 BLOCKS = {"rows": 256, "columns": 300}
 
 
 def mesh_of(count):
-    return mesh_lib.make_mesh(devices=jax.devices()[:count])
+    return sharding.make_mesh(devices=jax.devices()[:count])
 
 
 def by_brute_force(reference, samples, k):

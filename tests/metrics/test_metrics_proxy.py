@@ -10,7 +10,7 @@ from sklearn import datasets
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import frechet, proxy
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 
 @functools.cache
@@ -32,7 +32,7 @@ def network(name):
 
 
 def distance(net, images):
-    mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
     first, second = (
         features_lib.measure(net, part, mesh=mesh, batch_size=128).moments("pool")
         for part in (digits()[0][0], images)

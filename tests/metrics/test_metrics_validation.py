@@ -10,7 +10,7 @@ import pytest
 from ddpm_jax.core import errors, keys
 from ddpm_jax.diffusion import process, schedules
 from ddpm_jax.metrics import validation
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 
 SHAPE, NUM_STEPS, SEED, NUM_IMAGES, PER_IMAGE = (3, 5, 2), 40, 11, 7, 8
 BETAS = schedules.make_betas("cosine", NUM_STEPS)
@@ -35,7 +35,7 @@ def silent(params, x, t_seen, labels):
 
 def make(apply=network, mesh_shape=(1, 1), batch_size=16, **changes):
     devices = jax.devices()[: mesh_shape[0] * mesh_shape[1]]
-    mesh = mesh_lib.make_mesh(*mesh_shape, devices=devices)
+    mesh = sharding.make_mesh(*mesh_shape, devices=devices)
     options = {"images": IMAGES, "labels": LABELS, "seed": SEED, **changes}
     objective = options.pop("objective", OBJECTIVE)
     options.setdefault("timesteps_per_image", PER_IMAGE)
@@ -44,7 +44,7 @@ def make(apply=network, mesh_shape=(1, 1), batch_size=16, **changes):
         schedule, apply, objective, mesh=mesh, batch_size=batch_size, **options
     )
     return lambda params=PARAMS: validate(
-        jax.device_put(params, mesh_lib.replicated(mesh))
+        jax.device_put(params, sharding.replicated(mesh))
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from small_unet import batch, compiled, random_params
 
 from ddpm_jax.core import errors
-from ddpm_jax.models import classifier, network
+from ddpm_jax.models import classifier, functional
 
 TINY = {
     "image_size": (8, 8),
@@ -32,7 +32,11 @@ def drawn(pool):
     """A network, its parameters, and these by path in float64."""
     net = tiny(pool=pool)
     params = random_params(net)
-    return net, params, {k: np.float64(v) for k, v in network.by_path(params).items()}
+    return (
+        net,
+        params,
+        {k: np.float64(v) for k, v in functional.by_path(params).items()},
+    )
 
 
 def numpy_logits(pool, p, maps):
@@ -100,7 +104,7 @@ def test_only_the_adaptive_pool_starts_at_zero(pool):
 def test_positions_start_as_normal_numbers_of_the_published_size():
     net = tiny(image_size=(64, 64), attention_resolutions=(32,))
     kind, scale = net.initialise(
-        "pool/positional_embedding", network.by_path(net.shapes)
+        "pool/positional_embedding", functional.by_path(net.shapes)
     )
     assert net.shapes["pool"]["positional_embedding"].shape == (32 * 32 + 1, 16)
     assert (kind, scale) == ("normal", 1 / 4)

@@ -9,8 +9,7 @@ import pytest
 from flax import nnx
 
 from ddpm_jax.models import convolution, layers
-from ddpm_jax.runtime import mesh as mesh_lib
-from ddpm_jax.runtime import program
+from ddpm_jax.runtime import cost, sharding
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 SAME = ((1, 1), (1, 1))
@@ -152,15 +151,15 @@ def test_the_backward_pass_keeps_the_image_and_no_copies_of_it():
 
 
 def test_eight_devices_share_the_batch_and_sum_the_gradient_once():
-    mesh = mesh_lib.make_mesh()
+    mesh = sharding.make_mesh()
     x, kernel = example(batch=8)
     on_mesh = (
-        jax.device_put(x, mesh_lib.batch_sharding(mesh)),
-        jax.device_put(kernel, mesh_lib.replicated(mesh)),
+        jax.device_put(x, sharding.batch_sharding(mesh)),
+        jax.device_put(kernel, sharding.replicated(mesh)),
     )
     gradient = jax.jit(jax.grad(loss_of(convolve), 1)).lower(*on_mesh).compile()
     check(gradient(*on_mesh), gradients(xla, x, kernel)[1])
-    traffic = program.collective_bytes(gradient.as_text())
+    traffic = cost.collective_bytes(gradient.as_text())
     assert traffic == {"all-reduce": kernel.nbytes}
 
 

@@ -7,7 +7,7 @@ import numpy_blocks
 import pytest
 from flax import nnx
 
-from ddpm_jax.models import layers, network
+from ddpm_jax.models import functional, layers
 
 RNG = np.random.default_rng(0)
 
@@ -20,7 +20,7 @@ def randomised(module):
         nnx.to_pure_dict(state),
     )
     nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, pure))
-    by_path = {k: np.float64(v) for k, v in network.by_path(pure).items()}
+    by_path = {k: np.float64(v) for k, v in functional.by_path(pure).items()}
     return nnx.merge(graph, state), by_path
 
 

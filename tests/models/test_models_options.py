@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_unet import batch, compiled, equations, example_keys, random_params, tiny
 
-from ddpm_jax.models import network
+from ddpm_jax.models import functional
 
 DDPM = {
     "num_heads": 1,
@@ -24,7 +24,7 @@ DDPM = {
 
 
 def paths(net):
-    return set(network.by_path(net.shapes))
+    return set(functional.by_path(net.shapes))
 
 
 def assert_same_function(one, params, other, other_params):

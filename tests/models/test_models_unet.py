@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_unet import batch, compiled, equations, example_keys, random_params, tiny
 
-from ddpm_jax.models import network
+from ddpm_jax.models import functional
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_any_channels_and_sides(shape, out_channels):
     x, t = batch(1, shape)
     out = jax.eval_shape(net.apply, net.shapes, x, t)
     assert out.shape == (1, *shape[:2], out_channels)
-    assert "down/1/attentions/0/qkv/kernel" in network.by_path(net.shapes)
+    assert "down/1/attentions/0/qkv/kernel" in functional.by_path(net.shapes)
 
 
 def test_a_transposed_image_is_seen_through_transposed_kernels():

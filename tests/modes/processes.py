@@ -15,12 +15,14 @@ import numpy as np
 from several_processes import free_port
 from small_runs import ROOT, Told
 
-from ddpm_jax import builders, main, runs
+from ddpm_jax import builders, main
+from ddpm_jax.builders import trained_run
 from ddpm_jax.core import keys
 from ddpm_jax.data import pipeline
 from ddpm_jax.diffusion import losses
-from ddpm_jax.runtime import checkpoints, distributed, launches, rundir
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runs import checkpoints, directory
+from ddpm_jax.runtime import distributed, sharding
+from ddpm_jax.runtime.cluster import launch as launch_lib
 from ddpm_jax.training import progress, step
 
 SECONDS = 300  # until a process that hangs is a failure, on a machine that is busy
@@ -134,7 +136,7 @@ def published(workdir) -> list[int]:
 
 def whole_state(workdir) -> dict[str, np.ndarray]:
     """Return every leaf of the newest state by its path: moments and history too."""
-    config, facts = runs.read(rundir.RunDir.open_existing(workdir))
+    config, facts = trained_run.read(directory.RunDir.open_existing(workdir))
     mesh = builders.mesh(config)
     abstract = builders.abstract_state(config, builders.network(config, facts), mesh)
     with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
@@ -166,7 +168,7 @@ def records_of(folder, process=0) -> list[dict[str, np.ndarray]]:
 
 def several(folder, commands) -> int:
     """Run several commands in the processes of one job, and record what they draw."""
-    launch = launches.find(os.environ)
+    launch = launch_lib.find(os.environ)
     for name in OF_A_JOB:
         os.environ.pop(name, None)
     if launch:
@@ -210,14 +212,14 @@ def record_steps(folder) -> None:
 
 def record_noise(folder) -> None:
     """Write the noise that sampling starts from, drawn on all devices."""
-    mesh = mesh_lib.make_mesh()
-    index = mesh_lib.put_whole(mesh, {"index": np.arange(NOISES, dtype=np.int32)})
+    mesh = sharding.make_mesh()
+    index = sharding.put_whole(mesh, {"index": np.arange(NOISES, dtype=np.int32)})
 
     def draw(index):
         each = keys.key_for(0, "sample/x_T", index=index)
         return keys.normal_each(each, IMAGE_SHAPE)
 
-    noise = mesh_lib.to_host(jax.jit(draw)(index["index"]))
+    noise = sharding.to_host(jax.jit(draw)(index["index"]))
     np.save(folder / f"noise-{distributed.index()}.npy", noise)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from ddpm_jax import runs
+from ddpm_jax.builders import trained_run
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
@@ -118,7 +118,7 @@ def grey_levels(path):
 
 def state_of(workdir):
     """Return the newest state of a run as {path: array}."""
-    state = runs.open_run(workdir, say=lambda line: None).state
+    state = trained_run.open_run(workdir, say=lambda line: None).state
     return {
         jax.tree_util.keystr(path): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)

@@ -16,7 +16,7 @@ import small_runs
 import ddpm_jax
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
-from ddpm_jax.models import own
+from ddpm_jax.models import custom
 from ddpm_jax.runtime import devices
 
 DOCUMENT = (small_runs.ROOT / "docs" / "your_network.md").read_text()
@@ -363,7 +363,7 @@ def test_unfit_parameters_are_refused(init, words):
 def test_parameters_are_drawn_into_their_shardings():
     mesh = jax.make_mesh((8,), ("x",))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-    network = own.own_network(
+    network = custom.own_network(
         lambda key: {"w": jax.random.normal(key, (16, 4))}, lambda *args: args[1]
     )
     key = jax.random.key(3)

@@ -6,8 +6,8 @@ import pytest
 from small_runs import STEPS, TINY, assert_same_bits, checkpoints, metrics, state_of
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.runtime import rundir
-from ddpm_jax.scoring import in_training
+from ddpm_jax.evaluation import sample_scorer
+from ddpm_jax.runs import directory
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_best_step_is_kept(tell, workdir):
 
 def test_it_outlives_newer_ones_and_is_sampled_from(tell, workdir):
     best = {**best_of(workdir), "value": -1.0}  # which nothing will beat
-    rundir.RunDir(workdir).write_json("checkpoints/best.json", best)
+    directory.RunDir(workdir).write_json("checkpoints/best.json", best)
     step = best["step"]
     assert train(tell, workdir, steps=step + 8).status == 0
     assert best_of(workdir) == best
@@ -87,7 +87,7 @@ def test_what_a_score_in_training_depends_on():
         for name_of, value in changed.items():
             part, _, field = name_of.partition("__")
             config[part][field] = value
-        return in_training.protocol(config, name)
+        return sample_scorer.protocol(config, name)
 
     for name, matters in (("bits_per_dim", False), ("fid", True)):
         usual = protocol(name)

@@ -45,10 +45,10 @@ def test_the_page_is_there_even_if_training_would_stop(photos, tmp_path, capsys)
 
 
 def test_the_directory_can_become_a_run(photos, tmp_path):
-    from ddpm_jax.runtime import rundir
+    from ddpm_jax.runs import directory
 
     look(photos, tmp_path / "run")
-    assert rundir.RunDir.create(tmp_path / "run").data_page.exists()
+    assert directory.RunDir.create(tmp_path / "run").data_page.exists()
 
 
 def test_data_without_files(tmp_path, capsys):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import small_runs
 
-from ddpm_jax import builders, runs
+from ddpm_jax import builders
+from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.modes import diagnose
-from ddpm_jax.runtime import rundir
+from ddpm_jax.runs import directory
 
 NAMES = [
     "data",
@@ -50,7 +51,7 @@ def diagnosed(capsys):
     """Return a function: workdir, changes → (name → (verdict, said), last line)."""
 
     def run(workdir, **sampling):
-        config, _ = runs.read(rundir.RunDir.open_existing(workdir))
+        config, _ = trained_run.read(directory.RunDir.open_existing(workdir))
         config.sampling.update(sampling)
         capsys.readouterr()
         diagnose.run(config, workdir)
@@ -90,13 +91,13 @@ def without_times(page):
 
 def opened_with(monkeypatch, change):
     """Let runs be opened with another state than the one that is saved."""
-    opened = runs.open_run
+    opened = trained_run.open_run
 
     def changed(*args, **kwargs):
         run = opened(*args, **kwargs)
         return dataclasses.replace(run, state=change(run.state))
 
-    monkeypatch.setattr(runs, "open_run", changed)
+    monkeypatch.setattr(trained_run, "open_run", changed)
 
 
 def test_averages_of_initial_weights_are_found_where_they_are_insisted_on(
@@ -144,6 +145,6 @@ def test_weights_that_are_nan_are_found(trained, diagnosed, monkeypatch):
 
 
 def test_no_run_is_refused(trained, tmp_path):
-    config, _ = runs.read(rundir.RunDir.open_existing(trained))
+    config, _ = trained_run.read(directory.RunDir.open_existing(trained))
     with pytest.raises(errors.Refusal, match="no run in"):
         diagnose.run(config, tmp_path / "none")

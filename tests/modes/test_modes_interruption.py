@@ -15,7 +15,8 @@ from small_runs import (
 )
 
 from ddpm_jax.metrics import bits
-from ddpm_jax.runtime import compilation, pictures, rundir
+from ddpm_jax.runs import directory
+from ddpm_jax.runtime import compilation, image_grid
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(first_run, tmp_path, tell, interrupted):
@@ -26,7 +27,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(first_run, tmp_path, tell, inter
         "--config.train.log_every=1",
     ]
     # The first line about a step is written while later steps are under way.
-    told = interrupted(rundir.RunDir, "append_metrics", lambda: tell(*arguments))
+    told = interrupted(directory.RunDir, "append_metrics", lambda: tell(*arguments))
     assert told.status == 0
     stopped = int(re.search(r"stopped by SIGINT at step (\d+)", told.out)[1])
     assert 0 < stopped < STEPS
@@ -46,7 +47,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(first_run, tmp_path, tell, inter
     ("owner", "name", "stopped"),
     [
         pytest.param(bits.Sums, "add", 3, id="in an evaluation"),
-        pytest.param(pictures, "grid", 3, id="in a grid", marks=pytest.mark.slow),
+        pytest.param(image_grid, "grid", 3, id="in a grid", marks=pytest.mark.slow),
         pytest.param(
             compilation, "compile_ahead", 1, id="compiling", marks=pytest.mark.slow
         ),

@@ -4,7 +4,8 @@ import json
 
 import several_processes
 
-from ddpm_jax.runtime import files, samples
+from ddpm_jax.runtime import files
+from ddpm_jax.sampling import archive
 
 # Process 1 rounds otherwise, has other data, and does not see what process 0 writes.
 APART = """
@@ -14,8 +15,9 @@ from ddpm_jax import builders, config as config_lib
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import proxy
 from ddpm_jax.modes import sample
-from ddpm_jax.runtime import distributed, launches, shared_disk
-from ddpm_jax.scoring import passes
+from ddpm_jax.runtime import distributed
+from ddpm_jax.runtime.cluster import launch as launches, shared_disk
+from ddpm_jax.evaluation import feature_pass as passes
 port, process, count = map(int, sys.argv[1:4])
 folder = pathlib.Path(sys.argv[4])
 launch = launches.Launch(f"127.0.0.1:{port}", count, process, "the test")
@@ -105,7 +107,7 @@ def test_a_stop_in_the_last_batch_of_samples_ends_the_evaluation(
     def score():
         return evaluate(tell, trained, "proxy_fd_random")
 
-    told = interrupted(samples.SampleStore, "add", score)
+    told = interrupted(archive.SampleStore, "add", score)
     assert told.status == 0
     assert "stopped by SIGINT after 16 of 16 images" in told.out
     assert cards(trained) == []

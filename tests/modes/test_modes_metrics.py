@@ -11,23 +11,24 @@ from PIL import Image
 from sklearn import datasets
 from small_runs import content, metrics
 
-from ddpm_jax import builders, values
+from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import rules
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources
+from ddpm_jax.evaluation import (
+    feature_networks,
+    feature_pass,
+    image_sets,
+    metric_table,
+    references,
+    sample_scorer,
+)
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import frechet, proxy, statistics
 from ddpm_jax.modes import evaluate as mode
-from ddpm_jax.runtime import mesh as mesh_lib
-from ddpm_jax.runtime import samples
-from ddpm_jax.scoring import (
-    image_sets,
-    in_training,
-    networks,
-    passes,
-    references,
-    table,
-)
+from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import archive as archive_lib
 
 RANDOM = np.random.default_rng(0)
 PHOTOS = RANDOM.integers(0, 256, (60, 12, 10, 3), np.uint8)
@@ -65,9 +66,9 @@ def inception(monkeypatch):
         network = features_lib.FeatureNetwork(
             features_lib.INCEPTION, "abc", rule, MATRICES, stand_in
         )
-        return networks.Source(rule, lambda: (network, []))
+        return feature_networks.Source(rule, lambda: (network, []))
 
-    monkeypatch.setattr(networks, "published", published)
+    monkeypatch.setattr(feature_networks, "published", published)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def compare(first, second, metric, **fields):
     config.evaluation.reference = str(second)
     for name, value in fields.items():
         config.evaluation[name] = value
-    values.check_values(config)
+    rules.check_values(config)
     mode.run(config, "")
 
 
@@ -178,7 +179,7 @@ def test_an_interruption_loses_no_image_and_no_score(trained, tell, interrupted)
     def score():
         return evaluate(tell, trained, "proxy_fd_random", num_samples=40)
 
-    told = interrupted(samples.SampleStore, "add", score)
+    told = interrupted(archive_lib.SampleStore, "add", score)
     assert (told.status, "after 16 of 40 images" in told.out) == (0, True)
     told = interrupted(references, "load_statistics", score)
     assert "going on after 16 of 40" in told.out
@@ -387,12 +388,12 @@ def test_a_stop_while_the_reference_is_measured(tmp_path):
     config.evaluation.in_training = "proxy_fd_random"
     dataset = sources.load("digits", "train", test_fraction=0.2)
     asked = []
-    in_training.SampleScorer(
+    sample_scorer.SampleScorer(
         config,
         builders.DataFacts.of(dataset),
         dataset,
         folder=tmp_path,
-        mesh=mesh_lib.make_mesh(devices=jax.devices()[:1]),
+        mesh=sharding.make_mesh(devices=jax.devices()[:1]),
         should_stop=lambda: not asked.append(None),
     )
     assert len(asked) == 1
@@ -405,20 +406,20 @@ def test_a_stop_while_the_reference_is_measured(tmp_path):
 def test_eight_devices_score_like_one(inception, photos, tmp_path):
     config = config_lib.base()
     config.evaluation.reference = photos[1]
-    every = [name for name in table.METRICS if name != "proxy_fd"]
+    every = [name for name in metric_table.METRICS if name != "proxy_fd"]
     found = []
     for count in (1, 8):
-        mesh = mesh_lib.make_mesh(devices=jax.devices()[:count])
+        mesh = sharding.make_mesh(devices=jax.devices()[:count])
         scores = []
-        for group in passes.grouped(
+        for group in feature_pass.grouped(
             config, every, shape=PHOTOS.shape[1:], dataset=None
         ):
             network, _ = group.source.load()
             options = {"mesh": mesh, "batch_size": 16}
-            compared = passes.compared(
+            compared = feature_pass.compared(
                 group, network, folder=tmp_path / str(count), **options
             )
-            scores += passes.score(
+            scores += feature_pass.score(
                 group, network, [PHOTOS], compared, count=len(PHOTOS), **options
             )
         found.append({score.metric: score.value for score in scores})
@@ -428,4 +429,4 @@ def test_eight_devices_score_like_one(inception, photos, tmp_path):
 
 
 def test_every_name_is_a_metric():
-    assert set(values.METRICS) == {table.BITS, *table.METRICS}
+    assert set(rules.METRICS) == {metric_table.BITS, *metric_table.METRICS}

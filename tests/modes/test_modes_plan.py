@@ -14,9 +14,10 @@ from ddpm_jax import builders
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import planning
 from ddpm_jax.core import errors
-from ddpm_jax.models import network as network_lib
+from ddpm_jax.models import functional
 from ddpm_jax.modes import plan
-from ddpm_jax.runtime import checkpoint_arrays, hardware, program
+from ddpm_jax.runs import checkpoint_arrays
+from ddpm_jax.runtime import cost, hardware
 from ddpm_jax.training import progress
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -108,7 +109,7 @@ def test_a_run_that_does_not_fit_is_told_what_to_change(tell, monkeypatch, param
     config = tiny()
     facts, _ = planning.facts(config)
     network = builders.network(config, facts)
-    forward = program.forward_flops(network.apply, network.shapes, (8, 8, 1), True)
+    forward = cost.forward_flops(network.apply, network.shapes, (8, 8, 1), True)
     seconds = 1e9 * 16 * 3 * forward / (8 * 1e12 * plan.ASSUMED_MFU)
     takes = tables["time"]["training takes"]
     assert takes.startswith(progress.duration(seconds))
@@ -128,13 +129,13 @@ def test_parts_of_the_state_on_each_device():
     assert all_of_it == stored  # a checkpoint does not depend on the mesh
     assert sum(whole.values()) == pytest.approx(all_of_it, rel=0.001)
     assert all(split[part] < whole[part] for part in whole)
-    leaves = network_lib.by_path(network.shapes).values()
+    leaves = functional.by_path(network.shapes).values()
     shardable = sum(s.size for s in leaves if s.size >= 1024)
     left = sum(s.size for s in leaves if s.size < 1024)
     assert split["parameters"] == 4 * (shardable // 8 + left)
     half, _ = held(1, train__mu_dtype="bfloat16")
     saved = whole["optimizer"] - half["optimizer"]
-    assert saved == 2 * network_lib.num_parameters(network.shapes)
+    assert saved == 2 * functional.num_parameters(network.shapes)
 
 
 def test_savings_begin_with_what_is_short():

@@ -7,7 +7,7 @@ import pytest
 from small_runs import T, content, grey_levels
 
 from ddpm_jax import main
-from ddpm_jax.runtime import samples
+from ddpm_jax.sampling import archive as archive_lib
 
 
 def archive(workdir):
@@ -79,7 +79,7 @@ def test_more_samples_keep_those_that_are_there(sampled, trained, tell):
 def test_an_interruption_changes_no_image(sampled, trained, tell, interrupted):
     uninterrupted, _ = archive(sampled)
     told = interrupted(
-        samples.SampleStore,
+        archive_lib.SampleStore,
         "add",
         lambda: sample(tell, trained, batch_size=8),
     )

@@ -22,9 +22,11 @@ from small_runs import (
 )
 
 import ddpm_jax
-from ddpm_jax import builders, main, runs
+from ddpm_jax import builders, main
+from ddpm_jax.builders import trained_run
 from ddpm_jax.report import page
-from ddpm_jax.runtime import files, rundir
+from ddpm_jax.runs import directory
+from ddpm_jax.runtime import files
 
 # ---- what a finished run leaves ------------------------------------------------------
 
@@ -202,7 +204,7 @@ def test_no_whole_checkpoint_is_refused_and_nothing_is_overwritten(trained, tell
 
 
 def test_a_full_disk_is_one_sentence_and_costs_no_step(trained, tell, monkeypatch):
-    whole = rundir.RunDir.append_metrics
+    whole = directory.RunDir.append_metrics
 
     def full(run, record):
         with files.naming(run.metrics):
@@ -210,7 +212,7 @@ def test_a_full_disk_is_one_sentence_and_costs_no_step(trained, tell, monkeypatc
                 raise OSError(errno.ENOSPC, "No space left on device")
         whole(run, record)
 
-    monkeypatch.setattr(rundir.RunDir, "append_metrics", full)
+    monkeypatch.setattr(directory.RunDir, "append_metrics", full)
     told = tell(
         f"--workdir={trained}",
         "--config.train.steps=20",
@@ -220,7 +222,7 @@ def test_a_full_disk_is_one_sentence_and_costs_no_step(trained, tell, monkeypatc
     path = trained / "metrics.jsonl"
     assert told.err.startswith(f"error: {path}: No space left on device; make room")
     assert told.err.count("\n") == 1
-    assert runs.open_run(trained, say=lambda line: None).step >= 8
+    assert trained_run.open_run(trained, say=lambda line: None).step >= 8
 
 
 def test_a_report_that_cannot_be_written_stops_nothing(trained, tell, monkeypatch):
@@ -311,7 +313,7 @@ def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run):
     network = builders.network(config, facts)
     drawn = builders.initial_params(config, network, mesh)
     said = []
-    params = runs.transfer(first_run[0], drawn, mesh=mesh, say=said.append)
+    params = trained_run.transfer(first_run[0], drawn, mesh=mesh, say=said.append)
 
     leaves = jax.tree_util.tree_leaves_with_path(params)
     listed = "\n".join(said)

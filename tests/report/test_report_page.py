@@ -322,7 +322,7 @@ def test_it_is_replaced_as_a_whole(full, monkeypatch):
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(errors.Refusal, match=r"config\.json cannot be read"):
-        page.write(runs.rundir.RunDir(tmp_path))
+        page.write(runs.directory.RunDir(tmp_path))
 
 
 def test_a_long_run_makes_a_small_page_in_little_time(tmp_path):

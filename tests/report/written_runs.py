@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 
-from ddpm_jax.runtime import pictures, rundir
+from ddpm_jax.runs import directory
+from ddpm_jax.runtime import image_grid
 
 VOID = {"meta", "br", "img", "input"}
 DATA = {
@@ -29,7 +30,7 @@ def make(path, *, records=(), config=CONFIG, data=DATA, lines="", **more):
     path.mkdir(parents=True, exist_ok=True)
     stored = {"config": config, "data": data, "versions": {"jax": "0.10.2"}, **more}
     (path / "config.json").write_text(json.dumps(stored))
-    run_dir = rundir.RunDir(path)
+    run_dir = directory.RunDir(path)
     for record in records:
         run_dir.append_metrics(record)
     if lines:
@@ -110,11 +111,11 @@ def card(value=2.5, steps=6, **changes):
 
 def write_pair(run_dir, step, raw, ema):
     """Write a grid of raw | EMA samples, uint8 [N, H, W, C], as training does."""
-    grids = [pictures.grid(images, columns=8) for images in (raw, ema)]
+    grids = [image_grid.grid(images, columns=8) for images in (raw, ema)]
     height, _, channels_shown = grids[0].shape
     gap = np.full((height, 16, channels_shown), 255, np.uint8)
     path = run_dir.samples / f"step_{step}.png"
-    pictures.write_png(path, np.concatenate([grids[0], gap, grids[1]], axis=1))
+    image_grid.write_png(path, np.concatenate([grids[0], gap, grids[1]], axis=1))
     return path
 
 

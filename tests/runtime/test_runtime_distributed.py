@@ -6,12 +6,14 @@ import pytest
 import several_processes
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import console, distributed, launches
+from ddpm_jax.runtime import console, distributed
+from ddpm_jax.runtime.cluster import launch as launch_lib
 
 START = """
 import json, os, signal, sys, time
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import console, distributed, launches, preemption
+from ddpm_jax.runtime import console, distributed
+from ddpm_jax.runtime.cluster import launch as launches, preemption
 port, process, count = map(int, sys.argv[1:4])
 launch = launches.Launch(f"127.0.0.1:{port}", count, process, "the test")
 betas = repr(tuple(range(100_000)))  # as a config may hold
@@ -150,7 +152,7 @@ def test_one_process_is_by_itself():
 
 
 def test_work_of_one_process_is_refused_to_several():
-    launch = launches.Launch("10.0.0.3:8482", 4, 1, "Slurm")
+    launch = launch_lib.Launch("10.0.0.3:8482", 4, 1, "Slurm")
     with pytest.raises(errors.Refusal) as refusal:
         distributed.check_single("--mode=convert", launch)
     assert str(refusal.value).startswith(

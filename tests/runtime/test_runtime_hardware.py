@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import hardware, topologies
+from ddpm_jax.runtime import hardware, tpu_topology
 
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 needs_libtpu = pytest.mark.skipif(
@@ -67,13 +67,13 @@ def test_a_device_knows_its_memory_better_than_the_table():
 @pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is installed")
 def test_without_libtpu_the_command_is_told():
     with pytest.raises(errors.Refusal, match=r"pip install 'ddpm-jax\[tpu\]'"):
-        topologies.devices("v5e:2x2")
+        tpu_topology.devices("v5e:2x2")
 
 
 @pytest.fixture
 def environment(monkeypatch):
     """What `topologies.devices` sets, taken back afterwards."""
-    for variable, value in topologies.ENVIRONMENT.items():
+    for variable, value in tpu_topology.ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)
 
 
@@ -89,7 +89,7 @@ def environment(monkeypatch):
     ],
 )
 def test_devices_of_a_slice(environment, name, count, kind, memory):
-    found = topologies.devices(name)
+    found = tpu_topology.devices(name)
     assert [device.device_kind for device in found] == [kind] * count
     assert hardware.peak_flops(kind, "bfloat16") > 0
     assert hardware.memory_bytes(found[-1]) == memory * 2**30
@@ -99,4 +99,4 @@ def test_devices_of_a_slice(environment, name, count, kind, memory):
 @pytest.mark.parametrize("name", ["h100", "v5e:3x5", "v9z:2x2", "v5e"])
 def test_unknown_slices_are_refused(environment, name):
     with pytest.raises(errors.Refusal, match=f"'{name}'.*such as v5e:2x4"):
-        topologies.devices(name)
+        tpu_topology.devices(name)

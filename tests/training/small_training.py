@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from ddpm_jax.diffusion import process, schedules, timesteps
-from ddpm_jax.runtime import mesh as mesh_lib
+from ddpm_jax.runtime import sharding
 from ddpm_jax.training import state as state_lib
 from ddpm_jax.training import step as step_lib
 
@@ -164,7 +164,7 @@ def meshes(quick, other):
 
 def make_mesh(shape):
     count = shape[0] * shape[1]
-    return mesh_lib.make_mesh(*shape, devices=jax.devices()[:count])
+    return sharding.make_mesh(*shape, devices=jax.devices()[:count])
 
 
 def make_state(params, *, optimizer, sampler=None, ema_decays=(0.9, 0.99), mesh=None):
@@ -179,7 +179,7 @@ def make_state(params, *, optimizer, sampler=None, ema_decays=(0.9, 0.99), mesh=
     params = jax.tree.map(jnp.array, params)
     if mesh is None:
         return create(params)
-    shardings = mesh_lib.state_shardings(mesh, jax.eval_shape(create, params))
+    shardings = sharding.state_shardings(mesh, jax.eval_shape(create, params))
     return jax.device_put(create(params), shardings)
 
 
@@ -211,7 +211,7 @@ def on_mesh(step, state, mesh, donate=True):
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(
         step,
-        out_shardings=(shardings, mesh_lib.replicated(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0 if donate else (),
         compiler_options=QUICK,
     )

@@ -12,8 +12,8 @@ import small_training as small
 from ddpm_jax import builders
 from ddpm_jax import config as schema
 from ddpm_jax.diffusion import timesteps
-from ddpm_jax.runtime import program
-from ddpm_jax.runtime.mesh import MIN_SHARDED_ELEMENTS
+from ddpm_jax.runtime import cost
+from ddpm_jax.runtime.sharding import MIN_SHARDED_ELEMENTS
 
 NUM_STEPS = 20
 RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
@@ -36,7 +36,7 @@ class Trajectory:
     second_moments: list
     t: list
     losses: list
-    program: str
+    cost: str
 
 
 def unet_parts(levels):
@@ -226,7 +226,7 @@ def largest_difference_of_moves(n, difference, second_moment, params):
 
 def traffic(text):
     """Bytes that one device receives in a step, by kind and in all."""
-    kinds = program.collective_bytes(text)
+    kinds = cost.collective_bytes(text)
     return kinds, sum(kinds.values())
 
 

@@ -10,7 +10,7 @@ import small_training as small
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline, sources
 from ddpm_jax.diffusion import timesteps
-from ddpm_jax.runtime import checkpoints
+from ddpm_jax.runs import checkpoints
 from ddpm_jax.training import optim
 
 SEED, NUM_EXAMPLES = 7, 40  # a batch of 16 crosses the end of an epoch

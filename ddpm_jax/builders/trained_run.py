@@ -1,0 +1,249 @@
+"""A trained run, opened from its directory alone."""
+
+import dataclasses
+import pathlib
+
+import jax
+
+from ddpm_jax import builders
+from ddpm_jax import config as config_lib
+from ddpm_jax.core import errors
+from ddpm_jax.models import custom, functional
+from ddpm_jax.runs import checkpoints, directory
+from ddpm_jax.training import ema
+from ddpm_jax.training import state as state_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run and its newest whole checkpoint, on the devices that are here now.
+
+    `imported` is the receipt of a conversion, None for a run that was trained here.
+    """
+
+    run_dir: directory.RunDir
+    config: object
+    facts: builders.DataFacts
+    mesh: jax.sharding.Mesh
+    network: functional.Network
+    state: state_lib.TrainState
+    step: int
+    imported: dict | None = None
+
+    def weights(self, which: str, *, field: str):
+        """Return parameters, "ema" or "raw", and the sentence that says why.
+
+        Args:
+            which: "auto", "ema" or "raw".
+            field: the config field that it comes from.
+        """
+        if self.imported:
+            if which != "auto":
+                raise errors.Refusal(
+                    f"{field}={which!r}: {self.run_dir.path} was imported and holds "
+                    f"one set of weights; leave {field}=auto"
+                )
+            return self.state.params, "imported", self.imported["weights"]
+        shares = {
+            name: float(share) for name, share in self.state.ema_initial_share.items()
+        }
+        name, sentence = ema.choose(
+            which, shares, name=builders.ema_name(self.config), field=field
+        )
+        if name is None:
+            return self.state.params, "raw", sentence
+        return self.state.ema[name], "ema", sentence
+
+
+def read(run_dir: directory.RunDir):
+    """Return the config of a run and the facts of its data."""
+    saved = run_dir.read_config()
+    where = str(run_dir.config)
+    config = config_lib.from_dict(saved["config"], where=where)
+    return config, builders.DataFacts.from_dict(saved["data"])
+
+
+def receipt_of_import(run_dir: directory.RunDir) -> dict | None:
+    """Return what a conversion noted in config.json; None for a run trained here."""
+    return run_dir.read_config().get("imported")
+
+
+def check_trained_here(workdir) -> None:
+    """Refuse to go on training imported weights: there is no optimizer state.
+
+    Args:
+        workdir: directory of the run, which need not exist.
+
+    Raises:
+        Refusal: tells how to fine-tune them.
+    """
+    run_dir = directory.RunDir(pathlib.Path(workdir))
+    if run_dir.config.exists() and receipt_of_import(run_dir) is not None:
+        raise errors.Refusal(
+            f"{workdir} holds imported weights and nothing to resume: fine-tune them "
+            f"in a run of their own, --config=… --config.train.init_from={workdir}"
+        )
+
+
+def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRun:
+    """Open a run for everything but training.
+
+    Args:
+        workdir: its directory.
+        config: its config with changes of sampling, evaluation and mesh, and of data
+            if it was imported; None for its own.
+        mesh: devices to restore to; None for those that the config asks for.
+        network: the user's own that the run was trained with; None for the one that its
+            config describes.
+        say: told, in a line each, of checkpoints that could not be used.
+
+    Raises:
+        Refusal: no run, no checkpoint, or a config that says another network.
+    """
+    run_dir = directory.RunDir.open_existing(workdir)
+    custom.check_note(run_dir.read_config(), network, workdir)
+    saved, facts = read(run_dir)
+    imported = receipt_of_import(run_dir)
+    if config is None:
+        config = saved
+    # Imported weights come without their data: any that fits may score them.
+    also = ("data.*",) if imported else ()
+    config_lib.check_same_run(saved, config, workdir=workdir, also=also)
+    if mesh is None:
+        mesh = builders.mesh(config)
+    if network is None:
+        network = builders.network(config, facts)
+    if imported:
+        abstract = builders.abstract_weights(network, mesh)
+    else:
+        # Nothing but training reads the moments: they stay on the disk.
+        whole = builders.abstract_state(config, network, mesh)
+        abstract = whole.replace(opt_state=(), timesteps=())
+    with checkpoints.Checkpoints(run_dir.checkpoints) as saved_states:
+        restored = saved_states.restore(
+            abstract, chosen_step(config, saved_states, say), partial=True
+        )
+    say_skipped(restored, say)
+    return TrainedRun(
+        run_dir=run_dir,
+        config=config,
+        facts=facts,
+        mesh=mesh,
+        network=network,
+        state=restored.state,
+        step=restored.step,
+        imported=imported,
+    )
+
+
+def chosen_step(config, saved_states: checkpoints.Checkpoints, say) -> int | None:
+    """Return the step that sampling.checkpoint asks for, None for the newest whole one.
+
+    Raises:
+        Refusal: there is no best one.
+    """
+    if config.sampling.checkpoint == "last":
+        return None
+    best = saved_states.best()
+    if best is None:
+        raise errors.Refusal(
+            "sampling.checkpoint=best: no checkpoint of this run was scored in "
+            "training; set train.evaluate_every there, or take sampling.checkpoint=last"
+        )
+    say(f"best checkpoint: step {best.step}, {best.metric} {best.value:.4f}")
+    return best.step
+
+
+def say_skipped(restored: checkpoints.Restored, say) -> None:
+    """Name every checkpoint that was newer but could not be used."""
+    for step, reason in restored.skipped:
+        say(f"checkpoint {step} was not used: {reason}")
+
+
+# What decides how a network uses its weights, and leaves no trace in their shapes.
+HIDDEN_IN_SHAPES = (
+    "model.sinusoid",
+    "model.sinusoid_shift",
+    "model.norm_groups",
+    "model.norm_epsilon",
+    "model.downsample_padding",
+    "model.qkv_order",
+    "model.num_heads",
+    "model.head_channels",
+    "diffusion.rescale_timesteps",
+)
+
+
+def check_transfer(config, network: functional.Network) -> None:
+    """Refuse to start from a run that does not fit, before anything is made.
+
+    Args:
+        config: of the new run; train.init_from names the run to start from.
+        network: of the new run.
+
+    Raises:
+        Refusal: no run, no checkpoint, no array of a shape that `network` has, or
+            another meaning of the same arrays.
+    """
+    workdir = config.train.init_from
+    run_dir = directory.RunDir.open_existing(workdir)
+    source, facts = read(run_dir)
+    with checkpoints.Checkpoints(run_dir.checkpoints) as saved:
+        if saved.latest_step() is None:
+            raise errors.Refusal(
+                f"train.init_from={workdir} has no checkpoint: train it first"
+            )
+    given = functional.by_path(builders.network(source, facts).shapes)
+    wanted = functional.by_path(network.shapes)
+    if not any(_fits(given, path, leaf) for path, leaf in wanted.items()):
+        raise errors.Refusal(
+            f"train.init_from={workdir}: none of its arrays has the shape of one here; "
+            "make the fields of model.* alike, or leave init_from empty"
+        )
+    theirs = dict(config_lib.leaves(source.to_dict()))
+    ours = dict(config_lib.leaves(config.to_dict()))
+    ignored = "model.num_heads" if config.model.head_channels else ""
+    differing = [
+        f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
+        for name in HIDDEN_IN_SHAPES
+        if theirs[name] != ours[name] and name != ignored
+    ]
+    if differing:
+        raise errors.Refusal(
+            f"train.init_from={workdir}: its arrays fit, but would mean something "
+            f"else, for {'; '.join(differing)}; give the values from there"
+        )
+
+
+def transfer(workdir, params, *, mesh, say):
+    """Return `params` with every leaf of a run's weights that fits, and what was done.
+
+    Args:
+        workdir: the run whose weights to start from.
+        params: freshly drawn parameters on their shardings.
+        mesh: the devices of `params`.
+        say: told which leaves were loaded and which start fresh.
+    """
+    source = open_run(workdir, mesh=mesh, say=say)
+    weights, _, sentence = source.weights("auto", field="weights")
+    given = functional.by_path(weights)
+    fresh = []
+
+    def take(path, leaf):
+        name = functional.path_name(path)
+        if _fits(given, name, leaf):
+            return jax.device_put(given[name], leaf.sharding)
+        fresh.append(name)
+        return leaf
+
+    taken = jax.tree_util.tree_map_with_path(take, params)
+    loaded = len(jax.tree.leaves(params)) - len(fresh)
+    say(f"initial weights of {workdir}, step {source.step}, {sentence}")
+    say(f"  loaded {loaded} arrays")
+    say(f"  fresh  {len(fresh)} arrays{': ' if fresh else ''}{', '.join(fresh)}")
+    return taken
+
+
+def _fits(given, path, leaf) -> bool:
+    """Return whether the arrays by path `given` hold one to start `leaf` from."""
+    return path in given and given[path].shape == leaf.shape

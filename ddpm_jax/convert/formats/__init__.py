@@ -1,0 +1,1 @@
+"""The codes whose weights are understood, one file each."""

@@ -1,0 +1,276 @@
+"""Checkpoints: what a path means, which code wrote it, its tensors one at a time."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from ddpm_jax.convert import readers
+from ddpm_jax.convert.formats import diffusers, native
+from ddpm_jax.core import errors
+
+Shape = tuple[int, ...]
+
+
+CODES = {
+    "openai": "weights of the OpenAI code",
+    "diffusers": "weights of diffusers",
+    "ho": "weights of the DDPM code",
+    "ddpm_jax": "an export of this package",
+}
+
+
+class Tensors(Mapping):
+    """The tensors of a file by name, each read when it is asked for, as float32.
+
+    Args:
+        shapes: shape of every tensor by name.
+        names: names in the file by ours.
+        read: name in the file → array.
+    """
+
+    def __init__(
+        self,
+        shapes: dict[str, Shape],
+        names: dict[str, str],
+        read: Callable[[str], np.ndarray],
+    ):
+        self._shapes = shapes
+        self._names = names
+        self._read = read
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        array = self._read(self._names[key])
+        return np.asarray(array, np.float32).reshape(self._shapes[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A checkpoint of some code.
+
+    Attributes:
+        path: the file, or the prefix of a TensorFlow checkpoint.
+        family: "openai", "diffusers", "ho" or "ddpm_jax".
+        tensors: float32 arrays by name, read when asked for.
+        shapes: by the same names.
+        dtypes: what they are in the file, by the same names.
+        configs: contents of the JSON beside it, by the name of the file.
+        sha256: of the file, or of the parts of a TensorFlow checkpoint in order.
+        bytes: how long it is.
+        notes: what a reader should know of what was taken and what was left.
+    """
+
+    path: pathlib.Path
+    family: str
+    tensors: Mapping[str, np.ndarray]
+    shapes: dict[str, Shape]
+    dtypes: dict[str, str]
+    configs: dict[str, dict]
+    sha256: str
+    bytes: int
+    notes: list[str]
+
+    def describe(self) -> str:
+        """Return in words what was opened."""
+        numbers = sum(math.prod(shape) for shape in self.shapes.values())
+        what = (
+            f"{CODES[self.family]}, {len(self.shapes)} tensors, {numbers:,} numbers, "
+            f"{self.bytes / 1e6:,.1f} MB"
+        )
+        return "; ".join((what, *self.notes))
+
+
+def open_source(path) -> Source:
+    """Open a checkpoint: a file, a diffusers folder or a TensorFlow prefix.
+
+    Args:
+        path: .pt, .pth, .bin, .ckpt (PyTorch), .safetensors; a folder with `unet/` or
+            the `unet` folder itself; `model.ckpt-790000` beside its .index.
+
+    Raises:
+        Refusal: there is nothing, it is damaged, no checkpoint, one of another model,
+            or a library to read it is missing.
+    """
+    path = pathlib.Path(path).expanduser()
+    prefix = _tensorflow_prefix(path)
+    if prefix is not None:
+        path, opened = prefix, readers.open_tensorflow(prefix)
+    else:
+        path = _weights_of(path)
+        opened = readers.open_file(path)
+    opened.notes += _beside(path)
+    return _source(path, opened)
+
+
+def _source(path, opened):
+    names = _without_wrapper(opened)
+    family, names = _family(path, names, opened)
+    shapes = {key: tuple(opened.shapes[name]) for key, name in names.items()}
+    if family == "diffusers":
+        shapes = diffusers.trimmed(shapes)
+        opened.configs |= _configs(path.parent)
+    dtypes = {key: opened.dtypes[name] for key, name in names.items()}
+    others = sorted({dtype for dtype in dtypes.values() if dtype != "float32"})
+    for dtype in others:
+        count = sum(value == dtype for value in dtypes.values())
+        opened.notes.append(
+            f"{count} of {len(dtypes)} tensors are {dtype}: cast to float32"
+        )
+    return Source(
+        path=path,
+        family=family,
+        tensors=Tensors(shapes, names, opened.read),
+        shapes=shapes,
+        dtypes=dtypes,
+        configs=opened.configs,
+        sha256=_digest(opened.files),
+        bytes=sum(file.stat().st_size for file in opened.files),
+        notes=opened.notes,
+    )
+
+
+def _digest(files):
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+# ---- which file ----------------------------------------------------------------------
+
+WEIGHTS = tuple(
+    f"diffusion_pytorch_model{variant}.{suffix}"
+    for variant in ("", ".fp16")
+    for suffix in ("safetensors", "bin")
+)
+
+
+def _weights_of(path):
+    """Return the file of weights that a path means."""
+    if not path.exists():
+        raise errors.Refusal(
+            f"source {str(path)!r} does not exist: give a checkpoint file, a folder "
+            "that diffusers saved or the prefix of a TensorFlow checkpoint"
+        )
+    if path.is_file():
+        return path
+    for folder in (path / "unet", path):
+        for name in WEIGHTS:
+            if (folder / "config.json").is_file() and (folder / name).is_file():
+                return folder / name
+    there = sorted(
+        file.name for file in path.iterdir() if file.suffix in readers.SUFFIXES
+    )
+    advice = f"give one of its files: {', '.join(there)}" if there else "look elsewhere"
+    raise errors.Refusal(
+        f"folder {str(path)!r} holds no diffusers model (unet/config.json with "
+        f"unet/{WEIGHTS[0]}): {advice}"
+    )
+
+
+def _configs(folder):
+    """Return the JSON of a diffusers model whose weights lie in `folder`."""
+    places = {
+        "config.json": (folder,),
+        "scheduler_config.json": (
+            folder,
+            folder / "scheduler",
+            folder.parent / "scheduler",
+        ),
+    }
+    found = {}
+    for name, folders in places.items():
+        for place in folders:
+            if (place / name).is_file():
+                found[name] = _json(place / name)
+                break
+    return found
+
+
+def _json(path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise errors.Refusal(f"{path} is not JSON ({error}): fetch it again") from error
+
+
+def _beside(path):
+    """Return a note where raw and averaged weights of one step lie together."""
+    step = re.search(r"(\d{4,})\.pt$", path.name)
+    if not step or not re.match(r"(model|ema_)", path.name):
+        return []
+    averages = sorted(path.parent.glob(f"ema_*_{step[1]}.pt"))
+    raw = path.parent / f"model{step[1]}.pt"
+    if path == raw and averages:
+        return [
+            f"these are the raw weights of step {int(step[1])}; their average, which "
+            f"the papers sample from, lies beside them: {averages[0].name}"
+        ]
+    if path in averages and raw.exists():
+        return [f"these are averaged weights (EMA), not the raw ones of {raw.name}"]
+    return []
+
+
+def _tensorflow_prefix(path):
+    """Return the prefix of a TensorFlow checkpoint that a path means, or None."""
+    if path.is_dir():
+        indices = sorted(path.glob("*.index"))
+        if len(indices) > 1:
+            listed = ", ".join(index.stem for index in indices)
+            raise errors.Refusal(
+                f"folder {str(path)!r} holds several TensorFlow checkpoints: give one "
+                f"of {listed}"
+            )
+        return indices[0].with_suffix("") if indices else None
+    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", str(path))
+    found = pathlib.Path(prefix + ".index").is_file()
+    return pathlib.Path(prefix) if found else None
+
+
+# ---- which code ----------------------------------------------------------------------
+
+MARKS = {
+    # Family → names, each set of which marks it.
+    "openai": ({"time_embed.0.weight", "input_blocks.0.0.weight"},),
+    "diffusers": ({"time_embedding.linear_1.weight", "conv_in.weight"},),
+    "ho": ({"temb/dense0/W", "conv_in/W"}, {"temb.dense.0.weight", "conv_in.weight"}),
+}
+
+
+def _without_wrapper(opened):
+    """Return names in the file by name without what a parallel wrapper put before."""
+    if opened.shapes and all(name.startswith("module.") for name in opened.shapes):
+        opened.notes.append("the names began with 'module.' (DataParallel): taken off")
+        return {name.removeprefix("module."): name for name in opened.shapes}
+    return {name: name for name in opened.shapes}
+
+
+def _family(path, names, opened):
+    """Return the family of a file and its names in that family's newest form."""
+    if native.METADATA in opened.configs:
+        return "ddpm_jax", names
+    readers.check_not_foreign(path, names)
+    newest = {diffusers.canonical(key): name for key, name in names.items()}
+    if newest.keys() != names.keys():
+        opened.notes.append("tensors with old diffusers names were renamed")
+    for family, marks in MARKS.items():
+        if any(mark <= newest.keys() for mark in marks):
+            return family, newest
+    listed = ", ".join(list(names)[:4])
+    raise errors.Refusal(
+        f"{path} holds no network that is known here: its tensors are called {listed} "
+        "…; give a U-Net of DDPM, Improved DDPM, ADM, diffusers or this package"
+    )

@@ -1,0 +1,291 @@
+"""What training shows of itself: grids, validation loss, bits per dimension, report."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from ddpm_jax import builders
+from ddpm_jax import config as config_lib
+from ddpm_jax.config import rules
+from ddpm_jax.data import images as images_lib
+from ddpm_jax.evaluation import metric_table, sample_scorer
+from ddpm_jax.metrics import bits
+from ddpm_jax.report import page
+from ddpm_jax.runs import best as best_lib
+from ddpm_jax.runtime import distributed, image_grid
+from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import sampler
+from ddpm_jax.training import intervals
+from ddpm_jax.training.intervals import GRID, SCORES, VALIDATION
+
+GRID_IMAGES = 40
+COMPARED_IMAGES = 512  # training images whose channels the samples are compared with
+ERROR_OF_SCORE = "_standard_error"
+BITS_RECORD = "test_bits_per_dim"
+REPORT_SHARE = 0.02  # of the time, at most, goes into writing the report
+
+
+def missing(train, run_dir, done: int) -> tuple[str, ...]:
+    """Return what was due after `done` steps and is not there: a stop came first.
+
+    Every process calls it.
+
+    Args:
+        train: config.train.
+        run_dir: the run.
+        done: steps taken.
+    """
+    wanted = intervals.looks(train, done) if done else ()
+    if not wanted:
+        return ()
+    records = [r for r in run_dir.read_metrics() if r.get("step") == done]
+    names = {name for record in records for name in record}
+    there = {
+        VALIDATION: "validation_loss" in names,
+        GRID: grid_path(run_dir, done).exists(),
+        SCORES: any(name.endswith(ERROR_OF_SCORE) for name in names),
+    }
+    return tuple(distributed.from_first([part for part in wanted if not there[part]]))
+
+
+def grid_path(run_dir, done: int):
+    """Return where the grid after `done` steps goes."""
+    return run_dir.samples / f"step_{done}.png"
+
+
+def check(config, facts) -> None:
+    """Refuse sampling and evaluation fields that would fail hours later."""
+    builders.recipe(config, facts)
+    builders.sampling_labels(config, facts)
+    builders.respaced(config, "evaluation")
+    if config.train.evaluate_every:
+        if metric_table.BITS in rules.metric_names(config.evaluation.in_training):
+            builders.num_test_images(config, len(builders.dataset(config, "test")))
+        sample_scorer.check(config, facts)
+
+
+class Observer:
+    """Looks at the state while it trains; compiles what it needs at the first look."""
+
+    def __init__(
+        self, config, facts, network, mesh, *, dataset, run_dir, writer, should_stop
+    ):
+        self._config = config
+        self._facts = facts
+        self._network = network
+        self._mesh = mesh
+        self._dataset = dataset
+        self._run_dir = run_dir
+        self._writer = writer
+        self._should_stop = should_stop
+        self._labels = builders.sampling_labels(config, facts)
+        self._sampler = None
+        self._channels = None
+        self._validator = None
+        self._bits_scorer = None
+        self._sample_scorer = None
+        self._test = None
+        self._next_report = 0.0
+
+    def look(
+        self,
+        state,
+        done: int,
+        parts: Sequence[str],
+        best: best_lib.Best | None = None,
+    ) -> best_lib.Best | None:
+        """Do some of what is due after `done` steps.
+
+        Args:
+            state: after those steps.
+            done: their number.
+            parts: from `intervals.looks` or `missing`.
+            best: the best step so far.
+
+        Returns:
+            The score of this step by the first metric of evaluation.in_training, if it
+            was due and is better.
+        """
+        if VALIDATION in parts:
+            self._validate(state, done)
+        if GRID in parts:
+            self._grid(state, done)
+        if SCORES in parts:
+            return self._evaluate(state, done, best)
+        return None
+
+    def report(self, status: str, *, reason: str = "") -> None:
+        """Write report.html, while running unless it takes more than its time.
+
+        Process 0 does.
+
+        Args:
+            status: "running", "finished" or "stopped".
+            reason: why it stopped.
+        """
+        began = time.monotonic()
+        too_soon = status == "running" and began < self._next_report
+        if too_soon or not distributed.is_first():
+            return
+        base = config_lib.base().to_dict()
+        page.write(self._run_dir, status={"state": status, "reason": reason}, base=base)
+        ended = time.monotonic()
+        self._next_report = ended + (ended - began) / REPORT_SHARE
+
+    def _ema(self, state):
+        return state.ema[builders.ema_name(self._config)]
+
+    def _test_split(self):
+        if self._test is None:
+            self._test = builders.dataset(self._config, "test")
+            builders.check_alike(self._test)
+        return self._test
+
+    def _grid(self, state, done):
+        """Write raw and EMA samples of the same noise side by side."""
+        columns = image_grid.columns_for(self._labels)
+        grids = []
+        for params in (state.params, self._ema(state)):
+            made = self._sample(params, 0, GRID_IMAGES)
+            grids.append(image_grid.grid(images_lib.to_uint8(made), columns=columns))
+        height, _, channels = grids[0].shape
+        gap = np.full((height, image_grid.PAIR_GAP, channels), 255, np.uint8)
+        path = grid_path(self._run_dir, done)
+        image_grid.write_png(path, np.concatenate([grids[0], gap, grids[1]], axis=1))
+        say(f"samples of raw (left) and EMA weights (right): {path}")
+        self._writer.image(done, "samples", path)
+        self._compare_channels(made, done)
+
+    def _sample(self, params, start, stop):
+        """Return images start … stop−1, at most `GRID_IMAGES`, of the usual noise."""
+        if self._sampler is None:
+            say("compiling the sampler …")
+            recipe = builders.recipe(self._config, self._facts)
+            self._sampler = sampler.make_sampler(recipe, self._network.apply)
+        return sampler.images(
+            self._sampler,
+            self._mesh,
+            params,
+            start=start,
+            stop=stop,
+            batch_size=sampler.rounded_batch(GRID_IMAGES, self._mesh),
+            labels=self._labels,
+        )
+
+    def _compare_channels(self, made, done):
+        """Append mean and deviation of each channel, of EMA samples and of data."""
+        if self._channels is None:
+            count = min(COMPARED_IMAGES, len(self._dataset))
+            chosen = np.linspace(0, len(self._dataset) - 1, count).astype(np.int64)
+            self._channels = channels_of(self._dataset.fetch(chosen)["image"], "data")
+        record = {"step": done, **channels_of(made, "sample"), **self._channels}
+        self._writer.write(record)
+
+    def _validate(self, state, done):
+        """Append the loss of test images at fixed noise and timesteps."""
+        if self._validator is None:
+            say("compiling the validation …")
+            self._validator = builders.validator(
+                self._config,
+                self._facts,
+                self._network,
+                self._test_split(),
+                mesh=self._mesh,
+            )
+        record = {"step": done, **self._validator(self._ema(state))}
+        self._writer.write(record)
+        say(
+            f"validation loss of the EMA weights {record['validation_loss']:.4f} "
+            "(fixed test images, noise and t)"
+        )
+
+    def _evaluate(self, state, done, best):
+        """Append the scores of the EMA weights; return the first if it is the best."""
+        names = rules.metric_names(self._config.evaluation.in_training)
+        parts = [self._bits] if metric_table.BITS in names else []
+        if sample_scorer.metrics_of(self._config):
+            parts.append(self._scores_of_samples)
+        record = {"step": done}
+        for part in parts:
+            scores = part(state)
+            if scores is None:
+                return None  # stopped: half a mean would not compare with others
+            for name, value, error in scores:
+                record |= {name: value, f"{name}{ERROR_OF_SCORE}": error}
+        self._writer.write(record)
+        name, lower_is_better = metric_table.first_card(names[0])
+        name = BITS_RECORD if name == metric_table.BITS else name
+        protocol = sample_scorer.protocol(self._config, names[0])
+        # Whether it is the best decides on a save: rounding must not divide processes.
+        value = distributed.from_first(float(record[name]))
+        found = best_lib.Best(done, name, value, protocol)
+        if best and not found.is_like(best):
+            say(
+                f"{name} is the first measured like this: the best step so far, "
+                f"{best.step} by {best.metric}, does not compare with it"
+            )
+        return found if found.beats(best, lower_is_better=lower_is_better) else None
+
+    def _bits(self, state):
+        """Return the bits per dimension of test images, with fixed noise."""
+        config = self._config
+        if self._bits_scorer is None:
+            say("compiling the evaluation …")
+            self._bits_scorer = builders.scorer(config, self._facts, self._network)
+        num_images = min(
+            builders.num_test_images(config, len(self._test_split())),
+            config.evaluation.in_training_samples,
+        )
+        schedule = builders.respaced(config, "evaluation")
+        batch_size = min(config.evaluation.batch_size, num_images)
+        sums = bits.evaluate(
+            self._bits_scorer,
+            self._mesh,
+            self._ema(state),
+            self._test_split(),
+            sums=bits.Sums.empty(schedule.num_steps),
+            num_images=num_images,
+            batch_size=sampler.rounded_batch(batch_size, self._mesh),
+            conditional=config.model.class_conditional,
+            should_stop=self._should_stop,
+        )
+        if sums.count < num_images:
+            return None
+        found = sums.result()
+        say(f"test bits/dim of the EMA weights {found.total:.4f}")
+        return [(BITS_RECORD, found.total, found.standard_error)]
+
+    def _scores_of_samples(self, state):
+        """Return the scores of the same images each time."""
+        if self._sample_scorer is None:
+            self._sample_scorer = sample_scorer.SampleScorer(
+                self._config,
+                self._facts,
+                self._dataset,
+                folder=self._run_dir.evaluation,
+                mesh=self._mesh,
+                should_stop=self._should_stop,
+            )
+        count = self._config.evaluation.in_training_samples
+        made = []
+        for start in range(0, count, GRID_IMAGES):
+            if self._should_stop():
+                return None
+            stop = min(start + GRID_IMAGES, count)
+            made.append(
+                images_lib.to_uint8(self._sample(self._ema(state), start, stop))
+            )
+        scores = self._sample_scorer.score(np.concatenate(made))
+        told = ", ".join(f"{score.metric} {score.value:.4f}" for score in scores)
+        say(f"{count} images of the EMA weights: {told}")
+        return [(score.metric, score.value, score.standard_error) for score in scores]
+
+
+def channels_of(images, name: str) -> dict[str, list[float]]:
+    """Return mean and standard deviation of each channel of images [n, H, W, C]."""
+    pixels = images.reshape(-1, images.shape[-1]).astype(np.float64)
+    return {
+        f"{name}_channel_mean": pixels.mean(axis=0).tolist(),
+        f"{name}_channel_std": pixels.std(axis=0).tolist(),
+    }

@@ -1,0 +1,137 @@
+"""What is scored: the images that a run makes, or images that are there already."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+from ddpm_jax import builders
+from ddpm_jax.core import errors
+from ddpm_jax.evaluation import feature_networks, image_sets
+from ddpm_jax.runtime.cluster import shared_disk
+from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import archive, generation
+
+FIELD = "evaluation.samples"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """Images to score, which may have to be made first.
+
+    Attributes:
+        tag: tells them from others, for file names.
+        shape: (H, W, C).
+        count: how many are scored.
+        folder: where the cards go.
+        crop: data.crop of the data that they imitate; "" where that is not known.
+        protocol: what decides them.
+        images: () → the images, or None where making them was interrupted.
+    """
+
+    tag: str
+    shape: tuple[int, int, int]
+    count: int
+    folder: pathlib.Path
+    crop: str
+    protocol: dict
+    images: Callable[[], image_sets.ImageSet | None]
+
+
+def of_files(path: str, folder: pathlib.Path | None, crop: str) -> Subject:
+    """Return images that are there already.
+
+    Args:
+        path: an .npz file or a folder.
+        folder: for the cards; None for evaluation/ beside the images.
+        crop: see `Subject`.
+
+    Raises:
+        Refusal: nothing there that metrics can read.
+    """
+    found = image_sets.of_path(path, FIELD)
+    place = pathlib.Path(path).expanduser().absolute()
+    return Subject(
+        tag=f"{place.stem}-{feature_networks.digest(found.hash)}-n{found.count}",
+        shape=found.shape,
+        count=found.count,
+        folder=place.parent / "evaluation" if folder is None else folder,
+        crop=crop,
+        protocol={"samples": found.name, "samples_hash": found.hash},
+        images=lambda: found,
+    )
+
+
+def of_run(trained) -> Subject:
+    """Return the images that a run makes by its config, evaluation.num_samples of them.
+
+    They are kept under samples/, where the sampling mode finds and continues them.
+
+    Args:
+        trained: the run, on its devices.
+    """
+    config, facts = trained.config, trained.facts
+    recipe = builders.recipe(config, facts)
+    labels = builders.sampling_labels(config, facts)
+    params, kind, sentence = trained.weights(
+        config.sampling.weights, field="sampling.weights"
+    )
+    request = generation.request_of(config, labels, kind, trained.step)
+    tag, count = generation.tag_of(config, request), config.evaluation.num_samples
+
+    def images():
+        say(f"step {trained.step}, {sentence}")
+        store = archive.SampleStore(trained.run_dir.samples / tag, request)
+        made = generation.make_archive(
+            trained,
+            recipe,
+            params,
+            labels,
+            store,
+            count,
+            batch_size=config.sampling.batch_size,
+        )
+        if not made:
+            return None
+        shared_disk.wait_until(lambda: store.is_finished(count), store.archive)
+        return image_sets.of_path(str(store.archive), FIELD)
+
+    return Subject(
+        tag=f"{tag}-n{count}",
+        shape=facts.image_shape,
+        count=count,
+        folder=trained.run_dir.evaluation,
+        crop=config.data.crop,
+        protocol={
+            **{"sampler" if k == "method" else k: v for k, v in request.items()},
+            "dtype": config.model.dtype,
+            "crop": image_sets.crop_of(config.data.crop),
+        },
+        images=images,
+    )
+
+
+def check_request(names, path: str, workdir: str) -> None:
+    """Refuse to score what is not there.
+
+    Args:
+        names: metrics.
+        path: evaluation.samples.
+        workdir: the run; "" without one.
+
+    Raises:
+        Refusal: bits/dim of files, which have none; samples of no run.
+    """
+    if "bits_per_dim" in names and path:
+        raise errors.Refusal(
+            f"{FIELD}={path}: bits/dim are of a run and its data, not of samples; "
+            "leave one out"
+        )
+    if not (path or workdir):
+        raise errors.Refusal(
+            f"there is nothing to score: give --workdir or --config.{FIELD}"
+        )
+    if "proxy_fd" in names and not workdir:
+        raise errors.Refusal(
+            "proxy_fd is trained on the labels of a run's data: give its --workdir, or "
+            "use proxy_fd_random"
+        )

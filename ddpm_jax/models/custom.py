@@ -1,0 +1,144 @@
+"""A network of the user's own: any two functions become a `Network`."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.core import errors
+from ddpm_jax.models import functional
+
+NOTE = "own"  # what config.json of a run says of its network
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OwnNetwork(functional.Network):
+    """A network that draws its parameters itself.
+
+    Attributes:
+        initialise: `key → parameters`, for all leaves at once.
+    """
+
+    def init(self, key, shardings=None):
+        """Draw the parameters, see `Network.init`."""
+        return jax.jit(self.initialise, out_shardings=shardings)(key)
+
+
+def own_network(
+    init: Callable[[jax.Array], Any], apply: Callable[..., jax.Array]
+) -> OwnNetwork:
+    """Return the `Network` of two functions, of whatever library; nothing is computed.
+
+    Args:
+        init: `init(key) → params`: any pytree of float32 arrays, from a typed key. All
+            of them are trained and averaged: running statistics and random state have
+            no place among them.
+        apply: `apply(params, x, t, labels, dropout_keys) → output`: x [B, H, W, C]; t
+            [B] timesteps, int32, or float32 in 0 … 1000 with
+            diffusion.rescale_timesteps; labels int32 [B], None without
+            model.class_conditional; dropout_keys [B] keys, None unless model.dropout
+            asks for some in training; output float32 [B, H, W, C], or 2C channels where
+            the variance is learned. Rows of a batch must not depend on each other.
+
+    Raises:
+        Refusal: parameters that are not float32 arrays.
+    """
+    drawn = jax.eval_shape(lambda: init(jax.random.key(0)))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(drawn)
+    names = [functional.path_name(path) for path, _ in leaves]
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        if leaf.dtype != jnp.float32:
+            raise errors.Refusal(
+                f"the parameter {name} of your network is {leaf.dtype}: init must "
+                "return float32 arrays alone; compute in another type inside apply, "
+                "and keep random state out of the parameters"
+            )
+    if not names or len(set(names)) < len(names):
+        raise errors.Refusal(
+            f"your network has the parameters {names}: init must return at least one, "
+            "each with a path of its own"
+        )
+
+    def forward(params, x, t, labels, *, low_res=None, dropout_keys=None):
+        del low_res  # given to networks for super-resolution alone
+        by_name = functional.by_path(params)
+        given = jax.tree.unflatten(structure, [by_name[name] for name in names])
+        return apply(given, x, t, labels, dropout_keys)
+
+    return OwnNetwork(
+        shapes=_nested(names, [leaf for _, leaf in leaves]),
+        forward=forward,
+        initialise=lambda key: _nested(names, jax.tree.leaves(init(key))),
+    )
+
+
+def _nested(names, leaves):
+    """Return {"a": {"b": leaf}} of names such as "a/b": what checkpoints hold."""
+    tree = {}
+    for name, leaf in zip(names, leaves, strict=True):
+        *parents, last = name.split("/")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = leaf
+    return tree
+
+
+def check_output(
+    network: functional.Network,
+    *,
+    image_shape: tuple[int, int, int],
+    out_channels: int,
+    conditional: bool,
+    float_timesteps: bool,
+) -> None:
+    """Refuse a network that does not answer as the loss will ask; computes nothing.
+
+    Raises:
+        Refusal: another shape or type of the output.
+    """
+    rows = 2
+    output = jax.eval_shape(
+        network.apply,
+        network.shapes,
+        jax.ShapeDtypeStruct((rows, *image_shape), jnp.float32),
+        jax.ShapeDtypeStruct((rows,), jnp.float32 if float_timesteps else jnp.int32),
+        jax.ShapeDtypeStruct((rows,), jnp.int32) if conditional else None,
+    )
+    wanted = (rows, *image_shape[:-1], out_channels)
+    if output.shape != wanted or output.dtype != jnp.float32:
+        raise errors.Refusal(
+            f"your network makes {output.dtype}{list(output.shape)} of images "
+            f"{[rows, *image_shape]}: it must return float32{list(wanted)}"
+        )
+
+
+def note(network: functional.Network | None) -> dict[str, str]:
+    """Return what config.json says of a network: nothing of one that it describes."""
+    return {"network": NOTE} if isinstance(network, OwnNetwork) else {}
+
+
+def check_note(saved: dict, network: functional.Network | None, workdir) -> None:
+    """Refuse a run without the network that it was trained with.
+
+    Args:
+        saved: the object in its config.json.
+        network: the network given by the user, if any.
+        workdir: the run, for the sentence.
+
+    Raises:
+        Refusal: no network was given to a run of one, or the other way round.
+    """
+    if saved.get("network") == NOTE and network is None:
+        raise errors.Refusal(
+            f"{workdir} was trained with a network of your own, which no file holds: "
+            f"open it in Python, ddpm_jax.load({str(workdir)!r}, network=…) or "
+            "ddpm_jax.train(…, network=…)"
+        )
+    if saved.get("network") != NOTE and network is not None:
+        raise errors.Refusal(
+            f"{workdir} was trained with the network that its config describes: leave "
+            "network=… out, or choose another workdir for yours"
+        )

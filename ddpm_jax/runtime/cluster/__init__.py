@@ -1,0 +1,1 @@
+"""The other processes of a job: start, meet, watch, stop."""
