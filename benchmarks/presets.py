@@ -17,8 +17,10 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import numpy as np
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.runtime import cost, hardware
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -59,7 +61,7 @@ class Setting(NamedTuple):
 
     name: str
     config: object
-    facts: builders.DataFacts
+    facts: build_data.DataInfo
     network: object
     params: dict
     mesh: jax.sharding.Mesh
@@ -117,7 +119,7 @@ def setting(args, **model) -> Setting:
     for name, value in model.items():
         config.model[name] = value
     classes = preset.num_classes or 0
-    facts = builders.DataFacts(
+    facts = build_data.DataInfo(
         image_shape=preset.image_shape,
         levels=preset.levels,
         num_examples=50_000,
@@ -125,9 +127,9 @@ def setting(args, **model) -> Setting:
         class_names=tuple(map(str, range(classes))),
         fingerprint="random",
     )
-    mesh = builders.mesh(config)
-    network = builders.network(config, facts)
-    params = builders.initial_params(config, network, mesh)
+    mesh = build_training.mesh(config)
+    network = build_network.network(config, facts)
+    params = build_training.initial_params(config, network, mesh)
     # Where a network starts at zero, two of them agree whatever they compute.
     rng = np.random.default_rng(0)
     params = jax.tree.map(

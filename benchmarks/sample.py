@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import presets
 
-from ddpm_jax import builders
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import keys
 from ddpm_jax.sampling import sampler as sampler_lib
 
@@ -32,7 +32,7 @@ class Ours:
 
     def __init__(self, setting, labels):
         config, size = setting.config, setting.config.train.batch_size
-        self.recipe = builders.recipe(config, setting.facts)
+        self.recipe = build_sampling.recipe(config, setting.facts)
         index = np.arange(size, dtype=np.int32)
         self.arguments = (setting.params, index, labels)
         sampler = sampler_lib.make_sampler(self.recipe, setting.network.apply)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import torch_unet
 
-from ddpm_jax import builders
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import process as build_process
 from ddpm_jax.diffusion import process
 
 LN_2 = float(np.log(2.0))
@@ -48,11 +49,11 @@ class Racer:
             image_size=(height, width),
             in_channels=channels,
             out_channels=params["conv_out"]["kernel"].shape[-1],
-            num_classes=builders.label_rows(config, facts),
+            num_classes=build_network.label_rows(config, facts),
         )
         torch_unet.load(self.module, params)
         self.module.to(self.device, memory_format=torch.channels_last)
-        self.null_label = builders.null_label(config, facts)
+        self.null_label = build_network.null_label(config, facts)
         self.mode = mode
 
     def tables(self, schedule):
@@ -92,7 +93,7 @@ class Trainer(Racer):
         super().__init__(setting, **options)
         train = self.config.train
         self.batch = {name: self.tensor(array) for name, array in batch.items()}
-        self.process = self.tables(builders.schedule(self.config))
+        self.process = self.tables(build_process.schedule(self.config))
         self.weights = list(self.module.parameters())
         self.average = [weight.detach().clone() for weight in self.weights]
         self.optimizer = torch.optim.Adam(

@@ -22,7 +22,9 @@ import jax
 import numpy as np
 import presets
 
-from ddpm_jax import builders
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import step as build_step
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.diffusion import losses, process
 from ddpm_jax.runtime import cost, sharding
 
@@ -34,16 +36,16 @@ class Ours:
 
     def __init__(self, setting, batch):
         config, mesh = setting.config, setting.mesh
-        abstract = builders.abstract_state(config, setting.network, mesh)
-        step = builders.train_step(config, setting.facts, setting.network)
+        abstract = build_training.abstract_state(config, setting.network, mesh)
+        step = build_step.train_step(config, setting.facts, setting.network)
         began = time.perf_counter()
         self.compiled = (
-            builders.jitted_step(step, abstract, mesh)
-            .lower(abstract, builders.abstract_batch(config, setting.facts, mesh))
+            build_step.jitted_step(step, abstract, mesh)
+            .lower(abstract, build_step.abstract_batch(config, setting.facts, mesh))
             .compile()
         )
         self.compile_seconds = time.perf_counter() - began
-        self.state = builders.initial_state(config, setting.params, abstract)
+        self.state = build_training.initial_state(config, setting.params, abstract)
         self.batch = sharding.put_batch(mesh, batch)
 
     def run(self, steps):
@@ -57,7 +59,7 @@ class Ours:
 def compare_losses(setting, trainer, batch):
     """Stop unless both codes compute the same losses, draws and weights being equal."""
     config, size = setting.config, len(batch["image"])
-    tables = process.tables(builders.schedule(config))
+    tables = process.tables(build_process.schedule(config))
     rng = np.random.default_rng(1)
     t = rng.integers(0, tables.num_steps, size).astype(np.int32)
     t[0] = 0  # the decoder's term
@@ -71,7 +73,7 @@ def compare_losses(setting, trainer, batch):
             batch["image"],
             t,
             noise,
-            **builders.objective(config, setting.facts),
+            **build_process.objective(config, setting.facts),
         )["loss"]
 
     # Run once: compiling in haste is faster.

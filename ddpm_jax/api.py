@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.config import rules
 from ddpm_jax.data import images as images_lib
@@ -90,7 +91,7 @@ class Run:
         self._told = set()
         self.step = trained.step
         self.class_names = trained.facts.class_names
-        self.schedule = builders.schedule(trained.config)
+        self.schedule = build_process.schedule(trained.config)
         self.network = trained.network
 
     @property
@@ -158,8 +159,8 @@ class Run:
             batch_size=batch_size,
         )
         facts, mesh = self._trained.facts, self._trained.mesh
-        sampler = self._sampler(builders.recipe(config, facts))
-        of_images = builders.sampling_labels(config, facts)
+        sampler = self._sampler(build_sampling.recipe(config, facts))
+        of_images = build_sampling.sampling_labels(config, facts)
         params = self.params(weights)
         size = min(config.sampling.batch_size, num)
         size = sampler_lib.rounded_batch(size, mesh)
@@ -195,7 +196,7 @@ class Run:
             lambda x_t, t_seen: self.network.apply(params, x_t, t_seen, labels),
             prediction=config.diffusion.prediction,
             variance=config.diffusion.variance,
-            x_0_hooks=builders.recipe(config, self._trained.facts).hooks,
+            x_0_hooks=build_sampling.recipe(config, self._trained.facts).hooks,
         )
 
     def _asked(self, **fields):

@@ -5,8 +5,11 @@ import pathlib
 
 import pytest
 
-from ddpm_jax import builders, main
 from ddpm_jax import config as config_lib
+from ddpm_jax import main
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import process as build_process
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 
@@ -21,8 +24,8 @@ DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
 
 # What the two data sets are, by hand: no test reads CIFAR-10.
 FACTS = {
-    "digits": builders.DataFacts((8, 8, 1), 17, 1438, 10, tuple("0123456789"), "…"),
-    "cifar10": builders.DataFacts(
+    "digits": build_data.DataInfo((8, 8, 1), 17, 1438, 10, tuple("0123456789"), "…"),
+    "cifar10": build_data.DataInfo(
         (32, 32, 3), 256, 50_000, 10, tuple("abcdefghij"), "…"
     ),
 }
@@ -107,15 +110,15 @@ def test_an_override_changes_nothing_else():
 def test_respacing_given_on_the_command_line_replaces_the_steps_of_the_file():
     assert parse(DIGITS).sampling.steps is not None
     config = parse(DIGITS, "--config.sampling.respacing=ddim5")
-    assert builders.respaced(config, "sampling").num_steps == 5
+    assert build_process.respaced(config, "sampling").num_steps == 5
     config = parse(DIGITS, "--config.sampling.steps=7")
-    assert builders.respaced(config, "sampling").num_steps == 7
+    assert build_process.respaced(config, "sampling").num_steps == 7
 
 
 def test_steps_that_nobody_gave_are_all_of_them():
     config = parse(DIGITS)
     assert config.evaluation.steps is None
-    scored = builders.respaced(config, "evaluation")
+    scored = build_process.respaced(config, "evaluation")
     assert scored.num_steps == config.diffusion.num_steps
 
 
@@ -230,7 +233,7 @@ def test_differences_name_what_may_not_change():
 def test_digits_has_a_null_class_and_digits_unconditional_no_class():
     def rows(name):
         config = parse(f"--config={ROOT / 'configs' / name}")
-        shapes = builders.network(config, FACTS["digits"]).shapes
+        shapes = build_network.network(config, FACTS["digits"]).shapes
         return [
             leaf.shape[0]
             for path, leaf in functional.by_path(shapes).items()

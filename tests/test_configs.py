@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 
@@ -43,11 +47,11 @@ def facts(config, num_classes=1000):
     size = size * 2 if len(size) == 1 else size
     shape = known.get(config.data.name) or (*size, config.data.channels or 3)
     names = tuple(str(number) for number in range(num_classes))
-    return builders.DataFacts(shape, 256, 50_000, num_classes, names, "…")
+    return build_data.DataInfo(shape, 256, 50_000, num_classes, names, "…")
 
 
 def arrays(config):
-    shapes = builders.network(config, facts(config)).shapes
+    shapes = build_network.network(config, facts(config)).shapes
     return functional.by_path(shapes)
 
 
@@ -58,10 +62,10 @@ def count(config):
 @pytest.mark.parametrize("spec", [*PLAIN, *VARIANTS])
 def test_every_config_builds_without_its_data(spec):
     config = read(spec)
-    builders.objective(config, facts(config))
-    builders.recipe(config, facts(config))
-    builders.optimizer(config)
-    builders.timestep_sampler(config)
+    build_process.objective(config, facts(config))
+    build_sampling.recipe(config, facts(config))
+    build_training.optimizer(config)
+    build_process.timestep_sampler(config)
     leaves = arrays(config)
     outputs = 2 if config.diffusion.variance.startswith("learned") else 1
     channels = facts(config).image_shape[-1]
@@ -167,17 +171,17 @@ def test_small_photographs_keep_their_size(tmp_path):
     assert tuple(config.data.image_size) == (48, 64)
     assert not config.model.class_conditional
     assert config.train.batch_size <= 20  # several batches an epoch
-    made = builders.DataFacts((48, 64, 3), 256, 36, None, (), "…")
-    assert builders.network(config, made).shapes
-    builders.objective(config, made)
-    builders.recipe(config, made)
+    made = build_data.DataInfo((48, 64, 3), 256, 36, None, (), "…")
+    assert build_network.network(config, made).shapes
+    build_process.objective(config, made)
+    build_sampling.recipe(config, made)
 
 
 def test_grey_images_of_20_pixels_have_a_network(tmp_path):
     save_images(tmp_path / "grey", 30, (20, 20))
     config = read(f"folder:{tmp_path / 'grey'}")
-    made = builders.DataFacts((20, 20, 1), 256, 27, None, (), "…")
-    leaves = functional.by_path(builders.network(config, made).shapes)
+    made = build_data.DataInfo((20, 20, 1), 256, 27, None, (), "…")
+    leaves = functional.by_path(build_network.network(config, made).shapes)
     assert leaves["conv_in/kernel"].shape == (3, 3, 1, 32)
 
 

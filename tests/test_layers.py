@@ -34,6 +34,7 @@ SEPARATE = ("modes",)  # packages whose own modules do not import each other eit
 PURE = ("core", "diffusion")
 PURE_STANDARD_LIBRARY = (
     "collections.abc",
+    "contextlib",
     "dataclasses",
     "functools",
     "itertools",

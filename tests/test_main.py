@@ -9,7 +9,9 @@ import pytest
 from bad_input import OF_A_NEW_RUN, OF_A_RUN
 from jax.experimental.compilation_cache import compilation_cache
 
-from ddpm_jax import builders, main
+from ddpm_jax import main
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import process as build_process
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
@@ -74,7 +76,7 @@ def untrained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "untrained"
     workdir.mkdir()
     config = main.parse(["ddpm-jax", DIGITS, *SMALL]).config
-    facts = builders.DataFacts.of(builders.dataset(config, "train"))
+    facts = build_data.DataInfo.of(build_data.dataset(config, "train"))
     text = json.dumps({"config": config.to_dict(), "data": vars(facts), "versions": {}})
     (workdir / "config.json").write_text(text)
     (workdir / "metrics.jsonl").write_text('{"step": 1}\n')
@@ -276,4 +278,4 @@ def test_betas_of_a_file_are_kept_by_the_run(tmp_path):
     config = main.parse(["ddpm-jax", DIGITS, *given]).config
     np.testing.assert_allclose(config.diffusion.betas, [0.1, 0.2, 0.3, 0.4, 0.5])
     pathlib.Path("betas.npy").unlink()
-    assert builders.schedule(config).num_steps == 5
+    assert build_process.schedule(config).num_steps == 5

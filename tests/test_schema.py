@@ -2,14 +2,16 @@
 
 import pytest
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.config import rules
 from ddpm_jax.evaluation import sample_scorer
 from ddpm_jax.sampling import generation
 
-FACTS = builders.DataFacts((8, 8, 1), 256, 100, 3, ("cat", "dog", "owl"), "…")
+FACTS = build_data.DataInfo((8, 8, 1), 256, 100, 3, ("cat", "dog", "owl"), "…")
 
 # Fields of config.sampling that change how images are made, and no image.
 CHANGE_NO_IMAGE = {"num_samples", "batch_size"}
@@ -39,7 +41,7 @@ def conditional(**sampling):
 
 
 def request_and_tag(config):
-    labels = builders.sampling_labels(config, FACTS)
+    labels = build_sampling.sampling_labels(config, FACTS)
     request = generation.request_of(config, labels, "ema", 3)
     return request, generation.tag_of(config, request)
 
@@ -128,7 +130,7 @@ def shapes_of(**model):
     config.train.label_dropout = 0.0  # which unconditional networks cannot have
     config.model.update(channels=32, channel_mult=(1, 2), attention_resolutions=(4,))
     config.model.update(model)
-    return builders.network(config, FACTS).shapes
+    return build_network.network(config, FACTS).shapes
 
 
 @pytest.mark.parametrize("field", sorted(config_lib.base().model))

@@ -8,7 +8,7 @@ from ddpm_jax.runtime import console, distributed
 
 
 @dataclasses.dataclass(frozen=True)
-class DataFacts:
+class DataInfo:
     """What a run must know of its data once the data is out of reach."""
 
     image_shape: tuple[int, int, int]
@@ -19,7 +19,7 @@ class DataFacts:
     fingerprint: str
 
     @classmethod
-    def of(cls, dataset: sources.Dataset) -> "DataFacts":
+    def of(cls, dataset: sources.Dataset) -> "DataInfo":
         """Return the facts of the training split."""
         return cls(
             image_shape=tuple(dataset.image_shape),
@@ -31,7 +31,7 @@ class DataFacts:
         )
 
     @classmethod
-    def from_dict(cls, values: dict) -> "DataFacts":
+    def from_dict(cls, values: dict) -> "DataInfo":
         """Return the facts stored in a run's config.json."""
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**{**values, **lists})
@@ -74,7 +74,7 @@ def check_alike(dataset: sources.Dataset) -> None:
     )
 
 
-def check_images(dataset: sources.Dataset, facts: DataFacts) -> None:
+def check_images(dataset: sources.Dataset, facts: DataInfo) -> None:
     """Refuse images or labels that a run's network does not take.
 
     Raises:

@@ -10,8 +10,7 @@ import numpy as np
 from ddpm_jax.builders import data as data_lib
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources, tfds
-from ddpm_jax.runtime import cost, sharding
-from ddpm_jax.runtime.hardware import memory_bytes
+from ddpm_jax.runtime import cost, hardware, sharding
 
 LEVELS = 256  # grey values of images of 8 bits
 CHANNELS = 3
@@ -19,7 +18,7 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how XLA's errors about memory begin
 CLASSES = 1000  # ImageNet's; a row of the label embedding more or less weighs nothing
 
 
-def facts(config) -> tuple[data_lib.DataFacts, str]:
+def facts(config) -> tuple[data_lib.DataInfo, str]:
     """Return the facts of the training data, and why they are assumed.
 
     Where the data is not there they are those of the catalogue of TensorFlow Datasets,
@@ -32,7 +31,7 @@ def facts(config) -> tuple[data_lib.DataFacts, str]:
         Refusal: the data is not there and the size of its images not known.
     """
     try:
-        return data_lib.DataFacts.of(data_lib.dataset(config, "train")), ""
+        return data_lib.DataInfo.of(data_lib.dataset(config, "train")), ""
     except errors.Refusal as refusal:
         described = _described(config)
         if described is None:
@@ -42,7 +41,7 @@ def facts(config) -> tuple[data_lib.DataFacts, str]:
         return described, str(refusal)
 
 
-def _described(config) -> data_lib.DataFacts | None:
+def _described(config) -> data_lib.DataInfo | None:
     """Return what is known without the data, or None without the size of images."""
     data = config.data
     classes = CLASSES if config.model.class_conditional else None
@@ -51,7 +50,7 @@ def _described(config) -> data_lib.DataFacts | None:
     size = (data.image_size[0], data.image_size[-1]) if data.image_size else size
     if None in size:
         return None
-    return data_lib.DataFacts(
+    return data_lib.DataInfo(
         image_shape=(*size, data.channels or channels or CHANNELS),
         levels=levels,
         num_examples=0,
@@ -92,6 +91,21 @@ def training_flops(config, facts, network) -> int:
         conditional=config.model.class_conditional,
         float_timesteps=config.diffusion.rescale_timesteps,
     )
+
+
+def speed(config, facts, network, device_mesh) -> dict[str, float]:
+    """Return what `training.progress.Progress` needs to tell the use of the devices.
+
+    Empty where the peak of the devices is not known, such as that of a CPU.
+    """
+    kind = device_mesh.devices.flat[0].device_kind
+    peak = hardware.peak_flops(kind, config.model.dtype)
+    if peak is None:
+        return {}
+    return {
+        "flops_per_image": float(training_flops(config, facts, network)),
+        "peak_flops": peak * device_mesh.size,
+    }
 
 
 def check_batch(config, device_mesh) -> None:
@@ -192,7 +206,10 @@ def explaining_memory(config, device_mesh, abstract):
         if OUT_OF_MEMORY not in str(error):
             raise
         device = device_mesh.devices.flat[0]
-        state, limit = sum(state_bytes(abstract).values()), memory_bytes(device)
+        state, limit = (
+            sum(state_bytes(abstract).values()),
+            hardware.memory_bytes(device),
+        )
         told = savings(config, device_mesh, state=state, temporary=None, limit=limit)
         raise errors.Refusal(
             f"the memory of {device.device_kind} is too small for this run; in this "

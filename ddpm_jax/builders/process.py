@@ -1,7 +1,7 @@
 """The diffusion process, the objective and the sampler of timesteps."""
 
-from ddpm_jax.builders import networks, refusals
-from ddpm_jax.builders.data import DataFacts
+from ddpm_jax.builders import network
+from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
 from ddpm_jax.diffusion import losses, respacing, schedules, timesteps
 from ddpm_jax.diffusion import process as process_lib
@@ -39,17 +39,17 @@ def respaced(config, section: str) -> process_lib.Schedule:
         )
     name = "respacing" if fields.respacing else "steps"
     spec = whole.num_steps if fields.steps is None else fields.steps
-    with refusals.about(f"{section}.{name}"):
+    with errors.about(f"{section}.{name}"):
         return respacing.respace(whole, fields.respacing or spec)
 
 
-def objective(config, facts: DataFacts) -> dict:
+def objective(config, facts: DataInfo) -> dict:
     """Return the keyword arguments of `losses.training_losses`.
 
     Raises:
         Refusal: a contradiction among loss, variance, prediction and schedule.
     """
-    networks.check_kind(config, "training")
+    network.check_kind(config, "training")
     diffusion = config.diffusion
     losses.check_objective(
         schedule(config),

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ddpm_jax.builders.data import DataFacts
-from ddpm_jax.builders.networks import check_kind, null_label
+from ddpm_jax.builders.data import DataInfo
+from ddpm_jax.builders.network import check_kind, null_label
 from ddpm_jax.builders.process import objective, respaced, schedule
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import bits, validation
@@ -11,7 +11,7 @@ from ddpm_jax.models import functional
 from ddpm_jax.sampling import sampler
 
 
-def recipe(config, facts: DataFacts) -> sampler.Recipe:
+def recipe(config, facts: DataInfo) -> sampler.Recipe:
     """Return what decides the samples, apart from the weights."""
     check_kind(config, "sampling from")
     sampling = config.sampling
@@ -30,7 +30,7 @@ def recipe(config, facts: DataFacts) -> sampler.Recipe:
     )
 
 
-def sampling_labels(config, facts: DataFacts) -> tuple[int, ...] | None:
+def sampling_labels(config, facts: DataInfo) -> tuple[int, ...] | None:
     """Return the labels to cycle through, or None for an unconditional network.
 
     Raises:
@@ -64,7 +64,7 @@ def _class_index(label, facts):
     return label
 
 
-def scorer(config, facts: DataFacts, network: functional.Network):
+def scorer(config, facts: DataInfo, network: functional.Network):
     """Return the compiled scorer of bits per dimension, see `metrics.bits`."""
     check_kind(config, "scoring")
     evaluation = config.evaluation
@@ -82,7 +82,7 @@ def scorer(config, facts: DataFacts, network: functional.Network):
 VALIDATION_IMAGES = 64  # times 8 timesteps: a few training steps' work
 
 
-def validator(config, facts: DataFacts, network: functional.Network, dataset, *, mesh):
+def validator(config, facts: DataInfo, network: functional.Network, dataset, *, mesh):
     """Return the compiled validation loss, see `metrics.validation`."""
     count = min(VALIDATION_IMAGES, len(dataset))
     # Spread over the split, which may be sorted by class.

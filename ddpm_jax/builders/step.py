@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from ddpm_jax.builders.networks import null_label
+from ddpm_jax.builders.network import null_label
 from ddpm_jax.builders.process import objective, schedule, timestep_sampler
 from ddpm_jax.builders.training import learning_rate, optimizer
 from ddpm_jax.diffusion import process

@@ -5,8 +5,10 @@ import pathlib
 
 import jax
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runs import checkpoints, directory
@@ -23,7 +25,7 @@ class TrainedRun:
 
     run_dir: directory.RunDir
     config: object
-    facts: builders.DataFacts
+    facts: build_data.DataInfo
     mesh: jax.sharding.Mesh
     network: functional.Network
     state: state_lib.TrainState
@@ -48,7 +50,7 @@ class TrainedRun:
             name: float(share) for name, share in self.state.ema_initial_share.items()
         }
         name, sentence = ema.choose(
-            which, shares, name=builders.ema_name(self.config), field=field
+            which, shares, name=build_training.ema_name(self.config), field=field
         )
         if name is None:
             return self.state.params, "raw", sentence
@@ -60,7 +62,7 @@ def read(run_dir: directory.RunDir):
     saved = run_dir.read_config()
     where = str(run_dir.config)
     config = config_lib.from_dict(saved["config"], where=where)
-    return config, builders.DataFacts.from_dict(saved["data"])
+    return config, build_data.DataInfo.from_dict(saved["data"])
 
 
 def receipt_of_import(run_dir: directory.RunDir) -> dict | None:
@@ -110,14 +112,14 @@ def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRu
     also = ("data.*",) if imported else ()
     config_lib.check_same_run(saved, config, workdir=workdir, also=also)
     if mesh is None:
-        mesh = builders.mesh(config)
+        mesh = build_training.mesh(config)
     if network is None:
-        network = builders.network(config, facts)
+        network = build_network.network(config, facts)
     if imported:
-        abstract = builders.abstract_weights(network, mesh)
+        abstract = build_training.abstract_weights(network, mesh)
     else:
         # Nothing but training reads the moments: they stay on the disk.
-        whole = builders.abstract_state(config, network, mesh)
+        whole = build_training.abstract_state(config, network, mesh)
         abstract = whole.replace(opt_state=(), timesteps=())
     with checkpoints.Checkpoints(run_dir.checkpoints) as saved_states:
         restored = saved_states.restore(
@@ -193,7 +195,7 @@ def check_transfer(config, network: functional.Network) -> None:
             raise errors.Refusal(
                 f"train.init_from={workdir} has no checkpoint: train it first"
             )
-    given = functional.by_path(builders.network(source, facts).shapes)
+    given = functional.by_path(build_network.network(source, facts).shapes)
     wanted = functional.by_path(network.shapes)
     if not any(_fits(given, path, leaf) for path, leaf in wanted.items()):
         raise errors.Refusal(

@@ -1,5 +1,7 @@
 """The one exception that stands for a mistake of the user, told in one sentence."""
 
+import contextlib
+
 
 class Refusal(ValueError):
     """A request that cannot be honoured.
@@ -25,3 +27,12 @@ def choose(kind, table, name):
         known = ", ".join(str(key) for key in sorted(table))
         raise Refusal(f"unknown {kind} {name!r}: choose one of {known}")
     return table[name]
+
+
+@contextlib.contextmanager
+def about(field):
+    """Put the name of a config field before what a layer below refuses."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise Refusal(f"{field}: {refusal}") from refusal

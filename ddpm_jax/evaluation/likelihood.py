@@ -7,7 +7,10 @@ import time
 
 import numpy as np
 
-from ddpm_jax import builders
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.evaluation import cards, feature_networks, image_sets, rate_distortion
 from ddpm_jax.metrics import bits
 from ddpm_jax.report import plots
@@ -24,12 +27,12 @@ def prepare(config, facts):
     Raises:
         Refusal: an evaluation that cannot be made.
     """
-    builders.check_kind(config, "scoring")
-    dataset = builders.dataset(config, "test")
-    builders.check_images(dataset, facts)
-    builders.check_alike(dataset)
-    num_images = builders.num_test_images(config, len(dataset))
-    return dataset, num_images, builders.respaced(config, "evaluation")
+    build_network.check_kind(config, "scoring")
+    dataset = build_data.dataset(config, "test")
+    build_data.check_images(dataset, facts)
+    build_data.check_alike(dataset)
+    num_images = build_data.num_test_images(config, len(dataset))
+    return dataset, num_images, build_process.respaced(config, "evaluation")
 
 
 def score(trained, prepared) -> bool:
@@ -63,7 +66,7 @@ def score(trained, prepared) -> bool:
     )
     if before.count:
         say(f"going on after {before.count} of {num_images} images")
-    scorer = builders.scorer(config, trained.facts, trained.network)
+    scorer = build_sampling.scorer(config, trained.facts, trained.network)
     say(
         f"bits/dim of {num_images} test images at {schedule.num_steps} timesteps; "
         "compiling first …"

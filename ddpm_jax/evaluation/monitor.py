@@ -5,8 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import metric_table, sample_scorer
@@ -56,12 +59,12 @@ def grid_path(run_dir, done: int):
 
 def check(config, facts) -> None:
     """Refuse sampling and evaluation fields that would fail hours later."""
-    builders.recipe(config, facts)
-    builders.sampling_labels(config, facts)
-    builders.respaced(config, "evaluation")
+    build_sampling.recipe(config, facts)
+    build_sampling.sampling_labels(config, facts)
+    build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
         if metric_table.BITS in rules.metric_names(config.evaluation.in_training):
-            builders.num_test_images(config, len(builders.dataset(config, "test")))
+            build_data.num_test_images(config, len(build_data.dataset(config, "test")))
         sample_scorer.check(config, facts)
 
 
@@ -79,7 +82,7 @@ class Observer:
         self._run_dir = run_dir
         self._writer = writer
         self._should_stop = should_stop
-        self._labels = builders.sampling_labels(config, facts)
+        self._labels = build_sampling.sampling_labels(config, facts)
         self._sampler = None
         self._channels = None
         self._validator = None
@@ -134,12 +137,12 @@ class Observer:
         self._next_report = ended + (ended - began) / REPORT_SHARE
 
     def _ema(self, state):
-        return state.ema[builders.ema_name(self._config)]
+        return state.ema[build_training.ema_name(self._config)]
 
     def _test_split(self):
         if self._test is None:
-            self._test = builders.dataset(self._config, "test")
-            builders.check_alike(self._test)
+            self._test = build_data.dataset(self._config, "test")
+            build_data.check_alike(self._test)
         return self._test
 
     def _grid(self, state, done):
@@ -161,7 +164,7 @@ class Observer:
         """Return images start … stop−1, at most `GRID_IMAGES`, of the usual noise."""
         if self._sampler is None:
             say("compiling the sampler …")
-            recipe = builders.recipe(self._config, self._facts)
+            recipe = build_sampling.recipe(self._config, self._facts)
             self._sampler = sampler.make_sampler(recipe, self._network.apply)
         return sampler.images(
             self._sampler,
@@ -186,7 +189,7 @@ class Observer:
         """Append the loss of test images at fixed noise and timesteps."""
         if self._validator is None:
             say("compiling the validation …")
-            self._validator = builders.validator(
+            self._validator = build_sampling.validator(
                 self._config,
                 self._facts,
                 self._network,
@@ -232,12 +235,14 @@ class Observer:
         config = self._config
         if self._bits_scorer is None:
             say("compiling the evaluation …")
-            self._bits_scorer = builders.scorer(config, self._facts, self._network)
+            self._bits_scorer = build_sampling.scorer(
+                config, self._facts, self._network
+            )
         num_images = min(
-            builders.num_test_images(config, len(self._test_split())),
+            build_data.num_test_images(config, len(self._test_split())),
             config.evaluation.in_training_samples,
         )
-        schedule = builders.respaced(config, "evaluation")
+        schedule = build_process.respaced(config, "evaluation")
         batch_size = min(config.evaluation.batch_size, num_images)
         sums = bits.evaluate(
             self._bits_scorer,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from ddpm_jax import builders
+from ddpm_jax.builders import data as build_data
 from ddpm_jax.config import rules
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.evaluation import feature_networks, feature_pass, metric_table
@@ -48,7 +48,7 @@ def check(config, facts) -> None:
         return
     for note in metric_table.check_count(names, config.evaluation.in_training_samples):
         say(f"note: {note}")
-    dataset = builders.dataset(config, "train")
+    dataset = build_data.dataset(config, "train")
     feature_pass.grouped(
         config, names, shape=facts.image_shape, dataset=lambda: dataset
     )

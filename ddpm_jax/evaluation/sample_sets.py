@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
-from ddpm_jax import builders
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.evaluation import feature_networks, image_sets
 from ddpm_jax.runtime.cluster import shared_disk
@@ -70,8 +70,8 @@ def of_run(trained) -> Subject:
         trained: the run, on its devices.
     """
     config, facts = trained.config, trained.facts
-    recipe = builders.recipe(config, facts)
-    labels = builders.sampling_labels(config, facts)
+    recipe = build_sampling.recipe(config, facts)
+    labels = build_sampling.sampling_labels(config, facts)
     params, kind, sentence = trained.weights(
         config.sampling.weights, field="sampling.weights"
     )

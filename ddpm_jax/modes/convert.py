@@ -7,8 +7,10 @@ import time
 import jax
 import numpy as np
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.convert import certificate, families, mapping, recognise
 from ddpm_jax.convert import open as open_lib
 from ddpm_jax.core import errors
@@ -46,8 +48,8 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
         config.data.name = "folder"  # weights come without data; any may score them
     config = filled(config, told.fields)
     facts = facts_of(opened, told.fields)
-    network = builders.network(config, facts)
-    mesh = builders.mesh(config)
+    network = build_network.network(config, facts)
+    mesh = build_training.mesh(config)
 
     leaves = functional.by_path(network.shapes)
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
@@ -58,7 +60,9 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
 
     compilation.enable_cache()
     small = certificate.small_fields(told.fields)
-    small_network = builders.network(filled(config, small), facts_of(opened, small))
+    small_network = build_network.network(
+        filled(config, small), facts_of(opened, small)
+    )
     parity = certificate.certify(opened, small, small_network, params)
     say(parity.sentence())
     if not parity.acceptable:
@@ -90,11 +94,11 @@ def filled(config, fields):
     return config_lib.from_leaves(values.items(), where="the converted file")
 
 
-def facts_of(opened, fields) -> builders.DataFacts:
+def facts_of(opened, fields) -> build_data.DataInfo:
     """Return what the weights say of the data they were trained on."""
     size = tuple(fields["data.image_size"])
     num_classes = fields.get("facts.num_classes")
-    return builders.DataFacts(
+    return build_data.DataInfo(
         image_shape=(*(size * 2 if len(size) == 1 else size), fields["data.channels"]),
         levels=256,
         num_examples=0,

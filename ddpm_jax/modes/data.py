@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ddpm_jax import builders
+from ddpm_jax.builders import data as build_data
 from ddpm_jax.core import errors
 from ddpm_jax.data import files, images, inspection, labels
 from ddpm_jax.report import data_page
@@ -25,8 +25,8 @@ def run(config, workdir) -> None:
         found = inspection.inspect_files(files.open_images(config.data.path), say)
     refusal, dataset, seen = None, None, None
     try:
-        dataset = builders.dataset(config, "train")
-        test = builders.dataset(config, "test")
+        dataset = build_data.dataset(config, "train")
+        test = build_data.dataset(config, "test")
         seen = inspection.inspect_dataset(dataset)
     except errors.Refusal as error:
         refusal = error

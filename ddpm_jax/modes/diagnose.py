@@ -5,8 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_jax import builders
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources
 from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
@@ -38,7 +42,7 @@ def run(config, workdir) -> None:
     devices.check()
     run_dir = directory.RunDir.open_existing(workdir)
     run_dir.check_writable()
-    builders.check_kind(config, "diagnosing")
+    build_network.check_kind(config, "diagnosing")
     compilation.enable_cache()
     trained = trained_run.open_run(workdir, config, say=say)
     used = Used(*trained.weights(config.sampling.weights, field="sampling.weights"))
@@ -51,7 +55,7 @@ def run(config, workdir) -> None:
         found.append(finding)
         if content is not None:
             shown[finding.name] = content
-    recipe = builders.recipe(config, trained.facts)
+    recipe = build_sampling.recipe(config, trained.facts)
     facts = [
         ("step", f"{trained.step:,}"),
         ("weights", used.kind),
@@ -129,8 +133,8 @@ def load(trained: trained_run.TrainedRun) -> Split | str:
     """Return the data of a run, or the sentence that says why it cannot be had."""
     config, facts = trained.config, trained.facts
     try:
-        train, test = (builders.dataset(config, split) for split in ("train", "test"))
-        builders.check_images(train, facts)
+        train, test = (build_data.dataset(config, split) for split in ("train", "test"))
+        build_data.check_images(train, facts)
     except errors.Refusal as refusal:
         return str(refusal)
     seen, held_out = (
@@ -161,8 +165,8 @@ def of_data(trained, split):
 def of_process(trained) -> Checked:
     """Check schedule and sampler, neither of which needs the network."""
     config = trained.config
-    whole = builders.schedule(config)
-    recipe = builders.recipe(config, trained.facts)
+    whole = build_process.schedule(config)
+    recipe = build_sampling.recipe(config, trained.facts)
     kept = recipe.schedule
     timesteps = np.asarray(kept.timesteps)
     finding = inputs.schedule(
@@ -182,7 +186,7 @@ def of_process(trained) -> Checked:
 def of_network(trained, used, split) -> Checked:
     """Check single denoising steps of test images."""
     config = trained.config
-    whole = builders.schedule(config)
+    whole = build_process.schedule(config)
     alpha_bar = whole.alpha_bar
     t = measure.spread(whole.num_steps, LEVELS)
     u = alpha_bar[t] / (1 - alpha_bar[t]) * split.seen.var.mean()
@@ -232,7 +236,7 @@ def of_weights(trained, used, probe, split, t, probed):
     """Check the average against the raw weights."""
     if trained.imported:
         return predictions.only_weights(used.sentence), None
-    name = builders.ema_name(trained.config)
+    name = build_training.ema_name(trained.config)
     others = {"ema": trained.state.params, "raw": trained.state.ema[name]}
     other = measure.by_t(probe, others[used.kind], split.images, split.labels, t)
     errors, other_errors = (p.errors[measure.NETWORK] for p in (probed, other))
@@ -253,14 +257,14 @@ def of_weights(trained, used, probe, split, t, probed):
 def of_steps(trained, used, spread):
     """Check whether more steps would change the samples, in units of `spread`."""
     config, facts = trained.config, trained.facts
-    whole = builders.schedule(config)
-    recipe = builders.recipe(config, facts)
+    whole = build_process.schedule(config)
+    recipe = build_sampling.recipe(config, facts)
     taken = recipe.schedule.num_steps
     largest = min(2 * taken, whole.num_steps, MOST_STEPS)
     counts = [largest // part for part in (8, 4, 2, 1) if largest // part]
     walk = measure.make_walk(recipe, whole, trained.network.apply, trained.mesh)
     count = sampler.rounded_batch(WALKED, trained.mesh)
-    labels = builders.sampling_labels(config, facts)
+    labels = build_sampling.sampling_labels(config, facts)
     if labels is not None:
         labels = sampler.labels_of(labels, np.arange(count))
     walked = np.stack([walk(used.params, labels, count, n) for n in counts])
@@ -273,7 +277,7 @@ def of_steps(trained, used, spread):
 def of_samples(trained, used, split) -> Checked:
     """Check samples against real images of the same classes."""
     config = trained.config
-    recipe = builders.recipe(config, trained.facts)
+    recipe = build_sampling.recipe(config, trained.facts)
     labels = split.real_labels
     count = len(split.real)
     made = sampler.images(

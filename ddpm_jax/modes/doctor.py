@@ -14,8 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors, keys
 from ddpm_jax.diagnosis import measure
 from ddpm_jax.diffusion import process, respacing, schedules
@@ -326,9 +329,9 @@ def train_step() -> Verdict:
     config = config_lib.base()
     config.model.update(channels=32, channel_mult=(1,), num_res_blocks=1)
     config.model.update(attention_resolutions=(8,), num_heads=2)
-    mesh = builders.mesh(config)
+    mesh = build_training.mesh(config)
     size = sampler_lib.rounded_batch(32, mesh)
-    facts = builders.DataFacts(
+    facts = build_data.DataInfo(
         image_shape=(8, 8, 3),
         levels=256,
         num_examples=size,
@@ -336,10 +339,10 @@ def train_step() -> Verdict:
         class_names=(),
         fingerprint="",
     )
-    network = builders.network(config, facts)
-    abstract = builders.abstract_state(config, network, mesh)
-    params = builders.initial_params(config, network, mesh)
-    state = builders.initial_state(config, params, abstract)
+    network = build_network.network(config, facts)
+    abstract = build_training.abstract_state(config, network, mesh)
+    params = build_training.initial_params(config, network, mesh)
+    state = build_training.initial_state(config, params, abstract)
     batch = {"image": np.zeros((size, *facts.image_shape), np.float32)}
     take = jax.jit(
         lambda state, batch: step.train_step(
@@ -347,11 +350,11 @@ def train_step() -> Verdict:
             batch,
             seed=config.seed,
             apply=network.apply,
-            tables=process.tables(builders.schedule(config)),
-            objective=builders.objective(config, facts),
-            optimizer=builders.optimizer(config),
-            learning_rate=builders.learning_rate(config),
-            timestep_sampler=builders.timestep_sampler(config),
+            tables=process.tables(build_process.schedule(config)),
+            objective=build_process.objective(config, facts),
+            optimizer=build_training.optimizer(config),
+            learning_rate=build_training.learning_rate(config),
+            timestep_sampler=build_process.timestep_sampler(config),
         )
     )
     _, metrics = take(state, sharding_lib.put_batch(mesh, batch))

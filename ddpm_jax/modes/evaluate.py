@@ -4,8 +4,10 @@ import dataclasses
 import json
 from typing import NamedTuple
 
-from ddpm_jax import builders
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
 from ddpm_jax.evaluation import (
     cards,
@@ -54,7 +56,7 @@ def run(config, workdir) -> None:
         return
     if of_samples:
         subject = of_samples.files or sample_sets.of_run(trained)
-        mesh = trained.mesh if trained else builders.mesh(config)
+        mesh = trained.mesh if trained else build_training.mesh(config)
         score_samples(config, subject, of_samples.groups, mesh)
 
 
@@ -84,15 +86,15 @@ def plan(config, names, run_dir, facts) -> Plan:
             {"evaluation.samples": files.tag}, "give every host the same files"
         )
     else:
-        builders.recipe(config, facts)
-        builders.sampling_labels(config, facts)
+        build_sampling.recipe(config, facts)
+        build_sampling.sampling_labels(config, facts)
     count = files.count if files else evaluation.num_samples
     for note in metric_table.check_count(names, count):
         say(f"note: {note}")
 
     def dataset():
-        found = builders.dataset(config, "train")
-        builders.check_images(found, facts)
+        found = build_data.dataset(config, "train")
+        build_data.check_images(found, facts)
         return found
 
     groups = feature_pass.grouped(

@@ -4,8 +4,10 @@ import re
 
 import jax
 
-from ddpm_jax import builders
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning
+from ddpm_jax.builders import step as build_step
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.models import functional
 from ddpm_jax.runs import checkpoint_arrays
 from ddpm_jax.runtime import (
@@ -42,9 +44,9 @@ def run(config, topology: str = "") -> None:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, found)
     planning.check_batch(config, mesh)
     facts, missing = planning.facts(config)
-    network = builders.network(config, facts)
-    train_step = builders.train_step(config, facts, network)
-    abstract = builders.abstract_state(config, network, mesh)
+    network = build_network.network(config, facts)
+    train_step = build_step.train_step(config, facts, network)
+    abstract = build_training.abstract_state(config, network, mesh)
     work = planning.training_flops(config, facts, network)
     state = planning.state_bytes(abstract)
 
@@ -56,9 +58,9 @@ def run(config, topology: str = "") -> None:
     table("time", time_rows(config, mesh, work))
     say("")
     compiled = compile_step(
-        builders.jitted_step(train_step, abstract, mesh),
+        build_step.jitted_step(train_step, abstract, mesh),
         abstract,
-        builders.abstract_batch(config, facts, mesh),
+        build_step.abstract_batch(config, facts, mesh),
         what=f"the train step for {devices_in_words(mesh)}",
     )
     limit = hardware.memory_bytes(found[0])

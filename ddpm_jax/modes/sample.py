@@ -1,6 +1,6 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
-from ddpm_jax import builders
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.runs import directory
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
@@ -20,8 +20,8 @@ def run(config, workdir) -> None:
     run_dir = directory.RunDir.open_existing(workdir)
     run_dir.check_writable()
     _, facts = trained_run.read(run_dir)
-    recipe = builders.recipe(config, facts)
-    labels = builders.sampling_labels(config, facts)
+    recipe = build_sampling.recipe(config, facts)
+    labels = build_sampling.sampling_labels(config, facts)
     compilation.enable_cache()
     trained = trained_run.open_run(workdir, config, say=say)
     params, kind, sentence = trained.weights(

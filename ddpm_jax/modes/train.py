@@ -8,9 +8,13 @@ import time
 import jax
 import numpy as np
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import custom_network, trained_run
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import planning as build_planning
+from ddpm_jax.builders import step as build_step
+from ddpm_jax.builders import trained_run
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
@@ -39,20 +43,20 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     trained_run.check_trained_here(workdir)
     metric_writers.check(config.train.writers)
     devices.check()
-    mesh = builders.mesh(config)
-    builders.check_batch(config, mesh)
+    mesh = build_training.mesh(config)
+    build_planning.check_batch(config, mesh)
     compilation.enable_cache()
-    dataset = builders.dataset(config, "train")
-    facts = builders.DataFacts.of(dataset)
+    dataset = build_data.dataset(config, "train")
+    facts = build_data.DataInfo.of(dataset)
     check_same_run(config, facts, network, workdir)
-    builders.check_alike(dataset)
+    build_data.check_alike(dataset)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
-        network = builders.network(config, facts)
+        network = build_network.network(config, facts)
     else:
-        custom_network.check(network, config, facts)
-    train_step = builders.train_step(config, facts, network)
-    abstract = builders.abstract_state(config, network, mesh)
+        build_network.check_custom(network, config, facts)
+    train_step = build_step.train_step(config, facts, network)
+    abstract = build_training.abstract_state(config, network, mesh)
     monitor.check(config, facts)
     is_new = distributed.from_first(
         not directory.RunDir(pathlib.Path(workdir)).config.exists()
@@ -73,7 +77,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
             keep=config.train.keep_checkpoints,
             keep_every=config.train.keep_every,
         ) as saved,
-        builders.explaining_memory(config, mesh, abstract),
+        build_planning.explaining_memory(config, mesh, abstract),
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network)
@@ -119,9 +123,9 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                 writer=writer,
                 saved=saved,
                 compiled=compilation.compile_ahead(
-                    builders.jitted_step(train_step, abstract, mesh),
+                    build_step.jitted_step(train_step, abstract, mesh),
                     abstract,
-                    builders.abstract_batch(config, facts, mesh),
+                    build_step.abstract_batch(config, facts, mesh),
                     what="the train step",
                 ),
                 observer=monitor.Observer(
@@ -146,7 +150,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                     dataset,
                     command=messages.how_to_go_on(network, workdir),
                 ),
-                speed=builders.speed(config, facts, network, mesh),
+                speed=build_planning.speed(config, facts, network, mesh),
             )
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
             outcome = loop.run(job, batches, state, first_step, missing)
@@ -209,7 +213,7 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
             "steps already; give at least as many"
         )
     moved = run_dir.truncate_metrics_after(restored.step)
-    rate = float(builders.learning_rate(config)(restored.step))
+    rate = float(build_training.learning_rate(config)(restored.step))
     say(messages.receipt(restored, config, moved, rate=rate))
     return restored.state, restored.step
 
@@ -240,12 +244,12 @@ def new_state(config, run_dir, abstract, network, mesh):
             + (f"; {moved} lines moved to metrics.superseded.jsonl" if moved else "")
         )
     say("drawing the initial weights …")
-    params = builders.initial_params(config, network, mesh)
+    params = build_training.initial_params(config, network, mesh)
     if config.train.init_from:
         params = trained_run.transfer(
             config.train.init_from, params, mesh=mesh, say=say
         )
-    return builders.initial_state(config, params, abstract)
+    return build_training.initial_state(config, params, abstract)
 
 
 def write_config(run_dir, config, facts, network) -> None:

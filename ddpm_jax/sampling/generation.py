@@ -71,7 +71,7 @@ def make_archive(
 
     Args:
         trained: the run, on its devices.
-        recipe: from `builders.recipe`.
+        recipe: from `build_sampling.recipe`.
         params: parameters on the mesh.
         labels: labels to cycle through, or None.
         store: a `runtime.samples.SampleStore`.

@@ -3,11 +3,14 @@
 import jax
 import pytest
 
-from ddpm_jax import builders
 from ddpm_jax import config as schema
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import planning as build_planning
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 
-FACTS = builders.DataFacts(
+FACTS = build_data.DataInfo(
     image_shape=(8, 8, 1),
     levels=17,
     num_examples=100,
@@ -24,15 +27,15 @@ def parts():
         channels=8, channel_mult=(1,), num_res_blocks=1, norm_groups=4, num_heads=1
     )
     config.model.attention_resolutions = ()
-    mesh = builders.mesh(config)
-    network = builders.network(config, FACTS)
-    return config, mesh, builders.abstract_state(config, network, mesh)
+    mesh = build_training.mesh(config)
+    network = build_network.network(config, FACTS)
+    return config, mesh, build_training.abstract_state(config, network, mesh)
 
 
 def test_too_little_memory_is_one_sentence_with_remedies(parts):
     with (
         pytest.raises(errors.Refusal, match="too small for this run") as refusal,
-        builders.explaining_memory(*parts),
+        build_planning.explaining_memory(*parts),
     ):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory, 9 GiB")
     told = str(refusal.value)
@@ -47,6 +50,6 @@ def test_too_little_memory_is_one_sentence_with_remedies(parts):
 def test_other_errors_of_the_device_are_not_called_memory(parts):
     with (
         pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"),
-        builders.explaining_memory(*parts),
+        build_planning.explaining_memory(*parts),
     ):
         raise jax.errors.JaxRuntimeError("INTERNAL: the link is down")

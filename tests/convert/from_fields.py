@@ -7,7 +7,9 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import builders, config
+from ddpm_jax import config
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.convert import families, mapping
 from ddpm_jax.convert import open as open_lib
 from ddpm_jax.convert.formats import openai
@@ -33,7 +35,7 @@ def network_of(fields):
         if section != "facts":
             settings[section][leaf] = value
     classes = fields.get("facts.num_classes")
-    facts = builders.DataFacts(
+    facts = build_data.DataInfo(
         image_shape=(*fields["data.image_size"], fields["data.channels"]),
         levels=256,
         num_examples=0,
@@ -41,7 +43,7 @@ def network_of(fields):
         class_names=(),
         fingerprint="",
     )
-    return builders.network(settings, facts)
+    return build_network.network(settings, facts)
 
 
 def shapes_of(net):

@@ -15,8 +15,10 @@ import numpy as np
 from several_processes import free_port
 from small_runs import ROOT, Told
 
-from ddpm_jax import builders, main
+from ddpm_jax import main
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import trained_run
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import keys
 from ddpm_jax.data import pipeline
 from ddpm_jax.diffusion import losses
@@ -137,8 +139,10 @@ def published(workdir) -> list[int]:
 def whole_state(workdir) -> dict[str, np.ndarray]:
     """Return every leaf of the newest state by its path: moments and history too."""
     config, facts = trained_run.read(directory.RunDir.open_existing(workdir))
-    mesh = builders.mesh(config)
-    abstract = builders.abstract_state(config, builders.network(config, facts), mesh)
+    mesh = build_training.mesh(config)
+    abstract = build_training.abstract_state(
+        config, build_network.network(config, facts), mesh
+    )
     with checkpoints.Checkpoints(workdir / "checkpoints") as saved:
         state = saved.restore(abstract).state
     return {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small_runs
 
-from ddpm_jax import builders
+from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.modes import diagnose
@@ -123,7 +123,7 @@ def test_without_data_the_rest_is_checked(trained, diagnosed, monkeypatch):
     def gone(config, split):
         raise errors.Refusal("data.path=/gone does not exist")
 
-    monkeypatch.setattr(builders, "dataset", gone)
+    monkeypatch.setattr(build_data, "dataset", gone)
     found, _ = diagnosed(trained)
     assert list(found) == NAMES
     unchecked = [name for name, (verdict, _) in found.items() if "not" in verdict]

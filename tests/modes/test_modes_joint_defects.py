@@ -11,7 +11,8 @@ from ddpm_jax.sampling import archive
 APART = """
 import dataclasses, json, pathlib, sys
 import numpy as np
-from ddpm_jax import builders, config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import proxy
 from ddpm_jax.modes import sample
@@ -38,10 +39,10 @@ made = proxy.train_feature_network(images, labels, steps=3)
 told["network"] = made.network.fingerprint
 
 config = config_lib.base()
-data = builders.dataset(config, "test")
-builders.check_alike(data)
+data = build_data.dataset(config, "test")
+build_data.check_alike(data)
 other = dataclasses.replace(data, content=f"of process {process}")
-refused("data", lambda: builders.check_alike(other))
+refused("data", lambda: build_data.check_alike(other))
 
 names = ["proxy_fd_random"]
 path = folder / f"{process}.npz"

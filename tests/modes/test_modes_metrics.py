@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn import datasets
 from small_runs import content, metrics
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
 from ddpm_jax.config import rules
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources
@@ -390,7 +390,7 @@ def test_a_stop_while_the_reference_is_measured(tmp_path):
     asked = []
     sample_scorer.SampleScorer(
         config,
-        builders.DataFacts.of(dataset),
+        build_data.DataInfo.of(dataset),
         dataset,
         folder=tmp_path,
         mesh=sharding.make_mesh(devices=jax.devices()[:1]),

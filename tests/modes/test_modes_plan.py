@@ -10,9 +10,11 @@ import jax
 import pytest
 import small_runs
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 from ddpm_jax.modes import plan
@@ -44,7 +46,7 @@ def parameters():
     """The number of parameters of the tiny network: those that it draws."""
     config = tiny()
     facts, _ = planning.facts(config)
-    init = builders.network(config, facts).init
+    init = build_network.network(config, facts).init
     drawn = jax.eval_shape(init, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(drawn))
 
@@ -108,7 +110,7 @@ def test_a_run_that_does_not_fit_is_told_what_to_change(tell, monkeypatch, param
     # 16 images a step, 8 devices of 1 TFLOP/s of which the assumed share is used.
     config = tiny()
     facts, _ = planning.facts(config)
-    network = builders.network(config, facts)
+    network = build_network.network(config, facts)
     forward = cost.forward_flops(network.apply, network.shapes, (8, 8, 1), True)
     seconds = 1e9 * 16 * 3 * forward / (8 * 1e12 * plan.ASSUMED_MFU)
     takes = tables["time"]["training takes"]
@@ -118,11 +120,13 @@ def test_a_run_that_does_not_fit_is_told_what_to_change(tell, monkeypatch, param
 def test_parts_of_the_state_on_each_device():
     config = tiny()
     facts, _ = planning.facts(config)
-    network = builders.network(config, facts)
+    network = build_network.network(config, facts)
 
     def held(fsdp, **changes):
         config = tiny(mesh__fsdp=fsdp, **changes)
-        abstract = builders.abstract_state(config, network, builders.mesh(config))
+        abstract = build_training.abstract_state(
+            config, network, build_training.mesh(config)
+        )
         return planning.state_bytes(abstract), checkpoint_arrays.size_of(abstract)
 
     (whole, all_of_it), (split, stored) = held(1), held(8)
@@ -140,7 +144,7 @@ def test_parts_of_the_state_on_each_device():
 
 def test_savings_begin_with_what_is_short():
     config = tiny(train__batch_size=64)
-    mesh = builders.mesh(config)
+    mesh = build_training.mesh(config)
 
     def first(**sizes):
         return planning.savings(config, mesh, **sizes)[0]
@@ -165,7 +169,7 @@ def test_savings_leave_out_what_is_done():
     )
     # Three images on each device, one at a time: nothing is left to be set.
     left = planning.savings(
-        config, builders.mesh(config), state=1, temporary=180, limit=100
+        config, build_training.mesh(config), state=1, temporary=180, limit=100
     )
     assert left == ["more devices, or a smaller network"]
 
@@ -241,7 +245,7 @@ def test_images_of_unknown_size_are_refused(name, tmp_path):
 def test_data_that_is_there_is_looked_at():
     facts, missing = planning.facts(tiny())
     assert missing == ""
-    assert facts == builders.DataFacts.of(builders.dataset(tiny(), "train"))
+    assert facts == build_data.DataInfo.of(build_data.dataset(tiny(), "train"))
 
 
 # ---- refusals ------------------------------------------------------------------------

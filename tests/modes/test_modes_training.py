@@ -22,8 +22,11 @@ from small_runs import (
 )
 
 import ddpm_jax
-from ddpm_jax import builders, main
+from ddpm_jax import main
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import trained_run
+from ddpm_jax.builders import training as build_training
 from ddpm_jax.report import page
 from ddpm_jax.runs import directory
 from ddpm_jax.runtime import files
@@ -308,10 +311,10 @@ def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run):
             "--config.train.label_dropout=0",
         ]
     ).config
-    facts = builders.DataFacts.of(builders.dataset(config, "train"))
-    mesh = builders.mesh(config)
-    network = builders.network(config, facts)
-    drawn = builders.initial_params(config, network, mesh)
+    facts = build_data.DataInfo.of(build_data.dataset(config, "train"))
+    mesh = build_training.mesh(config)
+    network = build_network.network(config, facts)
+    drawn = build_training.initial_params(config, network, mesh)
     said = []
     params = trained_run.transfer(first_run[0], drawn, mesh=mesh, say=said.append)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ddpm_jax import builders
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.models import functional
 from ddpm_jax.runtime import cost
 from ddpm_jax.runtime import sharding as meshes
@@ -84,8 +85,8 @@ def test_flops_of_a_network_are_those_that_pytorch_counts():
     from ddpm_jax.convert import families, mapping, torch_reference
 
     config = config_lib.from_file(str(ROOT / "configs" / "cifar10_iddpm.py"))
-    facts = builders.DataFacts((32, 32, 3), 256, 50_000, 10, (), "")
-    network = builders.network(config, facts)
+    facts = build_data.DataInfo((32, 32, 3), 256, 50_000, 10, (), "")
+    network = build_network.network(config, facts)
     ours = {
         path: np.broadcast_to(np.float32(0), leaf.shape)
         for path, leaf in functional.by_path(network.shapes).items()

@@ -9,8 +9,9 @@ import optax
 import pytest
 import small_training as small
 
-from ddpm_jax import builders
 from ddpm_jax import config as schema
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.diffusion import timesteps
 from ddpm_jax.runtime import cost
 from ddpm_jax.runtime.sharding import MIN_SHARDED_ELEMENTS
@@ -58,7 +59,7 @@ def unet_parts(levels):
     config.diffusion.variance = "learned_range"
     config.train.label_dropout = 0.1
     names = tuple(str(label) for label in range(small.NUM_CLASSES))
-    facts = builders.DataFacts(
+    facts = build_data.DataInfo(
         image_shape=small.IMAGE_SHAPE,
         levels=small.LEVELS,
         num_examples=100,
@@ -66,7 +67,7 @@ def unet_parts(levels):
         class_names=names,
         fingerprint="",
     )
-    network = builders.network(config, facts)
+    network = build_network.network(config, facts)
     random = np.random.default_rng(0)
 
     def draw(shape):

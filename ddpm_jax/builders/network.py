@@ -1,14 +1,13 @@
 """The network of a run."""
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import refusals
-from ddpm_jax.builders.data import DataFacts
+from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
 from ddpm_jax.diffusion import reverse
-from ddpm_jax.models import classifier, functional, unet
+from ddpm_jax.models import classifier, custom, functional, unet
 
 
-def null_label(config, facts: DataFacts) -> int | None:
+def null_label(config, facts: DataInfo) -> int | None:
     """Return the label of "no class": one past the last, with label drop-out only.
 
     Raises:
@@ -28,7 +27,7 @@ def null_label(config, facts: DataFacts) -> int | None:
     return facts.num_classes if rate else None
 
 
-def network(config, facts: DataFacts) -> functional.Network:
+def network(config, facts: DataInfo) -> functional.Network:
     """Return the network for these images and labels: what model.kind says."""
     model = config.model
     height, width, channels = facts.image_shape
@@ -49,7 +48,7 @@ def network(config, facts: DataFacts) -> functional.Network:
         "dtype": model.dtype,
         "remat": model.remat,
     }
-    with refusals.about("model"):
+    with errors.about("model"):
         if model.kind == "classifier":
             _check_classifier(config)
             return classifier.classifier(
@@ -101,6 +100,28 @@ def label_rows(config, facts):
     if not config.model.class_conditional:
         return None
     return facts.num_classes + (null is not None)
+
+
+def check_custom(network, config, facts) -> None:
+    """Refuse a network that does not do what the config asks; computes nothing.
+
+    Raises:
+        Refusal: another shape of its output, or weights of another run to start from.
+    """
+    if config.train.init_from:
+        raise errors.Refusal(
+            f"train.init_from={config.train.init_from} with a network of your own: "
+            "leave it empty and let init return the weights to start from"
+        )
+    channels = facts.image_shape[-1]
+    learned = config.diffusion.variance in reverse.LEARNED_VARIANCES
+    custom.check_output(
+        network,
+        image_shape=facts.image_shape,
+        out_channels=2 * channels if learned else channels,
+        conditional=config.model.class_conditional,
+        float_timesteps=config.diffusion.rescale_timesteps,
+    )
 
 
 def check_kind(config, doing: str) -> None:
