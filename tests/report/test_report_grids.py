@@ -104,7 +104,7 @@ def test_sampled_folders_are_shown_newest_first_within_the_budget(tmp_path):
     run_dir = runs.make(tmp_path / "run")
     for index in range(grids.MAX_TAGGED + 2):
         path = run_dir.samples / f"tag{index}" / "grid.png"
-        runs.pictures.write_png(path, noise(1, 200)[0])
+        runs.image_grid.write_png(path, noise(1, 200)[0])
         os.utime(path, (index + 1, index + 1))
     made = grids.tagged(run_dir)
     found = runs.Page(made)

@@ -104,7 +104,7 @@ def prepared(parts, mesh_shape):
         label_dropout=0.1,
         dropout=True,
     )
-    batch = small.mesh_lib.put_batch(mesh, small.make_batch())
+    batch = small.sharding.put_batch(mesh, small.make_batch())
     compiled = small.on_mesh(step, state, mesh).lower(state, batch).compile()
     return mesh, state, compiled
 
@@ -121,7 +121,7 @@ def run(parts, mesh_shape):
     first_params = small.to_numpy(state.params)
     gradients, second_moments, seen_t, losses = [], [], [], []
     for number in range(NUM_STEPS):
-        batch = small.mesh_lib.put_batch(mesh, small.make_batch(seed=number))
+        batch = small.sharding.put_batch(mesh, small.make_batch(seed=number))
         state, metrics = step(state, batch)
         gradient, (adam, *_) = small.to_numpy(state.opt_state)
         gradients.append(gradient)

@@ -66,7 +66,7 @@ def test_two_thousand_steps():
     rows = small.make_batch()
     records = []
     for number in range(1, 2001):
-        state, metrics = step(state, small.mesh_lib.put_batch(mesh, rows))
+        state, metrics = step(state, small.sharding.put_batch(mesh, rows))
         watch.add(metrics)
         assert bad_steps.add(number, metrics) == []
         if number % 100 == 0:

@@ -85,7 +85,7 @@ def advance(job, state, steps, poisoned=()):
             assert number == int(state.step)
             if number in poisoned:
                 rows["image"][0] = np.nan
-            state, _ = job.step(state, small.mesh_lib.put_batch(job.mesh, rows))
+            state, _ = job.step(state, small.sharding.put_batch(job.mesh, rows))
     return state
 
 

@@ -44,7 +44,7 @@ def shown_inputs(mesh_shape=(1, 1), seed=0, **changes):
         state = state.replace(**{name: placed})
     batch = small.make_batch()
     batch["image"][:] = 0  # x_t is then one product: its bits are those of the noise
-    after, _ = step(state, small.mesh_lib.put_batch(mesh, batch))
+    after, _ = step(state, small.sharding.put_batch(mesh, batch))
     return small.to_numpy(after.params["slots"])
 
 
@@ -201,7 +201,7 @@ def weighted_step(microbatches, loss, mesh_shape=(1, 1)):
         microbatches=microbatches,
     )
     step = small.on_mesh(step, state, mesh, donate=False)
-    return state, lambda s, b: step(s, small.mesh_lib.put_batch(mesh, b))
+    return state, lambda s, b: step(s, small.sharding.put_batch(mesh, b))
 
 
 def take(state, step):
@@ -417,7 +417,7 @@ def test_one_trace_and_a_donated_state():
         warnings.simplefilter("error")  # e.g. of donated buffers that are not usable
         for number in range(3):
             before = state
-            batch = small.mesh_lib.put_batch(mesh, small.make_batch(seed=number))
+            batch = small.sharding.put_batch(mesh, small.make_batch(seed=number))
             state, _ = step(before, batch)
             assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert int(state.step) == 3
