@@ -159,7 +159,7 @@ def forward_flops(setting: Setting) -> int:
         setting.network.apply,
         setting.network.shapes,
         setting.facts.image_shape,
-        setting.config.model.class_conditional,
+        conditions.abstract(setting.network.condition_spec, 1),
         setting.config.diffusion.rescale_timesteps,
     )
 

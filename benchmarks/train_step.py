@@ -41,7 +41,7 @@ class Ours:
         began = time.perf_counter()
         self.compiled = (
             build_step.jitted_step(step, abstract, mesh)
-            .lower(abstract, build_step.abstract_batch(config, setting.facts, mesh))
+            .lower(abstract, build_step.abstract_batch(config, setting.facts, setting.network, mesh))
             .compile()
         )
         self.compile_seconds = time.perf_counter() - began
@@ -65,11 +65,12 @@ def compare_losses(setting, trainer, batch):
     t[0] = 0  # the decoder's term
     noise = rng.standard_normal(batch["image"].shape, np.float32)
     labels = batch.get("label")
+    condition = {} if labels is None else {"label": labels}
 
     def ours(params):
         return losses.training_losses(
             tables,
-            lambda x, seen: setting.network.apply(params, x, seen, labels),
+            lambda x, seen: setting.network.apply(params, x, seen, condition),
             batch["image"],
             t,
             noise,

@@ -2,7 +2,7 @@
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders.data import DataInfo
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.diffusion import reverse
 from ddpm_jax.models import classifier, custom, functional, unet
 
@@ -58,6 +58,7 @@ def network(config, facts: DataInfo) -> functional.Network:
         return unet.unet(
             out_channels=2 * channels if learned else channels,
             num_classes=label_rows(config, facts),
+            null_label=null_label(config, facts),
             low_res=model.kind == "upsampler",
             resample=model.resample,
             sinusoid=model.sinusoid,
@@ -102,8 +103,18 @@ def label_rows(config, facts):
     return facts.num_classes + (null is not None)
 
 
-def check_custom(network, config, facts) -> None:
-    """Refuse a network that does not do what the config asks; computes nothing.
+def label_spec(config, facts: DataInfo) -> dict[str, conditions.Spec]:
+    """Return the part of a condition that model.class_conditional asks for."""
+    if not config.model.class_conditional:
+        return {}
+    return {"label": conditions.Spec((), "int32", null_label(config, facts))}
+
+
+def custom_network(given, config, facts):
+    """Return a network of the user's own, with the labels that the config says.
+
+    Args:
+        given: from `models.custom.own_network`.
 
     Raises:
         Refusal: another shape of its output, or weights of another run to start from.
@@ -113,15 +124,22 @@ def check_custom(network, config, facts) -> None:
             f"train.init_from={config.train.init_from} with a network of your own: "
             "leave it empty and let init return the weights to start from"
         )
+    network = custom.with_labels(given, label_spec(config, facts))
+    if ("label" in network.condition_spec) != config.model.class_conditional:
+        raise errors.Refusal(
+            f"model.class_conditional={config.model.class_conditional} with a network "
+            f"that reads {', '.join(network.condition_spec) or 'no condition'}: set it "
+            "to True if and only if condition_spec has a 'label'"
+        )
     channels = facts.image_shape[-1]
     learned = config.diffusion.variance in reverse.LEARNED_VARIANCES
     custom.check_output(
         network,
         image_shape=facts.image_shape,
         out_channels=2 * channels if learned else channels,
-        conditional=config.model.class_conditional,
         float_timesteps=config.diffusion.rescale_timesteps,
     )
+    return network
 
 
 def check_kind(config, doing: str) -> None:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ddpm_jax.builders import data as data_lib
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import sources, tfds
 from ddpm_jax.runtime import cost, hardware, sharding
 
@@ -88,7 +88,7 @@ def training_flops(config, facts, network) -> int:
         network.apply,
         network.shapes,
         facts.image_shape,
-        conditional=config.model.class_conditional,
+        conditions.abstract(network.condition_spec, 1),
         float_timesteps=config.diffusion.rescale_timesteps,
     )
 

@@ -5,7 +5,7 @@ import numpy as np
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.network import check_kind, null_label
 from ddpm_jax.builders.process import objective, respaced, schedule
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.metrics import bits, validation
 from ddpm_jax.models import functional
 from ddpm_jax.sampling import sampler
@@ -92,7 +92,7 @@ def validator(config, facts: DataInfo, network: functional.Network, dataset, *, 
         network.apply,
         objective(config, facts),
         images=batch["image"],
-        labels=batch["label"] if config.model.class_conditional else None,
+        condition=conditions.selected(network.condition_spec, batch, dataset.name),
         seed=config.evaluation.seed,
         mesh=mesh,
         batch_size=sampler.rounded_batch(min(count, config.train.batch_size), mesh),

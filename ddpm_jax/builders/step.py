@@ -5,9 +5,9 @@ import functools
 import jax
 import numpy as np
 
-from ddpm_jax.builders.network import null_label
 from ddpm_jax.builders.process import objective, schedule, timestep_sampler
 from ddpm_jax.builders.training import learning_rate, optimizer
+from ddpm_jax.core import conditions
 from ddpm_jax.diffusion import process
 from ddpm_jax.runtime import sharding
 from ddpm_jax.training import step
@@ -25,7 +25,7 @@ def train_step(config, facts, network):
         learning_rate=learning_rate(config),
         timestep_sampler=timestep_sampler(config),
         ema_ramp=config.train.ema_ramp,
-        null_label=null_label(config, facts),
+        condition_spec=network.condition_spec,
         label_dropout=config.train.label_dropout,
         dropout=config.model.dropout > 0,
         microbatches=config.train.microbatches,
@@ -48,13 +48,14 @@ def jitted_step(take_step, abstract, device_mesh) -> jax.stages.Wrapped:
     )
 
 
-def abstract_batch(config, facts, device_mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(
+    config, facts, network, device_mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shapes, dtypes and shardings of the global batch of a step."""
     size, rows = config.train.batch_size, sharding.batch_sharding(device_mesh)
-    shapes = {"image": ((size, *facts.image_shape), np.float32)}
-    if config.model.class_conditional:
-        shapes["label"] = ((size,), np.int32)
+    image = jax.ShapeDtypeStruct((size, *facts.image_shape), np.float32)
+    shapes = {"image": image, **conditions.abstract(network.condition_spec, size)}
     return {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
-        for name, (shape, dtype) in shapes.items()
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows)
+        for name, leaf in shapes.items()
     }

@@ -152,11 +152,18 @@ def _ours(network, params, inputs):
     )
     # Accelerators multiply in less than float32 unless told otherwise.
     with jax.default_matmul_precision("highest"):
-        return np.concatenate([apply(params, **single) for single in singles])
+        return np.concatenate([apply(params, **_arguments(s)) for s in singles])
+
+
+def _arguments(inputs):
+    """Return the inputs as `Network.apply` takes them."""
+    names = {"labels": "label", "low_res": "low_res"}
+    condition = {ours: inputs[name] for name, ours in names.items() if name in inputs}
+    return {"x": inputs["x"], "t": inputs["t"], "condition": condition}
 
 
 def _inputs(fields, seed):
-    """Return arguments of `Network.apply`: images, timesteps and what else it needs."""
+    """Return images, timesteps, and labels and images to enlarge where it needs them."""
     rng = np.random.default_rng(seed)
     shape = (IMAGES, *_pair(fields["data.image_size"]), fields["data.channels"])
     inputs = {

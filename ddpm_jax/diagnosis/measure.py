@@ -172,14 +172,14 @@ def make_probe(
     mesh,
     batch_size: int,
 ):
-    """Return `(params, images, labels, index, t, told) → Probed`, compiled once.
+    """Return `(params, images, condition, index, t, told) → Probed`, compiled once.
 
     Row r takes images[index[r]] with noise of level t[r] and tells the network told[r];
     the noise depends on index and t alone.
 
     Args:
         schedule: the process that the network was trained on.
-        apply: `(params, x, t_seen, labels) → output`.
+        apply: `(params, x, t_seen, condition) → output`.
         prediction, variance: what its output means.
         data: mean and variance of every pixel, [H·W·C]: "straight line" is the best
             guess from one pixel alone.
@@ -196,7 +196,7 @@ def make_probe(
         noise = keys.normal_each(keys.fold_in_each(stream, t), x_0.shape[1:])
         x_t = process.q_sample(tables, x_0, t, noise)
         seen = tables.timesteps_seen[batch["told"]]
-        output = apply(params, x_t, seen, batch.get("label"))
+        output = apply(params, x_t, seen, batch["condition"])
         parameter, _ = reverse.split_output(output, x_t, variance)
         x_0_hats = {
             name: read(tables, x_t, t, parameter)
@@ -227,7 +227,7 @@ def make_probe(
 
     compiled = jax.jit(score, out_shardings=sharding.replicated(mesh))
 
-    def probe(params, images, labels, index, t, told) -> Probed:
+    def probe(params, images, condition, index, t, told) -> Probed:
         parts = []
         for start in range(0, len(index), batch_size):
             rows = np.minimum(np.arange(start, start + batch_size), len(index) - 1)
@@ -235,8 +235,7 @@ def make_probe(
             batch = {"index": of_image, "t": t[rows], "told": told[rows]}
             batch = {name: v.astype(np.int32) for name, v in batch.items()}
             batch["image"] = np.asarray(images[of_image], np.float32)
-            if labels is not None:
-                batch["label"] = np.asarray(labels[of_image], np.int32)
+            batch["condition"] = {key: v[of_image] for key, v in condition.items()}
             found = compiled(params, sharding.put_batch(mesh, batch))
             parts.append(_of_rows(found, of_image[: len(index) - start]))
         return jax.tree.map(lambda *v: np.concatenate(v), *parts)
@@ -251,22 +250,22 @@ def _of_rows(found, index):
     return host._replace(x_t=host.x_t[shown], x_0=host.x_0[shown])
 
 
-def by_t(probe, params, images, labels, t: np.ndarray) -> Probed:
+def by_t(probe, params, images, condition, t: np.ndarray) -> Probed:
     """Probe every image at every t: [len(t), images] instead of rows."""
     count = len(images)
     index = np.tile(np.arange(count), len(t))
     level = np.repeat(t, count)
-    found = probe(params, images, labels, index, level, level)
+    found = probe(params, images, condition, index, level, level)
     return jax.tree.map(lambda v: v.reshape(len(t), -1, *v.shape[1:]), found)
 
 
-def by_told(probe, params, images, labels, levels, told) -> np.ndarray:
+def by_told(probe, params, images, condition, levels, told) -> np.ndarray:
     """Return the error of ε̂ at each noise level for each t told: [levels, told]."""
     count = len(images)
     index = np.tile(np.arange(count), len(levels) * len(told))
     level = np.repeat(levels, len(told) * count)
     said = np.tile(np.repeat(told, count), len(levels))
-    found = probe(params, images, labels, index, level, said)
+    found = probe(params, images, condition, index, level, said)
     shape = (len(levels), len(told), count)
     return found.errors[NETWORK].reshape(shape).mean(axis=2)
 
@@ -325,23 +324,23 @@ def exact_chain(recipe: sampler.Recipe, whole: process.Schedule, mesh):
 
 
 def make_walk(recipe: sampler.Recipe, whole: process.Schedule, apply, mesh):
-    """Return `(params, labels, count, steps) → images`, DDIM with η = 0.
+    """Return `(params, condition, count, steps) → images`, DDIM with η = 0.
 
     Any number of steps starts from the same noise and shares one compiled step.
 
     Args:
         recipe: of the run; method, η, guidance and steps do not count here.
         whole: the process before respacing.
-        apply: `(params, x, t_seen, labels) → output`.
+        apply: `(params, x, t_seen, condition) → output`.
     """
     tables = process.tables(whole)
     step = samplers.ddim(0.0)
 
     @jax.jit
-    def take(params, x, t, t_next, labels):
+    def take(params, x, t, t_next, condition):
         denoise = reverse.denoiser(
             tables,
-            lambda x_t, t_seen: apply(params, x_t, t_seen, labels),
+            lambda x_t, t_seen: apply(params, x_t, t_seen, condition),
             prediction=recipe.prediction,
             variance=recipe.variance,
             x_0_hooks=recipe.hooks,
@@ -349,19 +348,17 @@ def make_walk(recipe: sampler.Recipe, whole: process.Schedule, apply, mesh):
         t, t_next = (jnp.full(len(x), value) for value in (t, t_next))
         return step(tables, x, denoise(x, t), t, t_next, None)
 
-    def walk(params, labels, count: int, steps: int) -> np.ndarray:
+    def walk(params, condition, count: int, steps: int) -> np.ndarray:
         index = np.arange(count)
         start = keys.normal_each(
             keys.key_for(SEED, "diagnose/x_T", index=index), recipe.image_shape
         )
-        batch = {"x": np.asarray(start)}
-        if labels is not None:
-            batch["label"] = np.asarray(labels[:count], np.int32)
+        batch = {"x": np.asarray(start), "condition": condition}
         batch = sharding.put_batch(mesh, batch)
         x = batch["x"]
         path = respacing.kept_timesteps(whole.num_steps, steps)[::-1]
         for t, t_next in zip(path, [*path[1:], -1], strict=True):
-            x = take(params, x, np.int32(t), np.int32(t_next), batch.get("label"))
+            x = take(params, x, np.int32(t), np.int32(t_next), batch["condition"])
         return np.asarray(x)
 
     return walk

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.core.types import Network
 from ddpm_jax.diffusion import process, reverse
 
@@ -37,28 +37,29 @@ def extrapolate(main: Network, other: Network, scale: float) -> Network:
 
 
 def classifier_free(
-    network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-    labels: jax.Array,
-    null_labels: jax.Array,
-    scale: float,
+    network: Callable[[jax.Array, jax.Array, conditions.Condition], jax.Array],
+    condition: conditions.Condition,
+    unconditional: conditions.Condition,
+    scale: float | jax.Array,
 ) -> Network:
     """Return the guided network, evaluated as one batch of 2B.
 
     Args:
-        network: `(x_t, t_seen, labels) → output`.
-        labels, null_labels: int32 [B].
-        scale: 1 is plain conditional, 0 unconditional; each evaluates B alone.
+        network: `(x_t, t_seen, condition) → output`.
+        condition, unconditional: arrays [B, ...] by key; see `conditions.without`.
+        scale: 1 is plain conditional, 0 unconditional; each evaluates B alone, where
+            the scale is a number. A scale that is traced evaluates 2B always.
 
     Reference: Ho & Salimans 2021; the form and its scale are GLIDE's eq. 8.
     """
-    if scale == 1:
-        return lambda x_t, t_seen: network(x_t, t_seen, labels)
-    if scale == 0:
-        return lambda x_t, t_seen: network(x_t, t_seen, null_labels)
+    is_number = not isinstance(scale, jax.Array)
+    if is_number and scale == 1:
+        return lambda x_t, t_seen: network(x_t, t_seen, condition)
+    if is_number and scale == 0:
+        return lambda x_t, t_seen: network(x_t, t_seen, unconditional)
+    both = conditions.paired(condition, unconditional)
 
     def guided(x_t, t_seen):
-        # Pairs stay together, so that a batch split over devices is not moved.
-        both = jnp.stack([labels, null_labels], axis=1).reshape(-1)
         x_twice, t_twice = (jnp.repeat(a, 2, axis=0) for a in (x_t, t_seen))
         output = network(x_twice, t_twice, both)
         pairs = output.reshape(-1, 2, *output.shape[1:])

@@ -90,7 +90,7 @@ def score(trained, prepared) -> bool:
             batch_size=sampler.rounded_batch(
                 min(config.evaluation.batch_size, num_images), trained.mesh
             ),
-            conditional=config.model.class_conditional,
+            condition_spec=trained.network.condition_spec,
             should_stop=stop.agreed,
             on_batch=on_batch,
         )

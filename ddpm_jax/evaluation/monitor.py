@@ -252,7 +252,7 @@ class Observer:
             sums=bits.Sums.empty(schedule.num_steps),
             num_images=num_images,
             batch_size=sampler.rounded_batch(batch_size, self._mesh),
-            conditional=config.model.class_conditional,
+            condition_spec=self._network.condition_spec,
             should_stop=self._should_stop,
         )
         if sums.count < num_images:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from ddpm_jax.core import keys
+from ddpm_jax.core import conditions, keys
 from ddpm_jax.diffusion import likelihood, process, reverse
 from ddpm_jax.runtime import sharding
 
@@ -40,11 +40,11 @@ def make_scorer(
     levels: int,
     seed: int,
 ):
-    """Return the compiled `(params, index, image, label) → likelihood.BitsPerDim`.
+    """Return the compiled `(params, index, image, condition) → BitsPerDim`.
 
     Args:
         schedule: the process to score, respaced or not.
-        apply: `(params, x, t_seen, labels) → output`.
+        apply: `(params, x, t_seen, condition) → output`.
         prediction, variance: what the network's output means.
         clip: clip x̂_0 to [−1, 1], as the original codes do here.
         levels: grey values of the data.
@@ -53,7 +53,7 @@ def make_scorer(
     tables = process.tables(schedule)
     hooks = (reverse.clip(-1, 1),) if clip else ()
 
-    def score(params, index, image, label):
+    def score(params, index, image, condition):
         stream = keys.key_for(seed, "evaluate/noise", index=index)
 
         def noise_fn(position):
@@ -63,7 +63,7 @@ def make_scorer(
 
         denoise = reverse.denoiser(
             tables,
-            lambda x_t, t_seen: apply(params, x_t, t_seen, label),
+            lambda x_t, t_seen: apply(params, x_t, t_seen, condition),
             prediction=prediction,
             variance=variance,
             x_0_hooks=hooks,
@@ -139,7 +139,7 @@ def evaluate(
     sums: Sums,
     num_images: int,
     batch_size: int,
-    conditional: bool,
+    condition_spec: conditions.Specs,
     should_stop=lambda: False,
     on_batch=lambda sums: None,
 ) -> Sums:
@@ -149,10 +149,10 @@ def evaluate(
         scorer: from `make_scorer`.
         mesh: devices to share each batch.
         params: parameters on the mesh.
-        dataset: has `fetch(indices) → {"image", "label"}`.
+        dataset: has a `name` and `fetch(indices) → {"image", …}`.
         sums: of the images scored before, `Sums.empty(T′)` at first.
         batch_size: a multiple of the devices; the last batch is padded.
-        conditional: whether the network takes labels.
+        condition_spec: what the network reads of the data besides images.
         should_stop: asked between batches.
         on_batch: told the sums after each batch.
 
@@ -164,11 +164,13 @@ def evaluate(
         index = np.minimum(np.arange(start, start + batch_size), num_images - 1)
         own = index[sharding.process_rows(mesh, batch_size)]
         fetched = dataset.fetch(own)
-        batch = {"index": own.astype(np.int32), "image": fetched["image"]}
-        if conditional:
-            batch["label"] = fetched["label"]
+        batch = {
+            "index": own.astype(np.int32),
+            "image": fetched["image"],
+            "condition": conditions.selected(condition_spec, fetched, dataset.name),
+        }
         batch = sharding.put_batch(mesh, batch)
-        scores = scorer(params, batch["index"], batch["image"], batch.get("label"))
+        scores = scorer(params, batch["index"], batch["image"], batch["condition"])
         sums = sums.add(scores, min(batch_size, num_images - start))
         on_batch(sums)
     return sums

@@ -52,7 +52,7 @@ def make_validator(
     objective: dict,
     *,
     images: np.ndarray,
-    labels: np.ndarray | None,
+    condition: dict[str, np.ndarray],
     seed: int,
     mesh,
     batch_size: int,
@@ -68,10 +68,10 @@ def make_validator(
 
     Args:
         schedule: the process that the network is trained on.
-        apply: `(params, x, t_seen, labels) → output`.
+        apply: `(params, x, t_seen, condition) → output`.
         objective: keyword arguments of `losses.training_losses`.
         images: float32 [n, ..., C] in [−1, 1], the same ones every time.
-        labels: int32 [n], or None for an unconditional network.
+        condition: arrays [n, ...] by key, {} for an unconditional network.
         seed: of the noise.
         mesh: devices to share each batch.
         batch_size: pairs at a time, a multiple of the devices; changes no value.
@@ -86,8 +86,9 @@ def make_validator(
             "no test images to validate on: raise data.test_fraction, or set "
             "train.validate_every=0"
         )
-    if labels is not None and len(labels) != count:
-        raise ValueError(f"{len(labels)} labels for {count} images")
+    for key, values in condition.items():
+        if len(values) != count:
+            raise ValueError(f"{len(values)} of {key!r} for {count} images")
     sharding.check_batch(mesh, batch_size, "the validation batch")
     fixed = pairs(count, timesteps_per_image, schedule.num_steps)
     scorer = _scorer(schedule, apply, objective, seed, mesh)
@@ -95,7 +96,7 @@ def make_validator(
     def validate(params) -> dict:
         losses_and_errors = [
             np.stack(scorer(params, batch))[:, :kept]
-            for batch, kept in _batches(fixed, images, labels, mesh, batch_size)
+            for batch, kept in _batches(fixed, images, condition, mesh, batch_size)
         ]
         values = np.concatenate(losses_and_errors, axis=1).astype(np.float64)
         return _summary(fixed, *values, schedule.num_steps, timesteps_per_image)
@@ -113,7 +114,7 @@ def _scorer(schedule, apply, objective, seed, mesh):
         x_0 = batch["image"]
         terms = losses.training_losses(
             tables,
-            lambda x_t, t_seen: apply(params, x_t, t_seen, batch.get("label")),
+            lambda x_t, t_seen: apply(params, x_t, t_seen, batch["condition"]),
             x_0,
             batch["t"],
             keys.normal_each(stream, x_0.shape[1:]),
@@ -124,7 +125,7 @@ def _scorer(schedule, apply, objective, seed, mesh):
     return jax.jit(score, out_shardings=sharding.replicated(mesh))
 
 
-def _batches(fixed, images, labels, mesh, batch_size):
+def _batches(fixed, images, condition, mesh, batch_size):
     """Yield batches of one size on the devices, and how many rows of each count."""
     count = len(fixed.t)
     for start in range(0, count, batch_size):
@@ -135,9 +136,8 @@ def _batches(fixed, images, labels, mesh, batch_size):
             "part": fixed.part[rows],
             "t": fixed.t[rows],
             "image": np.asarray(images[image], np.float32),
+            "condition": {key: values[image] for key, values in condition.items()},
         }
-        if labels is not None:
-            batch["label"] = np.asarray(labels[image], np.int32)
         yield sharding.put_whole(mesh, batch), min(batch_size, count - start)
 
 

@@ -142,17 +142,13 @@ def check_heads(num_heads, head_channels, widths, attended, middle):
             )
 
 
-def check_call(x, t, labels, low_res, *, image_shape, num_classes, super_resolution):
-    """Refuse arguments of a call that do not belong to the network.
+def check_call(x, t, *, image_shape):
+    """Refuse images and timesteps that do not belong to the network.
 
     Args:
         x: images, to be [B, *image_shape].
         t: timesteps, to be [B].
-        labels: [B] where there is a label embedding, None where there is not.
-        low_res: [B, h, w, C] for super-resolution, None otherwise.
         image_shape: (H, W, C).
-        num_classes: rows of the label embedding, None without one.
-        super_resolution: whether the network enlarges images.
     """
     if x.shape[1:] != image_shape:
         raise errors.Refusal(
@@ -166,39 +162,21 @@ def check_call(x, t, labels, low_res, *, image_shape, num_classes, super_resolut
             f"timesteps have shape {t.shape}: "
             f"give one for each of the {batch[0]} images"
         )
-    if num_classes is None and labels is not None:
-        raise errors.Refusal(
-            "labels were given to a network without label embedding: leave them out, "
-            "or build it with num_classes"
-        )
-    if num_classes is not None and (labels is None or labels.shape != batch):
-        given = "no labels" if labels is None else f"labels of shape {labels.shape}"
-        raise errors.Refusal(
-            f"{given} were given to a network with num_classes {num_classes}: "
-            f"give one for each of the {batch[0]} images"
-        )
-    if not super_resolution and low_res is not None:
-        raise errors.Refusal(
-            "low_res was given to a network that enlarges no images: leave it out, "
-            "or build the network with low_res=True"
-        )
-    if super_resolution:
-        _check_low_res(low_res, batch[0], image_shape)
 
 
-def _check_low_res(low_res, batch, image_shape):
-    height, width, channels = image_shape
-    wanted = f"give [{batch}, h, w, {channels}] with h, w up to {height}, {width}"
-    if low_res is None:
-        raise errors.Refusal(f"a network for super-resolution got no low_res: {wanted}")
-    fits = (
-        low_res.ndim == 4
-        and (low_res.shape[0], low_res.shape[3]) == (batch, channels)
-        and low_res.shape[1] <= height
-        and low_res.shape[2] <= width
-    )
-    if not fits:
-        raise errors.Refusal(f"low_res has shape {low_res.shape}: {wanted}")
+def check_low_res(low_res, image_shape):
+    """Refuse images to enlarge that are larger than the result, in H or W.
+
+    Args:
+        low_res: [B, h, w, C].
+        image_shape: (H, W, C).
+    """
+    height, width, _ = image_shape
+    if low_res.shape[1] > height or low_res.shape[2] > width:
+        raise errors.Refusal(
+            f"low_res has shape {low_res.shape}: give images of at most "
+            f"{height}x{width}, the size of the result"
+        )
 
 
 def _divisors(number):

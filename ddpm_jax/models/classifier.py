@@ -105,12 +105,12 @@ class Classifier(unet.Encoder):
             num_classes=num_classes,
         )
 
-    def __call__(self, x, t, labels, *, low_res, dropout_keys):
-        self.check_call(x, t, labels, low_res)
+    def __call__(self, x, t, condition, *, dropout_keys):
+        self.check_call(x, t, condition)
         run = functools.partial(
-            self.run, embedding=self.embed(t, labels), dropout_keys=dropout_keys
+            self.run, embedding=self.embed(t, condition), dropout_keys=dropout_keys
         )
-        h, skips = self.encode(x, low_res, run)
+        h, skips = self.encode(x, condition, run)
         return self.pool([map_.astype(jnp.float32) for map_ in (*skips, h)])
 
 

@@ -1,13 +1,14 @@
 """A network of the user's own: any two functions become a `Network`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.models import functional
 
 NOTE = "own"  # what config.json of a run says of its network
@@ -19,7 +20,11 @@ class OwnNetwork(functional.Network):
 
     Attributes:
         initialise: `key → parameters`, for all leaves at once.
+        takes_labels: whether it is given labels or None instead of a condition; what
+            labels there are is then the config's to say, see `with_labels`.
     """
+
+    takes_labels: bool = False
 
     def init(self, key, shardings=None):
         """Draw the parameters, see `Network.init`."""
@@ -27,7 +32,10 @@ class OwnNetwork(functional.Network):
 
 
 def own_network(
-    init: Callable[[jax.Array], Any], apply: Callable[..., jax.Array]
+    init: Callable[[jax.Array], Any],
+    apply: Callable[..., jax.Array],
+    *,
+    condition_spec: Mapping[str, Sequence] | None = None,
 ) -> OwnNetwork:
     """Return the `Network` of two functions, of whatever library; nothing is computed.
 
@@ -41,10 +49,15 @@ def own_network(
             model.class_conditional; dropout_keys [B] keys, None unless model.dropout
             asks for some in training; output float32 [B, H, W, C], or 2C channels where
             the variance is learned. Rows of a batch must not depend on each other.
+        condition_spec: what apply reads besides x and t, by key: (shape of one example,
+            dtype, value that means "no condition" or None), such as
+            {"label": ((), "int32", 10)}. apply then gets a dictionary of arrays in
+            place of labels: `apply(params, x, t, condition, dropout_keys)`.
 
     Raises:
-        Refusal: parameters that are not float32 arrays.
+        Refusal: parameters that are not float32 arrays, or no such specification.
     """
+    specs = None if condition_spec is None else _specs(condition_spec)
     drawn = jax.eval_shape(lambda: init(jax.random.key(0)))
     leaves, structure = jax.tree_util.tree_flatten_with_path(drawn)
     names = [functional.path_name(path) for path, _ in leaves]
@@ -61,17 +74,53 @@ def own_network(
             "each with a path of its own"
         )
 
-    def forward(params, x, t, labels, *, low_res=None, dropout_keys=None):
-        del low_res  # given to networks for super-resolution alone
+    def forward(params, x, t, condition, *, dropout_keys=None):
         by_name = functional.by_path(params)
         given = jax.tree.unflatten(structure, [by_name[name] for name in names])
-        return apply(given, x, t, labels, dropout_keys)
+        told = condition.get("label") if specs is None else dict(condition)
+        return apply(given, x, t, told, dropout_keys)
 
     return OwnNetwork(
         shapes=_nested(names, [leaf for _, leaf in leaves]),
         forward=forward,
         initialise=lambda key: _nested(names, jax.tree.leaves(init(key))),
+        condition_spec=specs or {},
+        takes_labels=specs is None,
     )
+
+
+def _specs(given) -> dict[str, conditions.Spec]:
+    """Return the user's specification of a condition, checked."""
+    specs = {}
+    for key, entry in given.items():
+        try:
+            shape, dtype, none = (*entry, None)[:3]
+            spec = conditions.Spec(tuple(shape), np.dtype(dtype).name, none)
+            good = all(n is None or n == int(n) >= 0 for n in spec.shape)
+        except (TypeError, ValueError):
+            good = False
+        if not good or len(entry) not in (2, 3):
+            raise errors.Refusal(
+                f"condition_spec[{key!r}] is {entry!r}: give (shape of one example, "
+                "dtype, value that means no condition or None), such as "
+                '((), "int32", 10)'
+            )
+        specs[key] = spec
+    return specs
+
+
+def with_labels(
+    network: functional.Network, specs: conditions.Specs
+) -> functional.Network:
+    """Return a network that takes labels, with what the config says of them.
+
+    Args:
+        network: any; one of another kind is returned as it is.
+        specs: of the labels, {} for an unconditional run.
+    """
+    if not getattr(network, "takes_labels", False):
+        return network
+    return dataclasses.replace(network, condition_spec=specs)
 
 
 def _nested(names, leaves):
@@ -91,7 +140,6 @@ def check_output(
     *,
     image_shape: tuple[int, int, int],
     out_channels: int,
-    conditional: bool,
     float_timesteps: bool,
 ) -> None:
     """Refuse a network that does not answer as the loss will ask; computes nothing.
@@ -105,7 +153,7 @@ def check_output(
         network.shapes,
         jax.ShapeDtypeStruct((rows, *image_shape), jnp.float32),
         jax.ShapeDtypeStruct((rows,), jnp.float32 if float_timesteps else jnp.int32),
-        jax.ShapeDtypeStruct((rows,), jnp.int32) if conditional else None,
+        conditions.abstract(network.condition_spec, rows),
     )
     wanted = (rows, *image_shape[:-1], out_channels)
     if output.shape != wanted or output.dtype != jnp.float32:

@@ -9,13 +9,14 @@ import dataclasses
 import functools
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ddpm_jax.core import conditions
 from ddpm_jax.models import initialisation
 
 Params = dict[str, Any]
@@ -31,11 +32,13 @@ class Network:
         shapes: nested dictionary of `jax.ShapeDtypeStruct`, one per parameter.
         forward: the function behind `apply`.
         initialise: rule (path, shapes by path) → `initialisation.Draw`.
+        condition_spec: what the network reads besides x and t, by key.
     """
 
     shapes: Params
     forward: Callable[..., jax.Array]
     initialise: initialisation.Rule
+    condition_spec: conditions.Specs = dataclasses.field(default_factory=dict)
 
     def init(self, key: jax.Array, shardings: Params | None = None) -> Params:
         """Draw the parameters, each leaf by itself and straight into its place.
@@ -67,9 +70,8 @@ class Network:
         params: Params,
         x: jax.Array,
         t: jax.Array,
-        labels: jax.Array | None = None,
+        condition: conditions.Condition | jax.Array | None = None,
         *,
-        low_res: jax.Array | None = None,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Run the network.
@@ -78,10 +80,9 @@ class Network:
             params: what `init` returns.
             x: [B, H, W, C] images.
             t: [B] timesteps as the network is to see them, int32 or float32.
-            labels: [B] int32 rows of the label embedding; required if and only if the
-                network has one.
-            low_res: [B, h, w, C] images to enlarge, in [−1, 1]; required if and only if
-                the network is made for super-resolution.
+            condition: arrays [B, ...] by the keys of `condition_spec`: "label" int32
+                [B], rows of the label embedding; "low_res" [B, h, w, C], images to
+                enlarge, in [−1, 1]. None is {}, and an array is taken for the label.
             dropout_keys: [B] typed keys, one per example, so that an example is treated
                 alike in any batch; None evaluates without dropout.
 
@@ -89,24 +90,46 @@ class Network:
             float32 [B, H, W, out_channels], of a classifier [B, num_classes].
 
         Raises:
+            Refusal: a condition that the network does not read as it stands.
             ValueError: `params` is not the tree of this network.
         """
         _check_params(params, self.shapes)
-        return self.forward(
-            params, x, t, labels, low_res=low_res, dropout_keys=dropout_keys
-        )
+        condition = as_condition(condition)
+        conditions.check(self.condition_spec, condition, x.shape[0])
+        return self.forward(params, x, t, condition, dropout_keys=dropout_keys)
+
+    def prepare(
+        self, params: Params, condition: conditions.Condition
+    ) -> conditions.Condition:
+        """Return the condition as `apply` takes it at every step of a chain.
+
+        It is called once before the chain, for what does not depend on x and t, such as
+        a text encoder.
+        """
+        del params
+        return condition
+
+
+def as_condition(given) -> conditions.Condition:
+    """Return a condition from what callers write: {}, None, or labels alone."""
+    if given is None:
+        return {}
+    return given if isinstance(given, Mapping) else {"label": given}
 
 
 def functional(
-    build_module: Callable[[nnx.Rngs], nnx.Module], initialise: initialisation.Rule
+    build_module: Callable[[nnx.Rngs], nnx.Module],
+    initialise: initialisation.Rule,
+    condition_spec: conditions.Specs | None = None,
 ) -> Network:
     """Turn an NNX module into a `Network`, without computing anything.
 
     Args:
         build_module: makes the module from what stands for `nnx.Rngs`; the module holds
             parameters only (no random state, no statistics) and is called as
-            `module(x, t, labels, low_res=…, dropout_keys=…)`.
+            `module(x, t, condition, dropout_keys=…)`.
         initialise: the rule that draws its parameters in the module's stead.
+        condition_spec: what the module reads besides x and t; None for nothing.
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: build_module(_NoDraws())))
     shapes = jax.tree.map(
@@ -114,13 +137,20 @@ def functional(
         _with_string_keys(nnx.to_pure_dict(state)),
     )
 
-    def forward(params, x, t, labels, **extras):
+    def forward(params, x, t, condition, *, dropout_keys=None):
         # A fresh copy, since replace_by_pure_dict writes into the state it is given.
         filled = jax.tree.map(lambda leaf: leaf, state)
         nnx.replace_by_pure_dict(filled, _with_list_indices(params))
-        return nnx.merge(graph, filled)(x, t, labels, **extras)
+        return nnx.merge(graph, filled)(
+            x, t, condition, dropout_keys=dropout_keys
+        )
 
-    return Network(shapes=shapes, forward=forward, initialise=initialise)
+    return Network(
+        shapes=shapes,
+        forward=forward,
+        initialise=initialise,
+        condition_spec=condition_spec or {},
+    )
 
 
 class _NoDraws:

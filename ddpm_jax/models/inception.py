@@ -151,8 +151,8 @@ class Inception(nnx.Module):
             channels, NUM_CLASSES, use_bias=False, precision=PRECISION, rngs=rngs
         )
 
-    def __call__(self, x, t=None, labels=None, *, low_res=None, dropout_keys=None):
-        del t, labels, low_res, dropout_keys  # as `network.functional` passes them
+    def __call__(self, x, t=None, condition=None, *, dropout_keys=None):
+        del t, condition, dropout_keys  # as `functional.functional` passes them
         x = _run(self, STEM, x)
         for name, branches in BLOCKS.items():
             block = getattr(self, name)

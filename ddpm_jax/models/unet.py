@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.models import checks, functional, layers
 from ddpm_jax.models import initialisation as initialisation_lib
 from ddpm_jax.models import parts as parts_lib
@@ -52,6 +52,7 @@ def unet(
     num_heads: int = 4,
     head_channels: int | None = None,
     num_classes: int | None = None,
+    null_label: int | None = None,
     low_res: bool = False,
     dropout: float = 0.0,
     scale_shift: bool = True,
@@ -90,6 +91,7 @@ def unet(
         head_channels: channels per head; the number of heads then grows with the width.
         num_classes: rows of the label embedding, the null class included; None for a
             network without labels.
+        null_label: the row that means "no class", None where no such row is trained.
         low_res: for super-resolution: the network sees, beside the image, a smaller one
             that it stretches to the same size.
         dropout: rate inside the residual blocks.
@@ -162,7 +164,12 @@ def unet(
             remat=remat,
         )
 
-    return functional.functional(build, rule)
+    condition_spec = {}
+    if num_classes is not None:
+        condition_spec["label"] = conditions.Spec((), "int32", null_label)
+    if low_res:
+        condition_spec["low_res"] = conditions.Spec((None, None, in_channels), "float32")
+    return functional.functional(build, rule, condition_spec)
 
 
 def remat_kind(remat: str | bool) -> str:
@@ -214,12 +221,12 @@ class Encoder(nnx.Module):
             parts.res_block(bottom, bottom),
         )
 
-    def embed(self, t, labels):
+    def embed(self, t, condition):
         """Return what timestep and label tell every block: [B, 4·channels]."""
         embedding = self.time_embedding(t)
-        if labels is None:
+        if self.label_embedding is None:
             return embedding
-        return embedding + self.label_embedding(labels)
+        return embedding + self.label_embedding(condition["label"])
 
     def run(self, modules, h, *, embedding, dropout_keys):
         """Return the features after one module after the other."""
@@ -231,10 +238,11 @@ class Encoder(nnx.Module):
             h = block(h, embedding, dropout_keys)
         return h
 
-    def encode(self, x, low_res, run):
+    def encode(self, x, condition, run):
         """Return the middle's features, and the stack of those on the way."""
         if self.low_res:
-            x = jnp.concatenate([x, layers.stretch(low_res, x.shape[1:3])], axis=-1)
+            stretched = layers.stretch(condition["low_res"], x.shape[1:3])
+            x = jnp.concatenate([x, stretched], axis=-1)
         h = self.conv_in(x.astype(self.dtype))
         skips = [h]
         for level in self.down:
@@ -246,17 +254,11 @@ class Encoder(nnx.Module):
                 skips.append(h)
         return run(self.middle.stage(), h), skips
 
-    def check_call(self, x, t, labels, low_res):
+    def check_call(self, x, t, condition):
         """Refuse arguments that do not belong to this network."""
-        checks.check_call(
-            x,
-            t,
-            labels,
-            low_res,
-            image_shape=self.image_shape,
-            num_classes=self.num_classes,
-            super_resolution=self.low_res,
-        )
+        checks.check_call(x, t, image_shape=self.image_shape)
+        if self.low_res:
+            checks.check_low_res(condition["low_res"], self.image_shape)
 
 
 class UNet(Encoder):
@@ -268,12 +270,12 @@ class UNet(Encoder):
         self.norm_out = parts.norm(plan.widths[0])
         self.conv_out = parts.conv_out(plan.widths[0], out_channels)
 
-    def __call__(self, x, t, labels, *, low_res, dropout_keys):
-        self.check_call(x, t, labels, low_res)
+    def __call__(self, x, t, condition, *, dropout_keys):
+        self.check_call(x, t, condition)
         run = functools.partial(
-            self.run, embedding=self.embed(t, labels), dropout_keys=dropout_keys
+            self.run, embedding=self.embed(t, condition), dropout_keys=dropout_keys
         )
-        h, skips = self.encode(x, low_res, run)
+        h, skips = self.encode(x, condition, run)
         for level in reversed(self.up):
             for stage in level.stages():
                 h = run(stage, jnp.concatenate([h, skips.pop()], axis=-1))

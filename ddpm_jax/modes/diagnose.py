@@ -11,7 +11,7 @@ from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import sources
 from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
 from ddpm_jax.metrics import oracle
@@ -115,8 +115,8 @@ class Split(NamedTuple):
         train, test: data sets.
         seen, held_out: of the training and of the test split.
         images: float32 [n, H, W, C], test images.
-        labels: int32 [n], or None for an unconditional network.
-        real, real_labels: the same of the training split.
+        condition: what the network is given beside them, [n, ...] by key.
+        real, real_condition: the same of the training split.
     """
 
     train: sources.Dataset
@@ -124,9 +124,9 @@ class Split(NamedTuple):
     seen: measure.Seen
     held_out: measure.Seen
     images: np.ndarray
-    labels: np.ndarray | None
+    condition: dict[str, np.ndarray]
     real: np.ndarray
-    real_labels: np.ndarray | None
+    real_condition: dict[str, np.ndarray]
 
 
 def load(trained: trained_run.TrainedRun) -> Split | str:
@@ -144,8 +144,9 @@ def load(trained: trained_run.TrainedRun) -> Split | str:
     batches = []
     for dataset in (test, train):
         batch = dataset.fetch(measure.spread(len(dataset), IMAGES))
-        label = batch["label"] if config.model.class_conditional else None
-        batches += [batch["image"], label]
+        specs = trained.network.condition_spec
+        condition = conditions.selected(specs, batch, dataset.name)
+        batches += [batch["image"], condition]
     return Split(train, test, seen, held_out, *batches)
 
 
@@ -199,7 +200,7 @@ def of_network(trained, used, split) -> Checked:
         mesh=trained.mesh,
         batch_size=sampler.rounded_batch(IMAGES, trained.mesh),
     )
-    probed = measure.by_t(probe, used.params, split.images, split.labels, t)
+    probed = measure.by_t(probe, used.params, split.images, split.condition, t)
     yield from of_told(probe, used.params, split, t, u)
     meant = predictions.prediction(
         u,
@@ -224,9 +225,9 @@ def of_told(probe, params, split, t, u) -> Checked:
         yield from not_checked(predictions.NOTHING_COMPARABLE, "timesteps")
         return
     levels = comparable[measure.spread(len(comparable), TOLD_LEVELS)]
-    labels = None if split.labels is None else split.labels[:TOLD_IMAGES]
+    condition = {key: v[:TOLD_IMAGES] for key, v in split.condition.items()}
     found = measure.by_told(
-        probe, params, split.images[:TOLD_IMAGES], labels, levels, t
+        probe, params, split.images[:TOLD_IMAGES], condition, levels, t
     )
     finding = predictions.noise_level(levels, t, found, int(np.diff(t).max()))
     yield finding, page.noise_level(levels, t, found)
@@ -238,7 +239,7 @@ def of_weights(trained, used, probe, split, t, probed):
         return predictions.only_weights(used.sentence), None
     name = build_training.ema_name(trained.config)
     others = {"ema": trained.state.params, "raw": trained.state.ema[name]}
-    other = measure.by_t(probe, others[used.kind], split.images, split.labels, t)
+    other = measure.by_t(probe, others[used.kind], split.images, split.condition, t)
     errors, other_errors = (p.errors[measure.NETWORK] for p in (probed, other))
     finding = predictions.weights(
         used.kind,

@@ -60,7 +60,7 @@ def run(config, topology: str = "") -> None:
     compiled = compile_step(
         build_step.jitted_step(train_step, abstract, mesh),
         abstract,
-        build_step.abstract_batch(config, facts, mesh),
+        build_step.abstract_batch(config, facts, network, mesh),
         what=f"the train step for {devices_in_words(mesh)}",
     )
     limit = hardware.memory_bytes(found[0])

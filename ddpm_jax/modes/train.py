@@ -15,7 +15,7 @@ from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
 from ddpm_jax.evaluation import monitor
@@ -54,7 +54,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     if network is None:
         network = build_network.network(config, facts)
     else:
-        build_network.check_custom(network, config, facts)
+        network = build_network.custom_network(network, config, facts)
     train_step = build_step.train_step(config, facts, network)
     abstract = build_training.abstract_state(config, network, mesh)
     monitor.check(config, facts)
@@ -95,7 +95,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
-        of_process = own_rows(config, mesh)
+        of_process = own_rows(config, network, dataset.name, mesh)
 
         def batches_from(step):
             return pipeline.batches(
@@ -125,7 +125,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                 compiled=compilation.compile_ahead(
                     build_step.jitted_step(train_step, abstract, mesh),
                     abstract,
-                    build_step.abstract_batch(config, facts, mesh),
+                    build_step.abstract_batch(config, facts, network, mesh),
                     what="the train step",
                 ),
                 observer=monitor.Observer(
@@ -189,14 +189,14 @@ def check_same_run(config, facts, network, workdir) -> None:
         )
 
 
-def own_rows(config, mesh) -> dict:
+def own_rows(config, network, source: str, mesh) -> dict:
     """Return which rows of a batch this process loads, and how they get to devices."""
     rows = sharding.process_rows(mesh, config.train.batch_size)
-    # Labels that nobody reads stay where they are.
-    names = ("image", "label") if config.model.class_conditional else ("image",)
 
     def place(batch):
-        return sharding.put_batch(mesh, {name: batch[name] for name in names})
+        # What the network does not read stays where it is.
+        condition = conditions.selected(network.condition_spec, batch, source)
+        return sharding.put_batch(mesh, {"image": batch["image"], **condition})
 
     return {"start": rows.start, "stop": rows.stop, "place": place}
 

@@ -45,7 +45,7 @@ def forward_flops(
     apply: Callable,
     shapes,
     image_shape: tuple[int, int, int],
-    conditional: bool,
+    condition=None,
     float_timesteps: bool = False,
 ) -> int:
     """Return the FLOPs of a network for one image, see `flops`.
@@ -53,16 +53,15 @@ def forward_flops(
     Training takes `TRAINING_PASSES` times as many.
 
     Args:
-        apply: `(params, x, t, labels) → output`.
+        apply: `(params, x, t, condition) → output`.
         shapes: of the parameters.
         image_shape: (height, width, channels).
-        conditional: whether the network takes labels.
+        condition: shapes of the condition of one image, by key; None for {}.
         float_timesteps: whether it takes timesteps as float32, else as int32.
     """
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32 if float_timesteps else jnp.int32)
-    labels = jax.ShapeDtypeStruct((1,), jnp.int32) if conditional else None
-    return flops(apply, shapes, x, t, labels)
+    return flops(apply, shapes, x, t, condition or {})
 
 
 def _work(jaxpr):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddpm_jax.core import keys
+from ddpm_jax.core import conditions, keys
 from ddpm_jax.diffusion import losses
 from ddpm_jax.training import blocks
 from ddpm_jax.training import ema as ema_lib
@@ -23,7 +23,7 @@ def train_step(
     learning_rate,
     timestep_sampler,
     ema_ramp: bool = True,
-    null_label: int | None = None,
+    condition_spec: conditions.Specs | None = None,
     label_dropout: float = 0.0,
     dropout: bool = False,
     microbatches: int = 1,
@@ -35,18 +35,18 @@ def train_step(
 
     Args:
         state: the state before the step.
-        batch: "image" [B, ..., C] in [−1, 1] and, for a conditional network, "label"
-            int32 [B].
+        batch: "image" [B, ..., C] in [−1, 1], and the condition: arrays [B, ...] by the
+            keys of `condition_spec`.
         seed: the run's seed.
-        apply: `(params, x, t_seen, labels, dropout_keys=…) → output`.
+        apply: `(params, x, t_seen, condition, dropout_keys=…) → output`.
         tables: the process.
         objective: keyword arguments of `losses.training_losses`.
         optimizer: Optax transformation.
         learning_rate: `update → learning rate` of that optimizer, for the metrics.
         timestep_sampler: a value of `diffusion.timesteps`.
         ema_ramp: see `ema.decay_at`.
-        null_label: the label that stands for "no class", if the network has one.
-        label_dropout: probability of replacing a label by it.
+        condition_spec: what the network reads besides x and t; None for nothing.
+        label_dropout: probability of replacing a condition by "no condition".
         dropout: whether the network drops activations.
         microbatches: parts of the batch, evaluated one after the other.
 
@@ -66,19 +66,21 @@ def train_step(
         "weight": weight,
         "noise": jax.random.normal(draw("noise"), x_0.shape, x_0.dtype),
     }
-    if "label" in batch:
+    condition = {key: batch[key] for key in condition_spec or {}}
+    if label_dropout:
         drop = jax.random.bernoulli(draw("label"), label_dropout, t.shape)
-        null = null_label if label_dropout else 0
-        examples["labels"] = jnp.where(drop, null, batch["label"])
+        condition = conditions.dropped(condition_spec, condition, drop)
+    examples["condition"] = condition
     if dropout:
         position = jnp.arange(x_0.shape[0])
         examples["dropout_keys"] = keys.fold_in_each(draw("dropout"), position)
 
     def loss_fn(params, part):
         def network(x_t, t_seen):
-            labels = part.get("labels")
             drop_keys = part.get("dropout_keys")
-            return apply(params, x_t, t_seen, labels, dropout_keys=drop_keys)
+            return apply(
+                params, x_t, t_seen, part["condition"], dropout_keys=drop_keys
+            )
 
         terms = losses.training_losses(
             tables, network, part["x_0"], part["t"], part["noise"], **objective
