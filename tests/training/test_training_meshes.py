@@ -37,7 +37,7 @@ class Trajectory:
     second_moments: list
     t: list
     losses: list
-    cost: str
+    program: str
 
 
 def unet_parts(levels):
