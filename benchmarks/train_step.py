@@ -41,7 +41,10 @@ class Ours:
         began = time.perf_counter()
         self.compiled = (
             build_step.jitted_step(step, abstract, mesh)
-            .lower(abstract, build_step.abstract_batch(config, setting.facts, setting.network, mesh))
+            .lower(
+                abstract,
+                build_step.abstract_batch(config, setting.facts, setting.network, mesh),
+            )
             .compile()
         )
         self.compile_seconds = time.perf_counter() - began

@@ -17,9 +17,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import keys as keys_lib
 from ddpm_jax.diffusion import schedules
 
 LOG_VAR_FLOORS = ("next", "1e-20")
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """What a Gaussian process draws: standard normal noise, and x_T of the same law.
+
+    Training and sampling draw through this value alone, so that a process of another
+    kind brings its own draws.
+    """
+
+    def noise(self, key, shape, dtype=jnp.float32) -> jax.Array:
+        """Return the noise of a batch, of `shape` [B, ...], from one key."""
+        return jax.random.normal(key, shape, dtype)
+
+    def noise_each(self, keys, shape) -> jax.Array:
+        """Return noise [B, *shape], example i from keys[i]."""
+        return keys_lib.normal_each(keys, shape)
+
+    def x_T_each(self, keys, shape) -> jax.Array:
+        """Return x_T [B, *shape], where a chain starts, example i from keys[i]."""
+        return keys_lib.normal_each(keys, shape)
+
+
+GAUSSIAN = Gaussian()
 
 
 @dataclasses.dataclass(frozen=True)

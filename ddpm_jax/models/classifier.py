@@ -136,7 +136,8 @@ class AttentionPool(nnx.Module):
         h = h.reshape(h.shape[0], -1, h.shape[-1])  # [B, hw, C]
         tokens = jnp.concatenate([h.mean(axis=1, keepdims=True), h], axis=1)
         qkv = self.qkv(tokens + self.positional_embedding[...])
-        h = layers.attend(qkv, heads=self.heads, order="new", scale="split")
+        q, k, v = layers.split_qkv(qkv, heads=self.heads, order="new")
+        h = layers.attend(q, k, v, scale="split")
         return self.proj_out(h[:, 0])
 
 

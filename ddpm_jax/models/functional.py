@@ -141,9 +141,7 @@ def functional(
         # A fresh copy, since replace_by_pure_dict writes into the state it is given.
         filled = jax.tree.map(lambda leaf: leaf, state)
         nnx.replace_by_pure_dict(filled, _with_list_indices(params))
-        return nnx.merge(graph, filled)(
-            x, t, condition, dropout_keys=dropout_keys
-        )
+        return nnx.merge(graph, filled)(x, t, condition, dropout_keys=dropout_keys)
 
     return Network(
         shapes=shapes,

@@ -321,25 +321,43 @@ class Attention(nnx.Module):
         h = x if self.norm is None else self.norm(x)
         # With all pixels along one axis: between two, the CPU transposes for gradients.
         qkv = self.qkv(h.reshape(B * H * W, C)).reshape(B, H * W, 3 * C)
-        h = attend(qkv, heads=self.heads, order=self.qkv_order, scale=self.scale)
+        q, k, v = split_qkv(qkv, heads=self.heads, order=self.qkv_order)
+        h = attend(q, k, v, scale=self.scale)
         return x + self.proj_out(h.reshape(B * H * W, C)).reshape(x.shape)
 
 
-def attend(qkv: jax.Array, *, heads: int, order: str, scale: str) -> jax.Array:
-    """Let every token look at all tokens: packed [B, N, 3C] → [B, N, C].
+def split_qkv(qkv: jax.Array, *, heads: int, order: str) -> tuple[jax.Array, ...]:
+    """Return queries, keys, values: packed [B, N, 3·heads·d] → three [B, N, heads, d].
 
     Args:
-        qkv: queries, keys and values.
-        heads: number of heads; d = C / heads.
+        qkv: the packed channels.
+        heads: number of heads.
         order: a key of `QKV_ORDERS`.
-        scale: one of `ATTENTION_SCALES`.
     """
     B, N, packed = qkv.shape
     d = packed // (3 * heads)
     axis = QKV_ORDERS[order]
     qkv = qkv.reshape(B, N, *((heads, 3, d) if axis == -2 else (3, heads, d)))
-    q, k, v = jnp.moveaxis(qkv, axis, 0)  # each [B, N, heads, d]
+    return tuple(jnp.moveaxis(qkv, axis, 0))
 
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    scale: str,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """Let every query look at the keys: [B, N, heads, d] → [B, N, heads·d].
+
+    Args:
+        q: [B, N, heads, d] queries.
+        k, v: [B, M, heads, d] keys and their values.
+        scale: one of `ATTENTION_SCALES`.
+        mask: bool [B, M], the keys that count; a query without any gets zeros.
+    """
+    B, N, heads, d = q.shape
     # Scaling q and k by d^(−1/4) each keeps their product within range at half
     # precision, where scaling the product by d^(−1/2) could come too late.
     if scale == "split":
@@ -347,5 +365,12 @@ def attend(qkv: jax.Array, *, heads: int, order: str, scale: str) -> jax.Array:
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
     if scale == "product":
         logits = logits * d**-0.5
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    if mask is None:
+        weights = jax.nn.softmax(logits, axis=-1)
+    else:
+        counts = mask[:, None, None, :]  # [B, 1, 1, M]
+        # Finite, and set to 0 below: a row of −∞ would have NaN for its softmax.
+        logits = jnp.where(counts, logits, jnp.finfo(jnp.float32).min)
+        weights = jnp.where(counts, jax.nn.softmax(logits, axis=-1), 0.0)
+    weights = weights.astype(v.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(B, N, heads * d)

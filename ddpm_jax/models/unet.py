@@ -168,7 +168,9 @@ def unet(
     if num_classes is not None:
         condition_spec["label"] = conditions.Spec((), "int32", null_label)
     if low_res:
-        condition_spec["low_res"] = conditions.Spec((None, None, in_channels), "float32")
+        condition_spec["low_res"] = conditions.Spec(
+            (None, None, in_channels), "float32"
+        )
     return functional.functional(build, rule, condition_spec)
 
 

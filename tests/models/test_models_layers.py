@@ -133,12 +133,78 @@ def test_attention(order, scale, normed):
 def test_attention_scales_where_it_is_told():
     # d = 16 and q·k = 16·5e37, beyond float32; a quarter of it is not.
     qkv = jnp.full((1, 2, 48), np.sqrt(5e37), jnp.float32)
+    q, k, v = layers.split_qkv(qkv, heads=1, order="new")
     split, product = (
-        layers.attend(qkv, heads=1, order="new", scale=scale)
-        for scale in layers.ATTENTION_SCALES
+        layers.attend(q, k, v, scale=scale) for scale in layers.ATTENTION_SCALES
     )
     np.testing.assert_allclose(split, qkv[..., :16], rtol=1e-6)
     assert np.all(np.isnan(product))
+
+
+@pytest.mark.parametrize("order", layers.QKV_ORDERS)
+def test_splitting_undoes_the_packing(order):
+    q, k, v = (images(2, 5, 3, 4) for _ in range(3))  # [B, N, heads, d]
+    packed = np.stack([q, k, v], axis=3 if order == "legacy" else 2)
+    got = layers.split_qkv(jnp.asarray(packed.reshape(2, 5, -1)), heads=3, order=order)
+    for one, wanted in zip(got, (q, k, v), strict=True):
+        np.testing.assert_array_equal(one, wanted)
+
+
+# Of seven keys: some in both halves, one alone, none.
+MASK = np.array([[1, 0, 1, 1, 0, 0, 1], [0, 0, 0, 0, 0, 1, 0], [0] * 7], bool)
+
+
+def queries_and_keys():
+    return images(3, 4, 2, 5), images(3, 7, 2, 5), images(3, 7, 2, 5)
+
+
+def numpy_attend(q, k, v, mask):
+    """One query and one head at a time, over the keys that count, in float64."""
+    B, N, heads, d = q.shape
+    out = np.zeros((B, N, heads, d))
+    for b, n, head in np.ndindex(B, N, heads):
+        keys, values = (np.float64(a[b, mask[b], head]) for a in (k, v))
+        weights = np.exp(keys @ np.float64(q[b, n, head]) / np.sqrt(d))
+        if len(weights):
+            out[b, n, head] = weights @ values / weights.sum()
+    return out.reshape(B, N, heads * d)
+
+
+@pytest.mark.parametrize("scale", layers.ATTENTION_SCALES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_attend_to_more_keys_than_queries(scale, masked):
+    q, k, v = queries_and_keys()
+    got = layers.attend(q, k, v, scale=scale, mask=MASK if masked else None)
+    mask = MASK if masked else np.ones_like(MASK)
+    assert_close(got, numpy_attend(q, k, v, mask), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_masked_keys_have_no_influence(dtype):
+    q, k, v = (jnp.asarray(array, dtype) for array in queries_and_keys())
+    other = jnp.asarray(100 * images(3, 7, 2, 5), dtype)
+    masked = ~MASK[:, :, None, None]
+
+    def attend_and_gradients(k, v):
+        def total(q, k, v):
+            out = layers.attend(q, k, v, scale="split", mask=MASK)
+            return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
+
+        gradients, out = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+        return out, *gradients
+
+    plain = attend_and_gradients(k, v)
+    changed = attend_and_gradients(
+        jnp.where(masked, other, k), jnp.where(masked, -other, v)
+    )
+    assert plain[0].dtype == dtype
+    for one, two in zip(plain, changed, strict=True):
+        np.testing.assert_array_equal(one, two)
+        assert np.all(np.isfinite(one))
+    for gradient in plain[2:]:
+        np.testing.assert_array_equal(np.float32(gradient)[~MASK], 0)
+    # A query without keys gets zeros.
+    np.testing.assert_array_equal(np.float32(plain[0][2]), 0)
 
 
 @pytest.mark.parametrize(("padding", "pixels"), [("both", (1, 1)), ("end", (0, 1))])

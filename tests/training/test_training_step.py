@@ -119,6 +119,32 @@ def test_a_roll_back_draws_anew_for_the_same_batch(shown):
         assert np.any(seen[0][name] != seen[1][name])
 
 
+def test_noise_is_drawn_by_what_is_given():
+    """A process may have noise of its own: here signs, whose size shows in x_t."""
+    keys_given = []
+
+    def signs(key, shape, dtype):
+        keys_given.append(key)
+        return jax.random.rademacher(key, shape, dtype)
+
+    optimizer = optax.sgd(1.0)
+    step = small.make_step(
+        optimizer=optimizer, network=small.revealing_apply, draw_noise=signs
+    )
+    state = small.make_state(small.revealing_params(dropout=False), optimizer=optimizer)
+    batch = small.make_batch()
+    batch["image"][:] = 0
+    after, _ = small.compiled(step)(state, batch)
+    slots = small.to_numpy(after.params["slots"])
+    sigma = np.asarray(small.make_tables().sqrt_one_minus_alpha_bar)
+    wanted = np.broadcast_to(
+        sigma[slots["t"].astype(int)].reshape(-1, 1, 1, 1), slots["x_t"].shape
+    )
+    np.testing.assert_array_equal(np.abs(slots["x_t"]), wanted)
+    assert 0.4 < np.mean(slots["x_t"] > 0) < 0.6
+    assert len(keys_given) == 1
+
+
 # ---- label drop-out ------------------------------------------------------------------
 
 
