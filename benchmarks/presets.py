@@ -21,6 +21,7 @@ from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.core import conditions
 from ddpm_jax.runtime import cost, hardware
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -39,14 +39,9 @@ class Ours:
         abstract = build_training.abstract_state(config, setting.network, mesh)
         step = build_step.train_step(config, setting.facts, setting.network)
         began = time.perf_counter()
-        self.compiled = (
-            build_step.jitted_step(step, abstract, mesh)
-            .lower(
-                abstract,
-                build_step.abstract_batch(config, setting.facts, setting.network, mesh),
-            )
-            .compile()
-        )
+        wanted = build_step.abstract_batch(config, setting.facts, setting.network, mesh)
+        jitted = build_step.jitted_step(step, abstract, mesh)
+        self.compiled = jitted.lower(abstract, wanted).compile()
         self.compile_seconds = time.perf_counter() - began
         self.state = build_training.initial_state(config, setting.params, abstract)
         self.batch = sharding.put_batch(mesh, batch)

@@ -163,7 +163,7 @@ def _arguments(inputs):
 
 
 def _inputs(fields, seed):
-    """Return images, timesteps, and labels and images to enlarge where it needs them."""
+    """Return images, timesteps, and labels and images to enlarge where needed."""
     rng = np.random.default_rng(seed)
     shape = (IMAGES, *_pair(fields["data.image_size"]), fields["data.channels"])
     inputs = {

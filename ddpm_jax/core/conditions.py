@@ -121,7 +121,7 @@ def paired(one: Condition, other: Condition) -> dict[str, jax.Array]:
     def interleave(a, b):
         return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
 
-    return {key: interleave(one[key], other[key]) for key in one}
+    return jax.tree.map(interleave, one, other)
 
 
 def selected(specs: Specs, batch: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def classifier_free(
 
     Args:
         network: `(x_t, t_seen, condition) → output`.
-        condition, unconditional: arrays [B, ...] by key; see `conditions.without`.
+        condition, unconditional: arrays [B, ...] by key, see `conditions.without`, or
+            any other pytree of arrays.
         scale: 1 is plain conditional, 0 unconditional; each evaluates B alone, where
             the scale is a number. A scale that is traced evaluates 2B always.
 

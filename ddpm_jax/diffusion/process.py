@@ -125,7 +125,8 @@ class Tables:
 
     `posterior_log_var` is the clipped log β̃; `fixed_large_*` is β with entry 0 replaced
     by β̃_1 (DDPM's code: a better likelihood of the decoder). `snr` is ᾱ/(1−ᾱ).
-    `timesteps_seen` is what the network sees. `schedule` is the exact source.
+    `timesteps_seen` is what the network sees. `schedule` is the exact source, None in
+    `padded_tables`.
     """
 
     alpha_bar: jax.Array
@@ -143,7 +144,7 @@ class Tables:
     fixed_large_variance: jax.Array
     fixed_large_log_var: jax.Array
     timesteps_seen: jax.Array
-    schedule: Schedule
+    schedule: Schedule | None
 
     @property
     def num_steps(self) -> int:
@@ -153,6 +154,21 @@ class Tables:
 
 def tables(schedule: Schedule) -> Tables:
     """Derive every table of a process in float64 and cast it to float32 once."""
+    on_host = padded_tables(schedule, schedule.num_steps)
+    return dataclasses.replace(jax.tree.map(jnp.asarray, on_host), schedule=schedule)
+
+
+def padded_tables(schedule: Schedule, length: int) -> Tables:
+    """Return the tables as host arrays of one length, whatever the number of steps.
+
+    A program that is compiled for them runs any respacing of a process: the entries
+    from T′ on repeat the last one and are never read. There is no `schedule` in them,
+    which a compiled program must not depend on.
+
+    Args:
+        schedule: the process, respaced or not.
+        length: of the tables, at least T′.
+    """
     beta = np.asarray(schedule.betas)
     alpha_bar = schedule.alpha_bar
     previous = np.append(1.0, alpha_bar[:-1])
@@ -165,8 +181,11 @@ def tables(schedule: Schedule) -> Tables:
     with np.errstate(divide="ignore"):
         log_alpha_bar = np.log(alpha_bar)  # −∞ where ᾱ = 0
 
+    def padded(values):
+        return np.pad(values, (0, length - len(values)), mode="edge")
+
     def float32(values):
-        return jnp.asarray(values, jnp.float32)
+        return padded(np.asarray(values, np.float32))
 
     return Tables(
         alpha_bar=float32(alpha_bar),
@@ -183,8 +202,8 @@ def tables(schedule: Schedule) -> Tables:
         posterior_log_var=float32(_clipped_log(posterior_variance, schedule)),
         fixed_large_variance=float32(large),
         fixed_large_log_var=float32(np.log(large)),
-        timesteps_seen=_timesteps_seen(schedule),
-        schedule=schedule,
+        timesteps_seen=padded(_timesteps_seen(schedule)),
+        schedule=None,
     )
 
 
@@ -200,8 +219,8 @@ def _clipped_log(posterior_variance, schedule):
 def _timesteps_seen(schedule):
     kept = np.asarray(schedule.timesteps)
     if schedule.rescale_timesteps:
-        return jnp.asarray(kept * 1000.0 / schedule.original_num_steps, jnp.float32)
-    return jnp.asarray(kept, jnp.int32)
+        return (kept * 1000.0 / schedule.original_num_steps).astype(np.float32)
+    return kept.astype(np.int32)
 
 
 def at(table: jax.Array, t: jax.Array, like: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ network's and is never clipped; hooks change x_0 and noise only.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ from ddpm_jax.core.types import Network
 from ddpm_jax.diffusion import process
 
 LEARNED_VARIANCES = ("learned", "learned_range")
+
+DenoiserTransform = Callable
+"""`transform(denoise) → denoise`: stands between a denoiser and what changes its
+predictions, and may differentiate it, such as the guidance of a reconstruction."""
 
 X0Hook = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """`hook(x_0, x_t, t) → x_0`."""
@@ -90,6 +95,13 @@ VARIANCES = {
 # ---- hooks on x̂_0 --------------------------------------------------------------------
 
 
+# A hook is a pytree: its numbers are leaves, so that a compiled chain takes them as
+# inputs and another value compiles nothing.
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["low", "high"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
 class Clip:
     """Clip x̂_0 to the range of the data; DDPM's code does so in every sampler."""
@@ -101,11 +113,31 @@ class Clip:
         return jnp.clip(x_0, self.low, self.high)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["maximum"],
+    meta_fields=["percentile"],
+)
+@dataclasses.dataclass(frozen=True)
+class DynamicThreshold:
+    """Clip x̂_0 to ±s and divide by s, a quantile of |x̂_0| (see `dynamic_threshold`)."""
+
+    percentile: float
+    maximum: float
+
+    def __call__(self, x_0, x_t, t):
+        del x_t, t
+        size = jnp.abs(x_0).reshape(x_0.shape[0], -1)
+        s = jnp.clip(jnp.quantile(size, self.percentile, axis=1), 1.0, self.maximum)
+        s = arrays.expand_to(s, x_0)
+        return jnp.clip(x_0, -s, s) / s
+
+
 def clip(low: float = -1.0, high: float = 1.0) -> Clip:
     """Return the hook that clips x̂_0 to [low, high]."""
     if not low < high:
         raise errors.Refusal(f"clip({low}, {high}): the lower bound must be smaller")
-    return Clip(low, high)
+    return Clip(float(low), float(high))
 
 
 def dynamic_threshold(percentile: float = 0.995, maximum: float = 1.0) -> X0Hook:
@@ -123,14 +155,7 @@ def dynamic_threshold(percentile: float = 0.995, maximum: float = 1.0) -> X0Hook
             "(0, 1] and the maximum is at least 1"
         )
 
-    def hook(x_0, x_t, t):
-        del x_t, t
-        size = jnp.abs(x_0).reshape(x_0.shape[0], -1)
-        s = jnp.clip(jnp.quantile(size, percentile, axis=1), 1.0, maximum)
-        s = arrays.expand_to(s, x_0)
-        return jnp.clip(x_0, -s, s) / s
-
-    return hook
+    return DynamicThreshold(percentile, float(maximum))
 
 
 # ---- the denoiser --------------------------------------------------------------------

@@ -1,14 +1,14 @@
-"""Samplers: step functions under one compiled scan over an explicit path.
+"""Chains: a solver under one compiled loop over an explicit path.
 
-A path is a list of (t, t_next, kind). Kind "step" evaluates the network at (x_t, t) and
-moves to t_next; t_next = −1 means ᾱ = 1 and no noise. Kind "renoise" jumps upward with
-a draw of q(x_{t_next} | x_t), without the network.
+A path is a list of (t, t_next, kind), or (t, t_next, kind, guided). Kind "step"
+evaluates the network at (x_t, t) and moves to t_next; t_next = −1 means ᾱ = 1 and no
+noise. "predict" and "correct" are the two halves of a step of solvers that evaluate
+twice. "renoise" jumps upward with a draw of q(x_{t_next} | x_t), without the network.
+Where guided is False, the plain network is evaluated instead of the guided one.
 """
 
-import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,120 +16,38 @@ import numpy as np
 
 from ddpm_jax.core import arrays, errors
 from ddpm_jax.core.types import NoiseFn
-from ddpm_jax.diffusion import process, reverse
+from ddpm_jax.diffusion import process, reverse, solvers
+from ddpm_jax.diffusion.solvers import (
+    CORRECT,
+    KINDS,
+    RENOISE,
+    STEP,
+    ancestral,
+    ddim,
+    reverse_ddim,
+)
 
-STEP, RENOISE = "step", "renoise"
+__all__ = [
+    "Entries",
+    "Loop",
+    "Sampled",
+    "ancestral",
+    "check",
+    "ddim",
+    "encoding_path",
+    "entries",
+    "reverse_ddim",
+    "run",
+    "sample",
+    "sampling_path",
+]
 
-Path = Sequence[tuple[int, int, str]]
+Path = Sequence[tuple]
 PredictionTransform = Callable[
     [jax.Array, jax.Array, reverse.Prediction], reverse.Prediction
 ]
 StepTransform = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""`(x, t_next, noise) → x`, on x_T first and after every step."""
-
-
-# ---- steps: (tables, x_t, prediction, t, t_next, noise) → x --------------------------
-# `reads` says which field of the prediction a step moves along ("mean" or "score").
-
-
-@dataclasses.dataclass(frozen=True)
-class Ancestral:
-    """x_{t−1} = μ + σ z, and μ at the last step (DDPM algorithm 2)."""
-
-    reads = "mean"
-
-    def __call__(self, tables, x_t, prediction, t, t_next, noise):
-        del tables
-        is_last = arrays.expand_to(t_next < 0, x_t)
-        sigma = jnp.where(is_last, 0.0, jnp.exp(0.5 * prediction.log_var))
-        return prediction.mean + sigma * noise
-
-    def check_path(self, path):
-        """Refuse a path that skips timesteps: respace the process instead."""
-        for t, t_next, kind in path:
-            if kind == STEP and t_next != t - 1:
-                raise errors.Refusal(
-                    f"ancestral step from t = {t} to {t_next}: it goes to {t - 1} "
-                    "only; respace the process, or use a DDIM step"
-                )
-
-
-@dataclasses.dataclass(frozen=True)
-class Ddim:
-    """x = √ᾱ_n x̂_0 + √(1−ᾱ_n−σ²) ε̂ + σ z (Song et al. 2021, eq. 12 and 16).
-
-    η = 0 is deterministic; η = 1 has the variance β̃ of the posterior.
-    """
-
-    eta: float = 0.0
-    reads = "score"
-
-    def __call__(self, tables, x_t, prediction, t, t_next, noise):
-        sqrt_next, one_minus_next = _marginal(tables, t_next, x_t)
-        one_minus = process.at(tables.one_minus_alpha_bar, t, x_t)
-        log_next = jnp.where(t_next < 0, 0.0, tables.log_alpha_bar[t_next])
-        log_ratio = arrays.expand_to(tables.log_alpha_bar[t] - log_next, x_t)
-        # σ² = η² (1−ᾱ_n)/(1−ᾱ_t) · (1 − ᾱ_t/ᾱ_n), the last factor by expm1
-        variance = self.eta**2 * one_minus_next / one_minus * -jnp.expm1(log_ratio)
-        direction = jnp.sqrt(jnp.maximum(one_minus_next - variance, 0.0))
-        x = sqrt_next * prediction.x_0 + direction * prediction.noise
-        return x if self.eta == 0 else x + jnp.sqrt(variance) * noise
-
-    def check_path(self, path):
-        """Refuse an upward step with noise: use `reverse_ddim` or "renoise"."""
-        for t, t_next, kind in path:
-            if kind == STEP and t_next >= t:
-                raise errors.Refusal(
-                    f"DDIM step upward from t = {t} to {t_next}: use reverse_ddim() "
-                    "to encode, or kind 'renoise' to add noise"
-                )
-
-
-@dataclasses.dataclass(frozen=True)
-class ReverseDdim:
-    """One deterministic step upward in t, which encodes (Song et al. 2021, 4.3)."""
-
-    reads = "score"
-
-    def __call__(self, tables, x_t, prediction, t, t_next, noise):
-        del t, noise
-        sqrt_next, one_minus_next = _marginal(tables, t_next, x_t)
-        return sqrt_next * prediction.x_0 + jnp.sqrt(one_minus_next) * prediction.noise
-
-    def check_path(self, path):
-        """Refuse a step that does not go upward."""
-        for t, t_next, kind in path:
-            if kind == STEP and t_next <= t:
-                raise errors.Refusal(
-                    f"reverse DDIM step from t = {t} to {t_next}: it encodes, so "
-                    "t_next must be larger; use encoding_path()"
-                )
-
-
-def ancestral() -> Ancestral:
-    """Return DDPM's stochastic step."""
-    return Ancestral()
-
-
-def ddim(eta: float = 0.0) -> Ddim:
-    """Return the DDIM step with noise share η in [0, 1]."""
-    if not 0 <= eta <= 1:
-        raise errors.Refusal(f"eta {eta}: choose 0 (deterministic) … 1 (as ancestral)")
-    return Ddim(float(eta))
-
-
-def reverse_ddim() -> ReverseDdim:
-    """Return the encoding step; give `sample` the `encoding_path`."""
-    return ReverseDdim()
-
-
-def _marginal(tables, t_next, like):
-    """Return √ᾱ and 1−ᾱ at t_next, with ᾱ = 1 at −1 (never index −1)."""
-    at_end = t_next < 0
-    index = jnp.maximum(t_next, 0)
-    sqrt_alpha_bar = jnp.where(at_end, 1.0, tables.sqrt_alpha_bar[index])
-    one_minus = jnp.where(at_end, 0.0, tables.one_minus_alpha_bar[index])
-    return arrays.expand_to(sqrt_alpha_bar, like), arrays.expand_to(one_minus, like)
+"""`(x, t_next, noise) → x`, on x_T first and after every "step" and "correct"."""
 
 
 # ---- paths ---------------------------------------------------------------------------
@@ -146,6 +64,30 @@ def encoding_path(num_steps: int) -> Path:
     The step beyond T′−1 is left out: it adds visible noise (ADM appendix).
     """
     return tuple((t, t + 1, STEP) for t in range(num_steps - 1))
+
+
+class Entries(NamedTuple):
+    """A path as arrays [N]: int32 t, t_next, index of the kind; bool guided."""
+
+    t: jax.Array
+    t_next: jax.Array
+    kind: jax.Array
+    guided: jax.Array
+
+
+def entries(path: Path, length: int | None = None) -> Entries:
+    """Return a checked path as host arrays.
+
+    Args:
+        path: entries of three or four.
+        length: of the arrays; what is too long for the path is never read.
+    """
+    rows = [(t, n, KINDS.index(kind), *more, True)[:4] for t, n, kind, *more in path]
+    columns = np.asarray(rows, np.int32).T
+    if length is not None:
+        columns = np.pad(columns, ((0, 0), (0, length - len(path))), mode="edge")
+    t, t_next, kind, guided = columns
+    return Entries(t, t_next, kind, guided.astype(bool))
 
 
 # ---- the loop ------------------------------------------------------------------------
@@ -169,6 +111,99 @@ class Sampled(NamedTuple):
         return self.x
 
 
+class Chain(NamedTuple):
+    """A chain under way: state, what the solver keeps, snapshots [S, B, ..., C]."""
+
+    x: jax.Array
+    carry: Any
+    states: jax.Array
+    estimates: jax.Array
+
+
+class Loop(NamedTuple):
+    """What every entry of a path works with; see `sample` for the arguments.
+
+    Attributes:
+        plain: the denoiser of entries that are not guided; None where all are.
+        kept: int32 [S], positions whose results are kept.
+        kinds: the kinds that the path has, as the program is compiled for these alone.
+    """
+
+    tables: process.Tables
+    denoise: reverse.Denoiser
+    solver: Any
+    noise_fn: NoiseFn
+    kept: Any
+    kinds: frozenset = frozenset((STEP,))
+    plain: reverse.Denoiser | None = None
+    prediction_transforms: Sequence[PredictionTransform] = ()
+    step_transforms: Sequence[StepTransform] = ()
+    transform_noise_fn: NoiseFn | None = None
+
+    def start(self, x_T, t) -> Chain:
+        """Return the chain at x_T [B, ..., C], before the entry that starts at t."""
+        x = self._transformed(x_T, jnp.full(x_T.shape[0], t), 0)
+        empty = jnp.zeros((len(self.kept), *x.shape), x.dtype)
+        return Chain(x, self.solver.init(x), empty, empty)
+
+    def advance(self, chain: Chain, position, entry: Entries) -> Chain:
+        """Return the chain after one entry of the path."""
+        x, carry = chain.x, chain.carry
+        t, t_next = (jnp.full(x.shape[0], v) for v in (entry.t, entry.t_next))
+        noise = self.noise_fn(position)
+
+        def move():
+            prediction = self._predict(x, t, entry.guided)
+            moved = self.solver.step(
+                carry,
+                self.tables,
+                x,
+                prediction,
+                t,
+                t_next,
+                noise,
+                kind=entry.kind,
+            )
+            return *moved, prediction.x_0
+
+        def jump():
+            return carry, *_renoise(self.tables, x, t, t_next, noise)
+
+        if RENOISE in self.kinds:
+            is_jump = entry.kind == KINDS.index(RENOISE)
+            carry, after, x_0 = jax.lax.cond(is_jump, jump, move)
+        else:
+            carry, after, x_0 = move()
+        if self.step_transforms:
+            transformed = self._transformed(after, t_next, position + 1)
+            complete = [KINDS.index(kind) for kind in (STEP, CORRECT)]
+            is_complete = jnp.isin(entry.kind, jnp.asarray(complete))
+            after = jnp.where(is_complete, transformed, after)
+        wanted = (self.kept == position).reshape((-1,) + (1,) * x.ndim)
+        return Chain(
+            after,
+            carry,
+            jnp.where(wanted, after, chain.states),
+            jnp.where(wanted, x_0, chain.estimates),
+        )
+
+    def _predict(self, x, t, is_guided):
+        def guided(x, t):
+            prediction = self.denoise(x, t)
+            for prediction_transform in self.prediction_transforms:
+                prediction = prediction_transform(x, t, prediction)
+            return prediction
+
+        if self.plain is None:
+            return guided(x, t)
+        return jax.lax.cond(is_guided, guided, self.plain, x, t)
+
+    def _transformed(self, x, t_next, position):
+        for step_transform in self.step_transforms:
+            x = step_transform(x, t_next, self.transform_noise_fn(position))
+        return x
+
+
 def sample(
     tables: process.Tables,
     denoise: reverse.Denoiser,
@@ -176,6 +211,8 @@ def sample(
     step,
     x_T,
     noise_fn: NoiseFn,
+    plain: reverse.Denoiser | None = None,
+    denoiser_transforms: Sequence[reverse.DenoiserTransform] = (),
     prediction_transforms: Sequence[PredictionTransform] = (),
     step_transforms: Sequence[StepTransform] = (),
     transform_noise_fn: NoiseFn | None = None,
@@ -187,10 +224,12 @@ def sample(
     Args:
         tables: the (respaced) process.
         denoise: `(x_t, t) → Prediction`.
-        step: `ancestral()`, `ddim(eta)` or `reverse_ddim()`.
+        step: a solver, such as `ancestral()`, `ddim(eta)` or `reverse_ddim()`.
         x_T: [B, ..., C], the state at the first t of the path.
         noise_fn: position on the path → noise [B, ..., C]; drawn for the last
             position too, where it is not used.
+        plain: the denoiser of entries whose fourth part, guided, is False.
+        denoiser_transforms: denoiser → denoiser, in order, before the next.
         prediction_transforms: guidance, in order; its form must fit the step.
         step_transforms: act on the state; see `StepTransform`.
         transform_noise_fn: their noise; position 0 is x_T, position k+1 follows
@@ -204,58 +243,58 @@ def sample(
     """
     path = tuple(sampling_path(tables.num_steps) if path is None else path)
     kept = np.asarray(() if trajectory is None else trajectory, np.int32)
-    _check(tables, denoise, step, path, prediction_transforms, kept)
+    check(tables.num_steps, denoise, step, path, prediction_transforms, kept)
     if step_transforms and transform_noise_fn is None:
         raise errors.Refusal(
             "step_transforms without transform_noise_fn: give them a noise stream"
         )
-
-    has_renoise = any(kind == RENOISE for _, _, kind in path)
-
-    def transform(x, t_next, position):
-        for step_transform in step_transforms:
-            x = step_transform(x, t_next, transform_noise_fn(position))
-        return x
-
-    def take_step(x, t, t_next, noise):
-        prediction = denoise(x, t)
-        for prediction_transform in prediction_transforms:
-            prediction = prediction_transform(x, t, prediction)
-        return step(tables, x, prediction, t, t_next, noise), prediction.x_0
-
-    def body(carry, entry):
-        x, states, estimates = carry
-        position, t, t_next, is_renoise = entry
-        t = jnp.full(x.shape[0], t)
-        t_next = jnp.full(x.shape[0], t_next)
-        arguments = (x, t, t_next, noise_fn(position))
-        if has_renoise:
-            jump = functools.partial(_renoise, tables)
-            x, x_0 = jax.lax.cond(is_renoise, jump, take_step, *arguments)
-        else:
-            x, x_0 = take_step(*arguments)
-        x = transform(x, t_next, position + 1)
-        wanted = (kept == position).reshape((-1,) + (1,) * x.ndim)
-        states = jnp.where(wanted, x, states)
-        estimates = jnp.where(wanted, x_0, estimates)
-        return (x, states, estimates), None
-
-    x = transform(x_T, jnp.full(x_T.shape[0], path[0][0]), 0)
-    empty = jnp.zeros((len(kept), *x.shape), x.dtype)
-    (x, states, estimates), _ = jax.lax.scan(body, (x, empty, empty), _entries(path))
-    if trajectory is None:
-        return Sampled(x, None, None)
-    return Sampled(x, states, estimates)
-
-
-def _entries(path):
-    """Return the path as arrays: position, t, t_next, whether to renoise."""
-    return (
-        np.arange(len(path), dtype=np.int32),
-        np.asarray([t for t, _, _ in path], np.int32),
-        np.asarray([t_next for _, t_next, _ in path], np.int32),
-        np.asarray([kind == RENOISE for _, _, kind in path]),
+    if plain is None and not all((*entry, True)[3] for entry in path):
+        raise errors.Refusal(
+            "a path with entries that are not guided, and no plain denoiser: give one"
+        )
+    for denoiser_transform in denoiser_transforms:
+        denoise = denoiser_transform(denoise)
+    loop = Loop(
+        tables,
+        denoise,
+        step,
+        noise_fn,
+        kept,
+        frozenset(kind for _, _, kind, *_ in path),
+        plain,
+        prediction_transforms,
+        step_transforms,
+        transform_noise_fn,
     )
+
+    def body(chain, numbered):
+        return loop.advance(chain, *numbered), None
+
+    numbered = (np.arange(len(path), dtype=np.int32), entries(path))
+    chain, _ = jax.lax.scan(body, loop.start(x_T, path[0][0]), numbered)
+    if trajectory is None:
+        return Sampled(chain.x, None, None)
+    return Sampled(chain.x, chain.states, chain.estimates)
+
+
+def run(loop: Loop, x_T, path: Entries, count) -> Sampled:
+    """Run a chain whose path is data: any path of at most N entries, compiled once.
+
+    Nothing is checked here, where all values may be traced: see `check`.
+
+    Args:
+        loop: what the entries work with.
+        x_T: [B, ..., C], the state at the first t of the path.
+        path: from `entries`, N of them.
+        count: int32, how many of them there are.
+    """
+
+    def body(position, chain):
+        entry = jax.tree.map(lambda values: values[position], path)
+        return loop.advance(chain, position, entry)
+
+    chain = jax.lax.fori_loop(0, count, body, loop.start(x_T, path.t[0]))
+    return Sampled(chain.x, chain.states, chain.estimates)
 
 
 def _renoise(tables, x, t, t_next, noise):
@@ -266,13 +305,26 @@ def _renoise(tables, x, t, t_next, noise):
     return noisy, x
 
 
-def _check(tables, denoise, step, path, prediction_transforms, kept):
+def check(
+    num_steps: int, denoise, step, path: Path, prediction_transforms=(), kept=()
+) -> None:
+    """Refuse a path, a solver, hooks and transforms that do not belong together.
+
+    Args:
+        num_steps: T′.
+        denoise: a `reverse.Denoiser`; others pass.
+        step: a solver.
+        path: from its first entry to its last.
+        prediction_transforms: guidance.
+        kept: positions of the trajectory.
+    """
     if not path:
         raise errors.Refusal("an empty path: give at least one (t, t_next, kind)")
-    last = tables.num_steps - 1
-    for t, t_next, kind in path:
-        if kind not in (STEP, RENOISE):
-            raise errors.Refusal(f"unknown kind {kind!r}: choose 'step' or 'renoise'")
+    last = num_steps - 1
+    known = ", ".join(repr(kind) for kind in KINDS)
+    for t, t_next, kind, *_ in path:
+        if kind not in KINDS:
+            raise errors.Refusal(f"unknown kind {kind!r}: choose one of {known}")
         if not (0 <= t <= last and -1 <= t_next <= last):
             raise errors.Refusal(
                 f"path entry ({t}, {t_next}): t lies in 0 … {last}, t_next in −1 … "
@@ -282,6 +334,11 @@ def _check(tables, denoise, step, path, prediction_transforms, kept):
             raise errors.Refusal(
                 f"'renoise' from t = {t} to {t_next}: it adds noise, so t_next must "
                 "be larger"
+            )
+        if kind not in getattr(step, "kinds", solvers.FIRST_ORDER):
+            raise errors.Refusal(
+                f"a {kind!r} entry with a solver that evaluates the network once a "
+                "step: use 'step'"
             )
     step.check_path(path)
     for prediction_transform in prediction_transforms:
@@ -296,6 +353,7 @@ def _check(tables, denoise, step, path, prediction_transforms, kept):
             "a hook on x_0 with prediction 'x_prev' and ancestral steps: the mean is "
             "the network's own and the hook would have no effect; use a DDIM step"
         )
+    kept = np.asarray(kept)
     if kept.size and not np.all((kept >= 0) & (kept < len(path))):
         raise errors.Refusal(
             f"trajectory positions {kept.tolist()}: choose among 0 … {len(path) - 1}"
