@@ -21,7 +21,7 @@ import presets
 
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import keys
-from ddpm_jax.sampling import sampler as sampler_lib
+from ddpm_jax.sampling import sampler
 
 # The most that pixels may differ by on average; their range is [−1, 1].
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -34,17 +34,18 @@ class Ours:
         config, size = setting.config, setting.config.train.batch_size
         self.recipe = build_sampling.recipe(config, setting.facts)
         index = np.arange(size, dtype=np.int32)
-        self.arguments = (setting.params, index, labels)
-        sampler = sampler_lib.make_sampler(self.recipe, setting.network.apply)
+        condition = {} if labels is None else {"label": labels}
+        made_by = sampler.Sampler(self.recipe, setting.network, setting.mesh)
+        self.arguments = made_by.arguments(setting.params, index, condition)
         began = time.perf_counter()
-        self.compiled = sampler.lower(*self.arguments).compile()
+        self.compiled = made_by.lower(setting.params, index, condition).compile()
         self.compile_seconds = time.perf_counter() - began
         key = keys.key_for(self.recipe.seed, "sample/x_T", index=index)
-        self.x_T = keys.normal_each(key, self.recipe.image_shape)
+        self.x_T = keys.normal_each(key, self.recipe.shape)
 
     def sample(self):
         """Return images [B, H, W, C]."""
-        return jax.block_until_ready(self.compiled(*self.arguments))
+        return jax.block_until_ready(self.compiled(*self.arguments)).x
 
     def run(self):
         """Make a batch and return the number of batches."""
@@ -81,14 +82,14 @@ def main():
         import torch_training
 
         chain = (ours.recipe.schedule, ours.x_T, labels)
-        sampler = torch_training.Sampler(setting, *chain, mode=mode)
+        rival = torch_training.Sampler(setting, *chain, mode=mode)
         began = time.perf_counter()
-        theirs = sampler.sample()
+        theirs = rival.sample()
         seconds = time.perf_counter() - began
         compare_images(made, theirs, args.dtype)
-        sampler.run()
-        entries.append((name, seconds if mode else None, sampler.memory()))
-        contenders[name] = sampler.run
+        rival.run()
+        entries.append((name, seconds if mode else None, rival.memory()))
+        contenders[name] = rival.run
     flops = args.sampling_steps * args.batch * presets.forward_flops(setting)
     presets.race_and_print(setting, contenders, entries, args.rounds, flops)
 

@@ -4,11 +4,10 @@ run = ddpm_jax.load("runs/digits")
 images = run.sample(64, labels=3, seed=0)
 """
 
-import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from ddpm_jax import config as config_lib
@@ -21,7 +20,7 @@ from ddpm_jax.diffusion import process, reverse
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runtime import compilation, devices
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import sampler as sampler_lib
+from ddpm_jax.sampling import generation, sampler
 
 network = custom.own_network
 
@@ -41,7 +40,7 @@ def load(
     """
     devices.check()
     compilation.enable_cache()
-    trained = trained_run.open_run(workdir, network=network, say=say)
+    trained = trained_run.open_run(workdir, network=network)
     return Run(trained)
 
 
@@ -82,12 +81,11 @@ class Run:
         step: optimizer steps that the weights have taken.
         class_names: by label; () without classes.
         schedule: the process that the network was trained on.
-        network: `network.apply(params, x, t, labels) → output`.
+        network: `network.apply(params, x, t, condition) → output`.
     """
 
     def __init__(self, trained: trained_run.TrainedRun):
         self._trained = trained
-        self._samplers = {}
         self._told = set()
         self.step = trained.step
         self.class_names = trained.facts.class_names
@@ -106,11 +104,11 @@ class Run:
             weights: "ema", "raw", or "auto" for the EMA once it has forgotten the
                 initial weights; which was taken is said.
         """
-        params, _, sentence = self._trained.weights(weights, field="weights")
-        if sentence not in self._told:
-            self._told.add(sentence)
-            say(f"step {self.step}, {sentence}")
-        return params
+        found = self._trained.weights(weights, field="weights")
+        if found.why not in self._told:
+            self._told.add(found.why)
+            say(f"step {self.step}, {found.why}")
+        return found.params
 
     def sample(
         self,
@@ -124,7 +122,9 @@ class Run:
         guidance_scale: float | None = None,
         weights: str = "auto",
         batch_size: int | None = None,
-    ) -> np.ndarray:
+        progress: Callable[[int, int], None] = lambda done, num: None,
+        trajectory: Sequence[int] | None = None,
+    ) -> "np.ndarray | Trajectory":
         """Return `num` images, uint8 [num, H, W, C].
 
         Image i is the image i that --mode=sample makes with the same settings. What is
@@ -139,6 +139,9 @@ class Run:
             guidance_scale: 1 is plain conditional, 0 unconditional.
             weights: see `params`.
             batch_size: images made at a time.
+            progress: told (images made, num) after every batch.
+            trajectory: positions on the way, 0 for the first step; with it a
+                `Trajectory` is returned: the images and what they came from.
 
         Raises:
             Refusal: a setting that the run cannot meet.
@@ -158,32 +161,36 @@ class Run:
             weights=weights,
             batch_size=batch_size,
         )
-        facts, mesh = self._trained.facts, self._trained.mesh
-        sampler = self._sampler(build_sampling.recipe(config, facts))
-        of_images = build_sampling.sampling_labels(config, facts)
-        params = self.params(weights)
+        trained = self._trained
+        made_by = sampler.Sampler(
+            build_sampling.recipe(config, trained.facts),
+            trained.network,
+            trained.mesh,
+            trajectory=_positions(trajectory),
+        )
         size = min(config.sampling.batch_size, num)
-        size = sampler_lib.rounded_batch(size, mesh)
-        made = [
-            sampler_lib.images(
-                sampler,
-                mesh,
-                params,
-                start=start,
-                stop=min(start + size, num),
-                batch_size=size,
-                labels=of_images,
-            )
-            for start in range(0, num, size)
-        ]
-        return np.concatenate([images_lib.to_uint8(part) for part in made])
+        parts = []
+        for start, made in generation.batches(
+            made_by,
+            self.params(weights),
+            start=0,
+            stop=num,
+            batch_size=sampler.rounded_batch(size, trained.mesh),
+        ):
+            parts.append(made)
+            progress(start + len(made.images), num)
+        images = np.concatenate([images_lib.to_uint8(made.images) for made in parts])
+        if trajectory is None:
+            return images
+        snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
+        return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
 
     def denoiser(self, *, weights: str = "auto", labels=None):
         """Return x̂_0 as a function, for experiments with `ddpm_jax.diffusion`.
 
         Args:
             weights: see `params`.
-            labels: int32 [B], or None for an unconditional run.
+            labels: int32 [B], or a condition by key; None for an unconditional run.
 
         Returns:
             `(tables, denoise)`: the tables of the whole process, and the callable
@@ -196,7 +203,7 @@ class Run:
             lambda x_t, t_seen: self.network.apply(params, x_t, t_seen, labels),
             prediction=config.diffusion.prediction,
             variance=config.diffusion.variance,
-            x_0_hooks=build_sampling.recipe(config, self._trained.facts).hooks,
+            x_0_hooks=build_sampling.recipe(config, self._trained.facts).make_hooks(),
         )
 
     def _asked(self, **fields):
@@ -212,15 +219,20 @@ class Run:
         rules.check_values(config)
         return config
 
-    def _sampler(self, recipe):
-        """Return `(params, index, labels) → images`, compiled once for all seeds."""
-        seed = np.uint32(recipe.seed)
-        recipe = dataclasses.replace(recipe, seed=0)
-        if recipe not in self._samplers:
 
-            def sample(seed, *args):
-                seeded = dataclasses.replace(recipe, seed=seed)
-                return sampler_lib.make_sampler(seeded, self.network.apply)(*args)
+class Trajectory(NamedTuple):
+    """Images and what they looked like on the way.
 
-            self._samplers[recipe] = jax.jit(sample)
-        return lambda *args: self._samplers[recipe](seed, *args)
+    Attributes:
+        images: uint8 [num, H, W, C], as `Run.sample` returns them alone.
+        states: float32 [S, num, H, W, C], x_t after the positions asked for.
+        estimates: float32 [S, num, H, W, C], x̂_0 at these positions.
+    """
+
+    images: np.ndarray
+    states: np.ndarray
+    estimates: np.ndarray
+
+
+def _positions(trajectory) -> tuple[int, ...]:
+    return () if trajectory is None else tuple(int(k) for k in trajectory)

@@ -12,8 +12,46 @@ from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runs import checkpoints, directory
+from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import recipe
 from ddpm_jax.training import ema
 from ddpm_jax.training import state as state_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """What config.json of a run says; nothing of its weights is read yet.
+
+    Attributes:
+        run_dir: the run's directory.
+        config: as it was trained, or imported.
+        facts: of its data.
+        imported: what a conversion noted, None for a run that was trained here.
+        stored: the whole of config.json.
+    """
+
+    run_dir: directory.RunDir
+    config: object
+    facts: build_data.DataInfo
+    imported: dict | None
+    stored: dict
+
+
+def read(workdir) -> SavedRun:
+    """Read config.json of a run, once for all that is to be known of it.
+
+    Raises:
+        Refusal: no run there, or one that this version cannot read.
+    """
+    run_dir = directory.RunDir.open_existing(workdir)
+    stored = run_dir.read_config()
+    return SavedRun(
+        run_dir=run_dir,
+        config=config_lib.from_dict(stored["config"], where=str(run_dir.config)),
+        facts=build_data.DataInfo.from_dict(stored["data"]),
+        imported=stored.get("imported"),
+        stored=stored,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +68,11 @@ class TrainedRun:
     network: functional.Network
     state: state_lib.TrainState
     step: int
+    fingerprint: str
     imported: dict | None = None
 
-    def weights(self, which: str, *, field: str):
-        """Return parameters, "ema" or "raw", and the sentence that says why.
+    def weights(self, which: str, *, field: str) -> recipe.Weights:
+        """Return the parameters to use, and why these.
 
         Args:
             which: "auto", "ema" or "raw".
@@ -45,7 +84,9 @@ class TrainedRun:
                     f"{field}={which!r}: {self.run_dir.path} was imported and holds "
                     f"one set of weights; leave {field}=auto"
                 )
-            return self.state.params, "imported", self.imported["weights"]
+            return self._weights(
+                self.state.params, "imported", self.imported["weights"]
+            )
         shares = {
             name: float(share) for name, share in self.state.ema_initial_share.items()
         }
@@ -53,21 +94,12 @@ class TrainedRun:
             which, shares, name=build_training.ema_name(self.config), field=field
         )
         if name is None:
-            return self.state.params, "raw", sentence
-        return self.state.ema[name], "ema", sentence
+            return self._weights(self.state.params, "raw", sentence)
+        return self._weights(self.state.ema[name], "ema", sentence)
 
-
-def read(run_dir: directory.RunDir):
-    """Return the config of a run and the facts of its data."""
-    saved = run_dir.read_config()
-    where = str(run_dir.config)
-    config = config_lib.from_dict(saved["config"], where=where)
-    return config, build_data.DataInfo.from_dict(saved["data"])
-
-
-def receipt_of_import(run_dir: directory.RunDir) -> dict | None:
-    """Return what a conversion noted in config.json; None for a run trained here."""
-    return run_dir.read_config().get("imported")
+    def _weights(self, params, kind, why):
+        fingerprint = f"{self.fingerprint}-{kind}"
+        return recipe.Weights(params, kind, why, self.step, fingerprint)
 
 
 def check_trained_here(workdir) -> None:
@@ -80,18 +112,18 @@ def check_trained_here(workdir) -> None:
         Refusal: tells how to fine-tune them.
     """
     run_dir = directory.RunDir(pathlib.Path(workdir))
-    if run_dir.config.exists() and receipt_of_import(run_dir) is not None:
+    if run_dir.config.exists() and read(workdir).imported is not None:
         raise errors.Refusal(
             f"{workdir} holds imported weights and nothing to resume: fine-tune them "
             f"in a run of their own, --config=… --config.train.init_from={workdir}"
         )
 
 
-def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRun:
+def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRun:
     """Open a run for everything but training.
 
     Args:
-        workdir: its directory.
+        run: its directory, or what `read` gave for it.
         config: its config with changes of sampling, evaluation and mesh, and of data
             if it was imported; None for its own.
         mesh: devices to restore to; None for those that the config asks for.
@@ -102,29 +134,31 @@ def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRu
     Raises:
         Refusal: no run, no checkpoint, or a config that says another network.
     """
-    run_dir = directory.RunDir.open_existing(workdir)
-    custom.check_note(run_dir.read_config(), network, workdir)
-    saved, facts = read(run_dir)
-    imported = receipt_of_import(run_dir)
+    saved = run if isinstance(run, SavedRun) else read(run)
+    run_dir, facts = saved.run_dir, saved.facts
+    custom.check_note(saved.stored, network, run_dir.path)
     if config is None:
-        config = saved
+        config = saved.config
     # Imported weights come without their data: any that fits may score them.
-    also = ("data.*",) if imported else ()
-    config_lib.check_same_run(saved, config, workdir=workdir, also=also)
+    also = ("data.*",) if saved.imported else ()
+    config_lib.check_same_run(saved.config, config, workdir=run_dir.path, also=also)
     if mesh is None:
         mesh = build_training.mesh(config)
     if network is None:
         network = build_network.network(config, facts)
-    if imported:
+    else:
+        network = custom.with_labels(network, build_network.label_spec(config, facts))
+    if saved.imported:
         abstract = build_training.abstract_weights(network, mesh)
     else:
         # Nothing but training reads the moments: they stay on the disk.
         whole = build_training.abstract_state(config, network, mesh)
         abstract = whole.replace(opt_state=(), timesteps=())
-    with checkpoints.Checkpoints(run_dir.checkpoints) as saved_states:
-        restored = saved_states.restore(
-            abstract, chosen_step(config, saved_states, say), partial=True
+    with checkpoints.Checkpoints(run_dir.checkpoints) as stored:
+        restored = stored.restore(
+            abstract, chosen_step(config, stored, say), partial=True
         )
+        fingerprint = stored.fingerprint(restored.step)
     say_skipped(restored, say)
     return TrainedRun(
         run_dir=run_dir,
@@ -134,7 +168,8 @@ def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRu
         network=network,
         state=restored.state,
         step=restored.step,
-        imported=imported,
+        fingerprint=fingerprint,
+        imported=saved.imported,
     )
 
 
@@ -188,9 +223,9 @@ def check_transfer(config, network: functional.Network) -> None:
             another meaning of the same arrays.
     """
     workdir = config.train.init_from
-    run_dir = directory.RunDir.open_existing(workdir)
-    source, facts = read(run_dir)
-    with checkpoints.Checkpoints(run_dir.checkpoints) as saved:
+    found = read(workdir)
+    source, facts = found.config, found.facts
+    with checkpoints.Checkpoints(found.run_dir.checkpoints) as saved:
         if saved.latest_step() is None:
             raise errors.Refusal(
                 f"train.init_from={workdir} has no checkpoint: train it first"
@@ -227,8 +262,8 @@ def transfer(workdir, params, *, mesh, say):
         say: told which leaves were loaded and which start fresh.
     """
     source = open_run(workdir, mesh=mesh, say=say)
-    weights, _, sentence = source.weights("auto", field="weights")
-    given = functional.by_path(weights)
+    weights = source.weights("auto", field="weights")
+    given = functional.by_path(weights.params)
     fresh = []
 
     def take(path, leaf):
@@ -240,7 +275,7 @@ def transfer(workdir, params, *, mesh, say):
 
     taken = jax.tree_util.tree_map_with_path(take, params)
     loaded = len(jax.tree.leaves(params)) - len(fresh)
-    say(f"initial weights of {workdir}, step {source.step}, {sentence}")
+    say(f"initial weights of {workdir}, step {source.step}, {weights.why}")
     say(f"  loaded {loaded} arrays")
     say(f"  fresh  {len(fresh)} arrays{': ' if fresh else ''}{', '.join(fresh)}")
     return taken

@@ -1,6 +1,7 @@
 """What the checks look at: passes over data, network and sampler with fixed noise."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from ddpm_jax.core import arrays, keys
 from ddpm_jax.diffusion import process, respacing, reverse, samplers
 from ddpm_jax.metrics import oracle
 from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler
 
 SEED = 0  # of every draw but the samples': a diagnosis repeats itself
@@ -273,7 +275,20 @@ def by_told(probe, params, images, condition, levels, told) -> np.ndarray:
 # ---- the sampler ---------------------------------------------------------------------
 
 
-def exact_chain(recipe: sampler.Recipe, whole: process.Schedule, mesh):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Exact:
+    """The exact network of Gaussian data, as a sampler takes networks."""
+
+    apply: Callable
+    condition_spec: dict = dataclasses.field(default_factory=dict)
+
+    def prepare(self, params, condition):
+        """Return the condition as it is."""
+        del params
+        return condition
+
+
+def exact_chain(recipe: recipe_lib.Recipe, whole: process.Schedule, mesh):
     """Run the sampler of a recipe with the exact network of Gaussian data.
 
     Args:
@@ -290,8 +305,8 @@ def exact_chain(recipe: sampler.Recipe, whole: process.Schedule, mesh):
     slope = jnp.asarray(slope[:, None] * oracle.DATA.var, jnp.float32)
     mean = jnp.asarray(oracle.DATA.mean, jnp.float32)
 
-    def apply(params, x_t, t, labels):
-        del params, labels
+    def apply(params, x_t, t, condition):
+        del params, condition
         noise = exact(x_t, t)
         return noise if of_noise else mean + slope[t][:, None, None] * noise
 
@@ -301,29 +316,27 @@ def exact_chain(recipe: sampler.Recipe, whole: process.Schedule, mesh):
         schedule=dataclasses.replace(recipe.schedule, rescale_timesteps=False),
         prediction="noise" if of_noise else "x_0",
         variance="fixed_small",
-        image_shape=(1, 1, len(oracle.DATA.mean)),
-        guidance_scale=1.0,
-        clip=False,
-        dynamic_threshold=0.0,
+        shape=(1, 1, len(oracle.DATA.mean)),
+        guidance=None,
+        hooks=(),
+        condition=(),
     )
-    made = sampler.images(
-        sampler.make_sampler(gaussian, apply),
-        mesh,
+    made = sampler.Sampler(gaussian, _Exact(apply), mesh).make(
         None,
         start=0,
         stop=CHAIN_SAMPLES,
         batch_size=sampler.rounded_batch(CHAIN_SAMPLES, mesh),
-        labels=None,
     )
+    method, options = recipe.solver
     law = oracle.sample_law(
-        oracle.DATA, recipe.schedule, method=recipe.method, eta=recipe.eta
+        oracle.DATA, recipe.schedule, method=method, **dict(options)
     )
-    samples = made.reshape(CHAIN_SAMPLES, -1)
+    samples = made.images.reshape(CHAIN_SAMPLES, -1)
     # Only x̂_0 from ε̂ loses digits where there is little signal.
     return oracle.deviation(samples, law, recipe.schedule if of_noise else None)
 
 
-def make_walk(recipe: sampler.Recipe, whole: process.Schedule, apply, mesh):
+def make_walk(recipe: recipe_lib.Recipe, whole: process.Schedule, apply, mesh):
     """Return `(params, condition, count, steps) → images`, DDIM with η = 0.
 
     Any number of steps starts from the same noise and shares one compiled step.
@@ -343,7 +356,7 @@ def make_walk(recipe: sampler.Recipe, whole: process.Schedule, apply, mesh):
             lambda x_t, t_seen: apply(params, x_t, t_seen, condition),
             prediction=recipe.prediction,
             variance=recipe.variance,
-            x_0_hooks=recipe.hooks,
+            x_0_hooks=recipe.make_hooks(),
         )
         t, t_next = (jnp.full(len(x), value) for value in (t, t_next))
         return step(tables, x, denoise(x, t), t, t_next, None)
@@ -351,7 +364,7 @@ def make_walk(recipe: sampler.Recipe, whole: process.Schedule, apply, mesh):
     def walk(params, condition, count: int, steps: int) -> np.ndarray:
         index = np.arange(count)
         start = keys.normal_each(
-            keys.key_for(SEED, "diagnose/x_T", index=index), recipe.image_shape
+            keys.key_for(SEED, "diagnose/x_T", index=index), recipe.shape
         )
         batch = {"x": np.asarray(start), "condition": condition}
         batch = sharding.put_batch(mesh, batch)

@@ -47,12 +47,10 @@ def score(trained, prepared) -> bool:
     """
     dataset, num_images, schedule = prepared
     config = trained.config
-    params, kind, sentence = trained.weights(
-        config.evaluation.weights, field="evaluation.weights"
-    )
-    say(f"step {trained.step}, {sentence}")
+    weights = trained.weights(config.evaluation.weights, field="evaluation.weights")
+    say(f"step {weights.step}, {weights.why}")
     data = feature_networks.digest(image_sets.hash_of(dataset, config.data.crop))
-    name = f"bits_per_dim_{tag_of(trained, kind)}-{data}.json"
+    name = f"bits_per_dim_{tag_of(trained, weights.kind)}-{data}.json"
     card_path = trained.run_dir.evaluation / name
     if distributed.from_first(card_path.exists()):
         card = json.loads(card_path.read_text())
@@ -83,7 +81,7 @@ def score(trained, prepared) -> bool:
         sums = bits.evaluate(
             scorer,
             trained.mesh,
-            params,
+            weights.params,
             dataset,
             sums=before,
             num_images=num_images,
@@ -96,7 +94,7 @@ def score(trained, prepared) -> bool:
         )
         stopped = stop.agreed()  # perhaps in the last batch, and more may follow
     if sums.count == num_images:
-        write(trained, dataset, schedule, sums.result(), kind, card_path)
+        write(trained, dataset, schedule, sums.result(), weights.kind, card_path)
         partial.remove()
     if stopped:
         say(f"stopped by {stop.signal_name} after {sums.count} of {num_images} images")

@@ -18,7 +18,7 @@ from ddpm_jax.report import page
 from ddpm_jax.runs import best as best_lib
 from ddpm_jax.runtime import distributed, image_grid
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import sampler
+from ddpm_jax.sampling import generation, sampler
 from ddpm_jax.training import intervals
 from ddpm_jax.training.intervals import GRID, SCORES, VALIDATION
 
@@ -60,7 +60,6 @@ def grid_path(run_dir, done: int):
 def check(config, facts) -> None:
     """Refuse sampling and evaluation fields that would fail hours later."""
     build_sampling.recipe(config, facts)
-    build_sampling.sampling_labels(config, facts)
     build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
         if metric_table.BITS in rules.metric_names(config.evaluation.in_training):
@@ -150,7 +149,7 @@ class Observer:
         columns = image_grid.columns_for(self._labels)
         grids = []
         for params in (state.params, self._ema(state)):
-            made = self._sample(params, 0, GRID_IMAGES)
+            (made,) = self._sample(params, GRID_IMAGES)
             grids.append(image_grid.grid(images_lib.to_uint8(made), columns=columns))
         height, _, channels = grids[0].shape
         gap = np.full((height, image_grid.PAIR_GAP, channels), 255, np.uint8)
@@ -160,21 +159,21 @@ class Observer:
         self._writer.image(done, "samples", path)
         self._compare_channels(made, done)
 
-    def _sample(self, params, start, stop):
-        """Return images start … stop−1, at most `GRID_IMAGES`, of the usual noise."""
+    def _sample(self, params, count, should_stop=lambda: False):
+        """Return the first images of the usual noise, all there are when stopped."""
         if self._sampler is None:
             say("compiling the sampler …")
             recipe = build_sampling.recipe(self._config, self._facts)
-            self._sampler = sampler.make_sampler(recipe, self._network.apply)
-        return sampler.images(
+            self._sampler = sampler.Sampler(recipe, self._network, self._mesh)
+        parts = generation.batches(
             self._sampler,
-            self._mesh,
             params,
-            start=start,
-            stop=stop,
+            start=0,
+            stop=count,
             batch_size=sampler.rounded_batch(GRID_IMAGES, self._mesh),
-            labels=self._labels,
+            should_stop=should_stop,
         )
+        return [made.images for _, made in parts]
 
     def _compare_channels(self, made, done):
         """Append mean and deviation of each channel, of EMA samples and of data."""
@@ -273,14 +272,10 @@ class Observer:
                 should_stop=self._should_stop,
             )
         count = self._config.evaluation.in_training_samples
-        made = []
-        for start in range(0, count, GRID_IMAGES):
-            if self._should_stop():
-                return None
-            stop = min(start + GRID_IMAGES, count)
-            made.append(
-                images_lib.to_uint8(self._sample(self._ema(state), start, stop))
-            )
+        made = self._sample(self._ema(state), count, self._should_stop)
+        made = [images_lib.to_uint8(part) for part in made]
+        if sum(map(len, made)) < count:
+            return None
         scores = self._sample_scorer.score(np.concatenate(made))
         told = ", ".join(f"{score.metric} {score.value:.4f}" for score in scores)
         say(f"{count} images of the EMA weights: {told}")

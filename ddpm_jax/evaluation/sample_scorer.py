@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import rules
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.evaluation import feature_networks, feature_pass, metric_table
@@ -22,19 +24,33 @@ def metrics_of(config) -> tuple[str, ...]:
 # What decides a score besides the weights and the data, which a run does not change.
 OF_BITS = ("num_images", "in_training_samples", "steps", "respacing", "clip", "seed")
 OF_SAMPLES = ("in_training_samples", "reference", "inception", "resize")
-SAMPLING = (
-    *("method", "steps", "respacing", "eta", "labels", "guidance_scale", "clip"),
-    *("dynamic_threshold", "seed"),
-)
+FIRST_FIELDS = 9  # of config.sampling, those that digests of old runs are made of
 
 
 def protocol(config, name: str) -> str:
     """Return eight digits that change with how a metric is measured in training."""
     fields = OF_BITS if name == metric_table.BITS else OF_SAMPLES
-    decisive = [config.evaluation[field] for field in fields]
+    decisive = [str(config.evaluation[field]) for field in fields]
     if name != metric_table.BITS:
-        decisive += [config.sampling[field] for field in SAMPLING]
-    return feature_networks.digest(*map(str, decisive))
+        decisive += _of_images(config)
+    return feature_networks.digest(*decisive)
+
+
+def _of_images(config) -> list[str]:
+    """Return the sampling fields that change images.
+
+    Fields that came later count where they are unusual: what older runs kept in
+    best.json still compares.
+    """
+    others = (*build_sampling.CHANGE_NO_IMAGE, *build_sampling.OF_WEIGHTS)
+    usual = config_lib.base().sampling
+    names = [name for name in usual if name not in others]
+    values = [str(config.sampling[name]) for name in names[:FIRST_FIELDS]]
+    return values + [
+        f"{name}={config.sampling[name]}"
+        for name in names[FIRST_FIELDS:]
+        if config.sampling[name] != usual[name]
+    ]
 
 
 def check(config, facts) -> None:

@@ -9,7 +9,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.evaluation import feature_networks, image_sets
 from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import archive, generation
+from ddpm_jax.sampling import generation, sampler
 
 FIELD = "evaluation.samples"
 
@@ -71,22 +71,16 @@ def of_run(trained) -> Subject:
     """
     config, facts = trained.config, trained.facts
     recipe = build_sampling.recipe(config, facts)
-    labels = build_sampling.sampling_labels(config, facts)
-    params, kind, sentence = trained.weights(
-        config.sampling.weights, field="sampling.weights"
-    )
-    request = generation.request_of(config, labels, kind, trained.step)
-    tag, count = generation.tag_of(config, request), config.evaluation.num_samples
+    weights = trained.weights(config.sampling.weights, field="sampling.weights")
+    tag, count = recipe.tag(weights), config.evaluation.num_samples
 
     def images():
-        say(f"step {trained.step}, {sentence}")
-        store = archive.SampleStore(trained.run_dir.samples / tag, request)
-        made = generation.make_archive(
-            trained,
-            recipe,
-            params,
-            labels,
+        say(f"step {weights.step}, {weights.why}")
+        store = generation.open_store(trained.run_dir.samples, recipe, weights)
+        made = generation.generate_until(
             store,
+            sampler.Sampler(recipe, trained.network, trained.mesh),
+            weights,
             count,
             batch_size=config.sampling.batch_size,
         )
@@ -95,6 +89,7 @@ def of_run(trained) -> Subject:
         shared_disk.wait_until(lambda: store.is_finished(count), store.archive)
         return image_sets.of_path(str(store.archive), FIELD)
 
+    told = recipe.as_dict(weights)
     return Subject(
         tag=f"{tag}-n{count}",
         shape=facts.image_shape,
@@ -102,7 +97,7 @@ def of_run(trained) -> Subject:
         folder=trained.run_dir.evaluation,
         crop=config.data.crop,
         protocol={
-            **{"sampler" if k == "method" else k: v for k, v in request.items()},
+            **{"sampler" if k == "method" else k: v for k, v in told.items()},
             "dtype": config.model.dtype,
             "crop": image_sets.crop_of(config.data.crop),
         },

@@ -1,5 +1,6 @@
 """Why are the samples noise, tinted or blurred? Ordered checks of a trained run."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ from ddpm_jax.data import sources
 from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
 from ddpm_jax.metrics import oracle
 from ddpm_jax.report import html
-from ddpm_jax.runs import directory
 from ddpm_jax.runtime import compilation, devices, files
 from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler
 
 IMAGES = 64  # probed, and sampled
@@ -40,13 +41,14 @@ def run(config, workdir) -> None:
         Refusal: no run, no checkpoint, or one that cannot be sampled from.
     """
     devices.check()
-    run_dir = directory.RunDir.open_existing(workdir)
+    saved = trained_run.read(workdir)
+    run_dir = saved.run_dir
     run_dir.check_writable()
     build_network.check_kind(config, "diagnosing")
     compilation.enable_cache()
-    trained = trained_run.open_run(workdir, config, say=say)
-    used = Used(*trained.weights(config.sampling.weights, field="sampling.weights"))
-    say(f"step {trained.step}, {used.sentence}; a minute or two for small networks")
+    trained = trained_run.open_run(saved, config)
+    used = trained.weights(config.sampling.weights, field="sampling.weights")
+    say(f"step {trained.step}, {used.why}; a minute or two for small networks")
     found, shown = [], {}
     for finding, content in checks(trained, used):
         say(f"  {finding.verdict:<12} {finding.name:<11} {finding.said}")
@@ -59,8 +61,8 @@ def run(config, workdir) -> None:
     facts = [
         ("step", f"{trained.step:,}"),
         ("weights", used.kind),
-        ("sampling", f"{recipe.method}, {recipe.schedule.num_steps:,} steps"),
-        ("guidance", f"{recipe.guidance_scale:g}"),
+        ("sampling", f"{recipe.solver.name}, {recipe.schedule.num_steps:,} steps"),
+        ("guidance", f"{config.sampling.guidance_scale:g}"),
         ("seed", str(recipe.seed)),
     ]
     text = page.page(f"Diagnosis of {run_dir.path.name}", found, shown, facts=facts)
@@ -69,15 +71,7 @@ def run(config, workdir) -> None:
     say(findings.conclusion(found)[1])
 
 
-class Used(NamedTuple):
-    """The weights that sampling takes, "ema", "raw" or "imported", and why."""
-
-    params: object
-    kind: str
-    sentence: str
-
-
-def checks(trained: trained_run.TrainedRun, used: Used) -> Checked:
+def checks(trained: trained_run.TrainedRun, used: recipe_lib.Weights) -> Checked:
     """Yield the finding of every check, and its charts and pictures if any."""
     split = load(trained)
     if isinstance(split, str):
@@ -176,7 +170,7 @@ def of_process(trained) -> Checked:
     yield finding, page.schedule(whole.alpha_bar, kept.alpha_bar, timesteps)
     deviation = measure.exact_chain(recipe, whole, trained.mesh)
     yield (
-        inputs.sampler(deviation, method=recipe.method, steps=kept.num_steps),
+        inputs.sampler(deviation, method=recipe.solver.name, steps=kept.num_steps),
         None,
     )
 
@@ -236,7 +230,7 @@ def of_told(probe, params, split, t, u) -> Checked:
 def of_weights(trained, used, probe, split, t, probed):
     """Check the average against the raw weights."""
     if trained.imported:
-        return predictions.only_weights(used.sentence), None
+        return predictions.only_weights(used.why), None
     name = build_training.ema_name(trained.config)
     others = {"ema": trained.state.params, "raw": trained.state.ema[name]}
     other = measure.by_t(probe, others[used.kind], split.images, split.condition, t)
@@ -265,10 +259,9 @@ def of_steps(trained, used, spread):
     counts = [largest // part for part in (8, 4, 2, 1) if largest // part]
     walk = measure.make_walk(recipe, whole, trained.network.apply, trained.mesh)
     count = sampler.rounded_batch(WALKED, trained.mesh)
-    labels = build_sampling.sampling_labels(config, facts)
-    if labels is not None:
-        labels = sampler.labels_of(labels, np.arange(count))
-    walked = np.stack([walk(used.params, labels, count, n) for n in counts])
+    specs = trained.network.condition_spec
+    condition = recipe.condition_of(np.arange(count), specs)
+    walked = np.stack([walk(used.params, condition, count, n) for n in counts])
     changes = np.sqrt(np.square(np.diff(walked, axis=0)).mean(axis=(1, 2, 3, 4)))
     differences = (changes / spread).tolist()
     finding = outputs.steps(counts, differences, taken=taken, whole=whole.num_steps)
@@ -279,16 +272,18 @@ def of_samples(trained, used, split) -> Checked:
     """Check samples against real images of the same classes."""
     config = trained.config
     recipe = build_sampling.recipe(config, trained.facts)
-    labels = split.real_labels
+    condition = {k: tuple(v.tolist()) for k, v in split.real_condition.items()}
+    recipe = dataclasses.replace(recipe, condition=tuple(condition.items()))
     count = len(split.real)
-    made = sampler.images(
-        sampler.make_sampler(recipe, trained.network.apply),
-        trained.mesh,
-        used.params,
-        start=0,
-        stop=count,
-        batch_size=sampler.rounded_batch(count, trained.mesh),
-        labels=None if labels is None else labels.tolist(),
+    made = (
+        sampler.Sampler(recipe, trained.network, trained.mesh)
+        .make(
+            used.params,
+            start=0,
+            stop=count,
+            batch_size=sampler.rounded_batch(count, trained.mesh),
+        )
+        .images
     )
     yield outputs.colour(made, split.real), page.samples(made, split.real)
     yield outputs.detail(made, split.real), None

@@ -27,6 +27,7 @@ from ddpm_jax.runs import checkpoints
 from ddpm_jax.runtime import compilation, devices, versions
 from ddpm_jax.runtime import sharding as sharding_lib
 from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 from ddpm_jax.training import step
 
@@ -291,13 +292,13 @@ def noising() -> Verdict:
 def sampler(method: str, eta: float, steps: int) -> Verdict:
     """Samples of the exact denoiser have the law that float64 derives for them."""
     whole = _linear()
-    recipe = sampler_lib.Recipe(
+    options = {"eta": eta} if method == "ddim" else {}
+    recipe = recipe_lib.Recipe(
         schedule=respacing.respace(whole, steps),
         prediction="noise",
         variance="fixed_small",
-        image_shape=(1, 1, len(oracle.DATA.mean)),
-        method=method,
-        eta=eta,
+        shape=(1, 1, len(oracle.DATA.mean)),
+        solver=recipe_lib.part(method, **options),
     )
     mean, var = measure.exact_chain(recipe, whole, sharding_lib.make_mesh())
     good = max(mean, var) < MAX_DEVIATION

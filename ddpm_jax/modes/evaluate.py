@@ -18,7 +18,6 @@ from ddpm_jax.evaluation import (
 )
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import resize
-from ddpm_jax.runs import directory
 from ddpm_jax.runtime import compilation, devices, distributed
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
@@ -38,11 +37,11 @@ def run(config, workdir) -> None:
     given = config.evaluation.samples
     sample_sets.check_request(names, given, workdir)
     devices.check()
-    run_dir = facts = None
+    saved = run_dir = facts = None
     if workdir:
-        run_dir = directory.RunDir.open_existing(workdir)
+        saved = trained_run.read(workdir)
+        run_dir, facts = saved.run_dir, saved.facts
         run_dir.check_writable()
-        _, facts = trained_run.read(run_dir)
     # What can be refused is refused before anything is computed.
     of_run = likelihood.prepare(config, facts) if metric_table.BITS in names else None
     of_samples = None
@@ -51,7 +50,7 @@ def run(config, workdir) -> None:
     compilation.enable_cache()
     trained = None
     if of_run or not given:
-        trained = trained_run.open_run(workdir, config, say=say)
+        trained = trained_run.open_run(saved, config)
     if of_run and not likelihood.score(trained, of_run):
         return
     if of_samples:
@@ -87,7 +86,6 @@ def plan(config, names, run_dir, facts) -> Plan:
         )
     else:
         build_sampling.recipe(config, facts)
-        build_sampling.sampling_labels(config, facts)
     count = files.count if files else evaluation.num_samples
     for note in metric_table.check_count(names, count):
         say(f"note: {note}")

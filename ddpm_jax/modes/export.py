@@ -29,14 +29,11 @@ def run(config, workdir, format_name: str, output: str) -> None:
     errors.choose("format", writing.FORMATS, format_name)
     if pathlib.Path(output).exists():
         raise errors.Refusal(f"{output} is there already: choose another --output")
-    trained = trained_run.open_run(workdir, config, say=say)
-    params, kind, sentence = trained.weights(
-        config.sampling.weights, field="sampling.weights"
-    )
-    say(f"step {trained.step}, {sentence}")
-    by_path = {
-        path: np.asarray(leaf) for path, leaf in functional.by_path(params).items()
-    }
+    trained = trained_run.open_run(workdir, config)
+    weights = trained.weights(config.sampling.weights, field="sampling.weights")
+    say(f"step {weights.step}, {weights.why}")
+    leaves = functional.by_path(weights.params)
+    by_path = {path: np.asarray(leaf) for path, leaf in leaves.items()}
     fields = fields_of(trained)
     exported = writing.write(
         format_name,
@@ -47,7 +44,7 @@ def run(config, workdir, format_name: str, output: str) -> None:
         provenance={
             "run": str(trained.run_dir.path),
             "step": trained.step,
-            "weights": kind,
+            "weights": weights.kind,
             "versions": versions.versions(),
         },
     )

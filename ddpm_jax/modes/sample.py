@@ -2,10 +2,9 @@
 
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
-from ddpm_jax.runs import directory
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import archive, generation
+from ddpm_jax.sampling import generation, sampler
 
 MAX_GRID_IMAGES = 100
 
@@ -17,27 +16,21 @@ def run(config, workdir) -> None:
         Refusal: no run, no checkpoint, or a request that the run cannot meet.
     """
     devices.check()
-    run_dir = directory.RunDir.open_existing(workdir)
-    run_dir.check_writable()
-    _, facts = trained_run.read(run_dir)
-    recipe = build_sampling.recipe(config, facts)
-    labels = build_sampling.sampling_labels(config, facts)
+    saved = trained_run.read(workdir)
+    saved.run_dir.check_writable()
+    recipe = build_sampling.recipe(config, saved.facts)
     compilation.enable_cache()
-    trained = trained_run.open_run(workdir, config, say=say)
-    params, kind, sentence = trained.weights(
-        config.sampling.weights, field="sampling.weights"
-    )
-    say(f"step {trained.step}, {sentence}")
+    trained = trained_run.open_run(saved, config)
+    weights = trained.weights(config.sampling.weights, field="sampling.weights")
+    say(f"step {weights.step}, {weights.why}")
 
-    request = generation.request_of(config, labels, kind, trained.step)
-    store = archive.SampleStore(
-        run_dir.samples / generation.tag_of(config, request), request
-    )
-    wanted = config.sampling.num_samples
-    batch_size = config.sampling.batch_size
-    if generation.make_archive(
-        trained, recipe, params, labels, store, wanted, batch_size=batch_size
+    store = generation.open_store(saved.run_dir.samples, recipe, weights)
+    made_by = sampler.Sampler(recipe, trained.network, trained.mesh)
+    wanted, batch_size = config.sampling.num_samples, config.sampling.batch_size
+    if generation.generate_until(
+        store, made_by, weights, wanted, batch_size=batch_size
     ):
+        labels = build_sampling.sampling_labels(config, saved.facts)
         write_grid(store, wanted, labels)
 
 

@@ -15,6 +15,7 @@ Several processes share the directory. Each writes and reads its part of the arr
 process 0 alone decides what counts and tells the others, who may see its files late.
 """
 
+import hashlib
 import concurrent.futures
 import dataclasses
 import logging
@@ -107,6 +108,15 @@ class Checkpoints:
     def steps(self) -> tuple[int, ...]:
         """Return the published steps in ascending order."""
         return tuple(_by_first(self._files.steps))
+
+    def fingerprint(self, step: int) -> str:
+        """Return what changes with the content of a published checkpoint.
+
+        It is the SHA-256 of its manifest, which holds the digests of its files: nothing
+        large is read.
+        """
+        manifest = self._files.manifest(step).read_bytes()
+        return hashlib.sha256(manifest).hexdigest()
 
     def latest_step(self) -> int | None:
         """Return the newest published step, or None."""

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +25,20 @@ ROWS_AT_A_TIME = 256
 class SampleStore:
     """The images of one request, numbered from 0."""
 
-    def __init__(self, folder: Path, request: dict):
+    def __init__(
+        self,
+        folder: Path,
+        request: dict,
+        *,
+        differences: Callable[[dict], list[str]] | None = None,
+    ):
         """Open or continue a folder.
 
         Args:
             folder: samples/<tag>.
             request: everything that decides image i.
+            differences: a stored request → what tells it from this one, for requests
+                of earlier versions; None compares them key by key.
 
         Raises:
             Refusal: the folder holds images of another request.
@@ -41,7 +49,9 @@ class SampleStore:
         request_file = folder / "request.json"
         plain = json.loads(json.dumps(request))
         if request_file.exists():
-            _check_same_request(json.loads(request_file.read_text()), plain, folder)
+            saved = json.loads(request_file.read_text())
+            compare = differences or (lambda saved: _differences(saved, plain))
+            _check_same_request(compare(saved), folder)
         else:
             self._parts.mkdir(parents=True, exist_ok=True)
             files.write_json(request_file, plain)
@@ -149,12 +159,15 @@ class SampleStore:
                 yield data.reshape(rows, *image_shape)
 
 
-def _check_same_request(saved, given, folder):
-    changed = [
+def _differences(saved, given):
+    return [
         f"{key} is {saved.get(key)!r} there and {given.get(key)!r} here"
         for key in sorted(saved.keys() | given.keys())
         if saved.get(key) != given.get(key)
     ]
+
+
+def _check_same_request(changed, folder):
     if changed:
         raise errors.Refusal(
             f"{folder} holds other images: {'; '.join(changed)}; move that folder "

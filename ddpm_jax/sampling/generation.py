@@ -1,6 +1,6 @@
-"""The images that a config asks of a run: what decides them, and making them."""
+"""Making images until there are N: in memory, or on disk across interruptions."""
 
-import zlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -8,61 +8,57 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import sampler as sampler_lib
-
-MAX_NAMED_LABELS = 10
-
-
-def request_of(config, labels, kind: str, step: int) -> dict:
-    """Return everything that decides image i, as it is kept beside the images."""
-    sampling = config.sampling
-    return {
-        "method": sampling.method,
-        "steps": sampling.steps or config.diffusion.num_steps,
-        "respacing": sampling.respacing,
-        "eta": sampling.eta,
-        "weights": kind,
-        "guidance_scale": sampling.guidance_scale,
-        "labels": labels,
-        "clip": sampling.clip,
-        "dynamic_threshold": sampling.dynamic_threshold,
-        "seed": sampling.seed,
-        "checkpoint": step,
-    }
+from ddpm_jax.sampling import archive, sampler
+from ddpm_jax.sampling.recipe import Weights
 
 
-def tag_of(config, request: dict) -> str:
-    """Return the name of the folder, e.g. "ddim-50-ema-guidance2-seed0-step3000".
+def batches(
+    made_by: sampler.Sampler,
+    params,
+    *,
+    start: int,
+    stop: int,
+    batch_size: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, sampler.Made]]:
+    """Yield (number of the first image, images) of every batch from `start` to `stop`.
 
-    What is left at its usual value is not named; the request tells the rest apart.
+    All images are made here: for archives, grids, scores and from Python.
+
+    Args:
+        made_by: the recipe with its network and devices.
+        params: parameters on the mesh.
+        start, stop: numbers of the first image and of the one after the last.
+        batch_size: images made at a time, a multiple of the devices; the last batch is
+            padded, so that it compiles nothing.
+        should_stop: asked before every batch.
     """
-    sampling = config.sampling
-    steps = str(request["steps"])
-    if sampling.respacing:
-        steps = "respacing" + sampling.respacing.replace(",", ".")
-    parts = [sampling.method, steps]
-    if sampling.eta:
-        parts.append(f"eta{sampling.eta:g}")
-    parts += [request["weights"], f"guidance{sampling.guidance_scale:g}"]
-    if sampling.labels:
-        parts.append(f"labels{_short(request['labels'])}")
-    if not sampling.clip:
-        parts.append("noclip")
-    if sampling.dynamic_threshold:
-        parts.append(f"threshold{sampling.dynamic_threshold:g}")
-    return "-".join([*parts, f"seed{sampling.seed}", f"step{request['checkpoint']}"])
+    while start < stop and not should_stop():
+        end = min(start + batch_size, stop)
+        yield start, made_by.make(params, start=start, stop=end, batch_size=batch_size)
+        start = end
 
 
-def _short(labels) -> str:
-    """Return "3.7" for a few labels, a checksum for many."""
-    text = ".".join(str(label) for label in labels)
-    if len(labels) > MAX_NAMED_LABELS:
-        return f"{zlib.crc32(text.encode()):08x}"
-    return text
+def open_store(folder, recipe, weights: Weights) -> archive.SampleStore:
+    """Return the store of a recipe's images below `folder`, new or to be continued.
+
+    Raises:
+        Refusal: the folder of that name holds other images.
+    """
+    return archive.SampleStore(
+        folder / recipe.tag(weights),
+        recipe.request(weights),
+        differences=lambda saved: recipe.differences(saved, weights),
+    )
 
 
-def make_archive(
-    trained, recipe, params, labels, store, wanted: int, *, batch_size: int
+def generate_until(
+    store: archive.SampleStore,
+    made_by: sampler.Sampler,
+    weights: Weights,
+    wanted: int,
+    *,
+    batch_size: int,
 ) -> bool:
     """Bring the archive of a store to at least `wanted` images.
 
@@ -70,11 +66,9 @@ def make_archive(
     processes make each batch together; process 0 keeps it.
 
     Args:
-        trained: the run, on its devices.
-        recipe: from `build_sampling.recipe`.
-        params: parameters on the mesh.
-        labels: labels to cycle through, or None.
-        store: a `runtime.samples.SampleStore`.
+        store: from `open_store`.
+        made_by: the recipe with its network and devices.
+        weights: to make them with.
         wanted: number of images.
         batch_size: images made at a time.
 
@@ -84,40 +78,41 @@ def make_archive(
     if distributed.from_first(store.is_finished(wanted)):
         say(f"{store.count()} samples are there already: {store.archive}")
         return True
-    if not _make_missing(trained, recipe, params, labels, store, wanted, batch_size):
+    if not _make_missing(store, made_by, weights, wanted, batch_size):
         return False
-    of_images = None
-    if labels is not None:
-        of_images = sampler_lib.labels_of(labels, np.arange(wanted))
+    labels = None
+    index, specs = np.arange(wanted), made_by.network.condition_spec
+    if "label" in specs:
+        labels = made_by.recipe.condition_of(index, specs)["label"]
     if distributed.is_first():
-        store.finish(wanted, of_images)
+        store.finish(wanted, labels)
     distributed.barrier("the archive of samples")
     say(f"samples: {store.archive}")
     return True
 
 
-def _make_missing(trained, recipe, params, labels, store, wanted, batch_size) -> bool:
+def _make_missing(store, made_by, weights, wanted, batch_size) -> bool:
     done = distributed.from_first(store.count())
     if done:
         say(f"going on after {done} of {wanted} images")
-    batch_size = sampler_lib.rounded_batch(min(batch_size, wanted), trained.mesh)
-    sampler = sampler_lib.make_sampler(recipe, trained.network.apply)
-    say(f"sampling {recipe.schedule.num_steps} steps; compiling the sampler first …")
+    # By all images, not those that are left: a restart compiles the same program.
+    batch_size = sampler.rounded_batch(min(batch_size, wanted), made_by.mesh)
+    steps = made_by.recipe.schedule.num_steps
+    say(f"sampling {steps} steps; compiling the sampler first …")
     with preemption.StopRequest() as stop:
-        # It is asked after the last batch too: more may follow what is made here.
-        while not (stopped := stop.agreed()) and done < wanted:
-            start, done = done, min(done + batch_size, wanted)
-            made = sampler_lib.images(
-                sampler,
-                trained.mesh,
-                params,
-                start=start,
-                stop=done,
-                batch_size=batch_size,
-                labels=labels,
-            )
-            store.add(start, images_lib.to_uint8(made))
+        parts = batches(
+            made_by,
+            weights.params,
+            start=done,
+            stop=wanted,
+            batch_size=batch_size,
+            should_stop=stop.agreed,
+        )
+        for start, made in parts:
+            store.add(start, images_lib.to_uint8(made.images))
+            done = start + len(made.images)
             say(f"{done}/{wanted} images")
+        stopped = stop.agreed()  # after the last batch too: more may follow
     if stopped:
         say(f"stopped by {stop.signal_name} after {done} of {wanted} images")
         say("the same command goes on from there")
