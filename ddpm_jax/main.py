@@ -25,8 +25,7 @@ import errno
 import os
 import sys
 
-from ddpm_jax import config as config_lib
-from ddpm_jax.config import command_line
+from ddpm_jax.config import command_line, reading
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import console as console_lib
 from ddpm_jax.runtime import versions
@@ -199,7 +198,7 @@ def _together(command):
 
 def _facts(command) -> dict[str, str]:
     """Return what the processes of a job must have in common."""
-    fields = config_lib.leaves(command.config.to_dict())
+    fields = reading.leaves(command.config.to_dict())
     return {
         **_installed(),
         "--mode": command.mode,

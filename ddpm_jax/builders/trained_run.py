@@ -5,10 +5,10 @@ import pathlib
 
 import jax
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.config import reading
 from ddpm_jax.core import errors
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runs import checkpoints, directory
@@ -61,7 +61,7 @@ def read(run_dir: directory.RunDir):
     """Return the config of a run and the facts of its data."""
     saved = run_dir.read_config()
     where = str(run_dir.config)
-    config = config_lib.from_dict(saved["config"], where=where)
+    config = reading.from_dict(saved["config"], where=where)
     return config, build_data.DataInfo.from_dict(saved["data"])
 
 
@@ -110,7 +110,7 @@ def open_run(workdir, config=None, *, mesh=None, network=None, say) -> TrainedRu
         config = saved
     # Imported weights come without their data: any that fits may score them.
     also = ("data.*",) if imported else ()
-    config_lib.check_same_run(saved, config, workdir=workdir, also=also)
+    reading.check_same_run(saved, config, workdir=workdir, also=also)
     if mesh is None:
         mesh = build_training.mesh(config)
     if network is None:
@@ -202,8 +202,8 @@ def check_transfer(config, network: functional.Network) -> None:
             f"train.init_from={workdir}: none of its arrays has the shape of one here; "
             "make the fields of model.* alike, or leave init_from empty"
         )
-    theirs = dict(config_lib.leaves(source.to_dict()))
-    ours = dict(config_lib.leaves(config.to_dict()))
+    theirs = dict(reading.leaves(source.to_dict()))
+    ours = dict(reading.leaves(config.to_dict()))
     ignored = "model.num_heads" if config.model.head_channels else ""
     differing = [
         f"{name} is {theirs[name]!r} there and {ours[name]!r} here"

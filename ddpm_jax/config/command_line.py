@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.config import rules
+from ddpm_jax.config import reading, rules
 from ddpm_jax.core import errors
 
 NEEDED_FLAGS = {"source": "convert", "format": "export", "output": "export"}
@@ -107,7 +107,7 @@ def parse(
     config = _apply(
         config, argv[0], names, overrides, where=parser.config or workdir or "--config"
     )
-    config_lib.read_betas(config)
+    reading.read_betas(config)
     rules.check_types(config)
     rules.check_values(config)
     return Command(
@@ -152,8 +152,8 @@ def _defined(modes):
 def _config(parser, workdir, overrides):
     """Return the config before overrides, and the fields that its file decides."""
     if parser.config:
-        config = config_lib.from_file(parser.config)
-        return config, dict(config_lib.leaves(config.to_dict()))
+        config = reading.from_file(parser.config)
+        return config, dict(reading.leaves(config.to_dict()))
     if parser.mode == "convert":
         return config_lib.base(), {}
     if not workdir and _is_of_images(parser.mode, overrides):
@@ -188,7 +188,7 @@ def _config_of_run(workdir):
     from ddpm_jax.runs import directory
 
     run = directory.RunDir.open_existing(workdir)
-    return config_lib.from_dict(run.read_config()["config"], where=str(run.config))
+    return reading.from_dict(run.read_config()["config"], where=str(run.config))
 
 
 def _default_workdir(spec):
@@ -220,7 +220,7 @@ def _override_names(overrides):
 def _apply(config, program, names, overrides, *, where):
     """Return `config` with the --config.field=value arguments applied."""
     for name in names:
-        config_lib.check_name(name, where=where)
+        reading.check_name(name, where=where)
     # The last one counts; the parser would append to a tuple that is given twice.
     last = dict(zip(names, overrides, strict=True))
     parser = flags.FlagValues()
@@ -237,7 +237,7 @@ def _apply(config, program, names, overrides, *, where):
 
 def _explain(error, overrides, config):
     """Say which field an override failed at, and what it takes."""
-    leaves = dict(config_lib.leaves(config.to_dict()))
+    leaves = dict(reading.leaves(config.to_dict()))
     for name, argument in overrides.items():
         if argument in str(error):
             kind = "int" if leaves[name] is None else type(leaves[name]).__name__

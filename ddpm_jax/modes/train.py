@@ -8,13 +8,13 @@ import time
 import jax
 import numpy as np
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.config import reading
 from ddpm_jax.core import errors
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
@@ -179,7 +179,7 @@ def check_same_run(config, facts, network, workdir) -> None:
         return
     custom.check_note(run_dir.read_config(), network, workdir)
     saved, before = trained_run.read(run_dir)
-    config_lib.check_same_run(saved, config, workdir=workdir)
+    reading.check_same_run(saved, config, workdir=workdir)
     if before != facts:
         raise errors.Refusal(
             f"the data of {workdir} has changed: {before.num_examples} examples of "
