@@ -12,6 +12,15 @@ from ml_collections import config_dict
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
+from ddpm_jax.runtime.console import say
+
+# What fields and values were called in earlier versions: what a run stored then, or a
+# file or a command line says still, means the same now.
+RENAMED: dict[str, str] = {}  # old dotted path → present one
+RENAMED_VALUES: dict[tuple[str, Any], Any] = {  # (present path, old value) → present
+    ("model.remat", False): "none",
+    ("model.remat", True): "blocks",
+}
 
 
 def from_file(spec: str) -> config_dict.ConfigDict:
@@ -49,6 +58,7 @@ def from_file(spec: str) -> config_dict.ConfigDict:
             "its get_config() must return ddpm_jax.config.base() with changes; --debug "
             "shows where it fails"
         ) from error
+    say_renamed(leaves(values))
     return from_dict(values, where=name)
 
 
@@ -73,18 +83,63 @@ def from_dict(values: dict[str, Any], *, where: str) -> config_dict.ConfigDict:
 def from_leaves(pairs, *, where: str) -> config_dict.ConfigDict:
     """Return the schema filled with (dotted path, value) pairs, as `from_dict` does."""
     config = config_lib.base()
-    for path, value in pairs:
+    for path, value in _present(pairs, where).items():
         check_name(path, where=where)
-        present = _renamed(path, tuple(value) if isinstance(value, list) else value)
-        _set(config, path, present)
+        _set(config, path, value)
     return config
 
 
-def _renamed(path, value):
-    """Return the present name of a value that runs of earlier versions stored."""
-    if path == "model.remat" and isinstance(value, bool):
-        return "blocks" if value else "none"
+def _present(pairs, where):
+    """Return {path: value} in the names of this version.
+
+    Raises:
+        Refusal: a field is given under two names.
+    """
+    given = {p: tuple(v) if isinstance(v, list) else v for p, v in pairs}
+    usual = dict(leaves(config_lib.base().to_dict()))
+    # Files start from `base()`: a present name at its default was not given.
+    taken = {
+        path: path
+        for path, value in given.items()
+        if path not in RENAMED and (path not in usual or value != usual[path])
+    }
+    present = {path: v for path, v in given.items() if path not in RENAMED}
+    for old in [path for path in given if path in RENAMED]:
+        new = RENAMED[old]
+        check_one_name(taken.setdefault(new, old), old, where=where)
+        present[new] = given[old]
+    return {path: present_value(path, value) for path, value in present.items()}
+
+
+def check_one_name(one: str, other: str, *, where: str) -> None:
+    """Refuse two names of one field, an old one among them, beside each other."""
+    if one == other:
+        return
+    new = RENAMED.get(one, one)
+    raise errors.Refusal(
+        f"{one} and {other} in {where} are one field, now called {new}: give {new} "
+        "alone"
+    )
+
+
+def present_value(path: str, value):
+    """Return the present name of a value of the field `path`."""
+    for (field, old), new in RENAMED_VALUES.items():
+        # True == 1 for Python, and is another value here.
+        if field == path and type(old) is type(value) and old == value:
+            return new
     return value
+
+
+def say_renamed(pairs) -> None:
+    """Say in a line each which of (path, value) have other names now."""
+    for path, value in pairs:
+        new_path = RENAMED.get(path, path)
+        new_value = present_value(new_path, value)
+        if new_path != path:
+            say(f"{path} is now {new_path}")
+        if new_value is not value:
+            say(f"{new_path}={value} is now {new_path}={new_value}")
 
 
 def check_name(path: str, *, where: str) -> None:
