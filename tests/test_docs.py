@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax import main
-from ddpm_jax.config import reading
+from ddpm_jax.config import modes, reading
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,7 +79,7 @@ def test_every_config_exists(name):
 
 @pytest.mark.parametrize("mode", found(r"--mode=(\w+)"))
 def test_every_mode_exists(mode):
-    assert mode in main.MODES
+    assert mode in modes.MODES
 
 
 def headings(text):

@@ -12,6 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from ddpm_jax import main
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import process as build_process
+from ddpm_jax.config import modes
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
@@ -158,7 +159,7 @@ def test_a_variant_that_the_file_does_not_have_is_refused(refused):
 def test_help_is_no_error(capsys):
     assert main.main(["ddpm-jax", "--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("--config", "--workdir", "--mode", *main.MODES):
+    for word in ("--config", "--workdir", "--mode", *modes.MODES):
         assert word in shown
 
 
