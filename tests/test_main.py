@@ -272,6 +272,22 @@ def test_a_run_written_by_a_newer_schema_is_refused(refused, untrained, tmp_path
     check_sentence(refused(f"--workdir={run}"), ["train.future_field", "config.json"])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [[], [DIGITS, *SMALL], ["--mode=sample"], ["--mode=evaluate"], ["--mode=diagnose"]],
+    ids=" ".join,
+)
+def test_a_run_of_a_newer_version_is_refused(arguments, refused, untrained, tmp_path):
+    run = rewritten(untrained, tmp_path / "run")
+    saved = json.loads((run / "config.json").read_text())
+    saved["versions"] = {"ddpm_jax": "9.0"}
+    (run / "config.json").write_text(json.dumps(saved))
+    before = content(run)
+    sentence = refused(f"--workdir={run}", *arguments)
+    check_sentence(sentence, ["run/config.json was made by ddpm_jax 9.0", "install"])
+    assert content(run) == before
+
+
 def test_betas_of_a_file_are_kept_by_the_run(tmp_path):
     np.save("betas.npy", np.linspace(0.1, 0.5, 5))
     given = ["diffusion.schedule=custom", "diffusion.betas_path=betas.npy"]
