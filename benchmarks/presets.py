@@ -17,10 +17,10 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import numpy as np
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.config import reading
 from ddpm_jax.core import conditions
 from ddpm_jax.runtime import cost, hardware
 
@@ -114,7 +114,7 @@ def setting(args, **model) -> Setting:
         model: fields of config.model to set besides.
     """
     preset = PRESETS[args.preset]
-    config = config_lib.from_file(str(CONFIGS / f"{preset.config}.py"))
+    config = reading.from_file(str(CONFIGS / f"{preset.config}.py"))
     config.train.batch_size = args.batch
     config.model.dtype = args.dtype
     for name, value in model.items():

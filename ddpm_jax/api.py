@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
-from ddpm_jax.config import rules
+from ddpm_jax.config import reading, rules
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, reverse
 from ddpm_jax.models import custom, functional
@@ -65,9 +64,9 @@ def train(
     from ddpm_jax.modes import train as mode
 
     if isinstance(config, str | os.PathLike):
-        config = config_lib.from_file(os.fspath(config))
+        config = reading.from_file(os.fspath(config))
     config = config.copy_and_resolve_references()
-    config_lib.read_betas(config)
+    reading.read_betas(config)
     rules.check_types(config)
     rules.check_values(config)
     mode.run(config, workdir, network)
@@ -214,7 +213,7 @@ class Run:
             config.sampling.respacing = ""  # one replaces the other
         nested = config.to_dict()
         nested["sampling"].update(given)
-        config = config_lib.from_dict(nested, where="sample()")
+        config = reading.from_dict(nested, where="sample()")
         rules.check_types(config)
         rules.check_values(config)
         return config

@@ -22,99 +22,15 @@ They must find each other within --timeout=300 seconds.
 import contextlib
 import dataclasses
 import errno
+import importlib
 import os
 import sys
 
-from ddpm_jax import config as config_lib
-from ddpm_jax.config import command_line
+from ddpm_jax.config import command_line, modes, reading
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import console as console_lib
 from ddpm_jax.runtime import versions
 
-
-def _train(command):
-    from ddpm_jax.modes import train
-
-    train.run(command.config, command.workdir)
-
-
-def _sample(command):
-    from ddpm_jax.modes import sample
-
-    sample.run(command.config, command.workdir)
-
-
-def _evaluate(command):
-    from ddpm_jax.modes import evaluate
-
-    evaluate.run(command.config, command.workdir)
-
-
-def _data(command):
-    from ddpm_jax.modes import data
-
-    data.run(command.config, command.workdir)
-
-
-def _convert(command):
-    from ddpm_jax.modes import convert
-
-    convert.run(command.source, command.workdir, command.config, command.given)
-
-
-def _export(command):
-    from ddpm_jax.modes import export
-
-    export.run(command.config, command.workdir, command.format, command.output)
-
-
-def _compare(command):
-    from ddpm_jax.modes import compare
-
-    compare.run(command.cards)
-
-
-def _diagnose(command):
-    from ddpm_jax.modes import diagnose
-
-    diagnose.run(command.config, command.workdir)
-
-
-def _plan(command):
-    if command.topology:
-        # Read when JAX starts: compile for TPUs without looking for one.
-        os.environ.update(
-            JAX_PLATFORMS="cpu",
-            TPU_SKIP_MDS_QUERY="1",
-            TPU_WORKER_HOSTNAMES="localhost",
-        )
-    from ddpm_jax.modes import plan
-
-    plan.run(command.config, command.topology)
-
-
-def _doctor(command):
-    from ddpm_jax.modes import doctor
-
-    del command  # it looks at the machine alone
-    doctor.run()
-
-
-# Each imports its module itself: a refused command line should not wait for JAX.
-MODES = {
-    "train": _train,
-    "data": _data,
-    "sample": _sample,
-    "evaluate": _evaluate,
-    "compare": _compare,
-    "diagnose": _diagnose,
-    "convert": _convert,
-    "export": _export,
-    "plan": _plan,
-    "doctor": _doctor,
-}
-JOINT_MODES = ("train", "sample", "evaluate")  # of as many processes as there are
-SINGLE_MODES = ("data", "convert", "export", "diagnose")  # they write files, in one
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -130,8 +46,12 @@ def main(argv=None) -> int:
         command = parse(argv)
         if command is None:
             return 0
+        mode = modes.MODES[command.mode]
+        os.environ.update(mode.environment(command.flags))
         with _together(command):
-            MODES[command.mode](command)
+            # Only now: a refused command line should not wait for JAX.
+            module = importlib.import_module(f"ddpm_jax.modes.{mode.name}")
+            module.run(*(command.value(name) for name in mode.passes))
     except errors.Refusal as refusal:
         if debug:
             raise
@@ -159,13 +79,14 @@ def parse(argv) -> command_line.Command | None:
     Raises:
         Refusal: anything that is not understood.
     """
-    return command_line.parse(argv, MODES, __doc__)
+    return command_line.parse(argv, modes.MODES, __doc__)
 
 
 @contextlib.contextmanager
 def _together(command):
     """Join the other processes of the job, if there are any, until the mode ends."""
-    if command.mode not in (*JOINT_MODES, *SINGLE_MODES):
+    processes = modes.MODES[command.mode].processes
+    if processes == modes.ALONE:
         yield
         return
     from ddpm_jax.runtime import distributed
@@ -174,7 +95,7 @@ def _together(command):
     place = dataclasses.asdict(command.together)
     timeout = place.pop("timeout")
     launch = launch_lib.find(os.environ, **place)
-    if command.mode in SINGLE_MODES:
+    if processes == modes.SINGLE:
         distributed.check_single(f"--mode={command.mode}", launch)
     if launch is None:
         yield
@@ -199,7 +120,7 @@ def _together(command):
 
 def _facts(command) -> dict[str, str]:
     """Return what the processes of a job must have in common."""
-    fields = config_lib.leaves(command.config.to_dict())
+    fields = reading.leaves(command.config.to_dict())
     return {
         **_installed(),
         "--mode": command.mode,

@@ -5,11 +5,11 @@ import pathlib
 
 import pytest
 
-from ddpm_jax import config as config_lib
 from ddpm_jax import main
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
+from ddpm_jax.config import reading
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 
@@ -200,12 +200,12 @@ def test_a_run_is_its_own_default_config(tmp_path):
 def test_json_keeps_every_config(path):
     config = parse(f"--config={path}")
     plain = json.loads(json.dumps(config.to_dict()))
-    again = config_lib.from_dict(plain, where="here")
+    again = reading.from_dict(plain, where="here")
     assert leaves(again) == leaves(config)
     assert {name: type(value) for name, value in leaves(again).items()} == {
         name: type(value) for name, value in leaves(config).items()
     }
-    assert config_lib.differences(config, again) == []
+    assert reading.differences(config, again) == []
 
 
 def test_differences_name_what_may_not_change():
@@ -220,14 +220,14 @@ def test_differences_name_what_may_not_change():
         "--config.mesh.fsdp=2",
         "--config.data.path=/elsewhere",
     )
-    assert config_lib.differences(saved, may) == []
+    assert reading.differences(saved, may) == []
     may_not = parse(DIGITS, "--config.train.learning_rate=0.5", "--config.seed=3")
-    assert set(config_lib.differences(saved, may_not)) == {
+    assert set(reading.differences(saved, may_not)) == {
         ("train.learning_rate", saved.train.learning_rate, 0.5),
         ("seed", 0, 3),
     }
     with pytest.raises(errors.Refusal, match=r"seed is 0 there and 3 here"):
-        config_lib.check_same_run(saved, may_not, workdir="w")
+        reading.check_same_run(saved, may_not, workdir="w")
 
 
 def test_digits_has_a_null_class_and_digits_unconditional_no_class():

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.config import reading
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 
@@ -37,7 +37,7 @@ VARIANTS = [
 def read(spec):
     name, _, variant = spec.partition(":")
     path = ROOT / "configs" / f"{name}.py"
-    return config_lib.from_file(f"{path}:{variant}" if variant else str(path))
+    return reading.from_file(f"{path}:{variant}" if variant else str(path))
 
 
 def facts(config, num_classes=1000):

@@ -9,8 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from ddpm_jax import config as config_lib
 from ddpm_jax import main
+from ddpm_jax.config import modes, reading
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +58,7 @@ def test_every_dotted_name_exists(name):
 
 @pytest.mark.parametrize("field", found(r"--(?:no)?config\.([a-z_0-9.]+[a-z_0-9])"))
 def test_every_field_exists(field):
-    config_lib.check_name(field, where="the documentation")
+    reading.check_name(field, where="the documentation")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_every_config_exists(name):
 
 @pytest.mark.parametrize("mode", found(r"--mode=(\w+)"))
 def test_every_mode_exists(mode):
-    assert mode in main.MODES
+    assert mode in modes.MODES
 
 
 def headings(text):

@@ -1,12 +1,17 @@
 """The shape of the code: layers, purity, who may import what, sizes, a light import."""
 
 import ast
+import dataclasses
+import importlib
+import inspect
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from ddpm_jax.config import command_line, modes
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = "ddpm_jax"
@@ -62,7 +67,7 @@ CONFINED = {
     "flax": ("ddpm_jax/models/",),
     "orbax": ("ddpm_jax/runs/checkpoints.py",),
     "ml_collections": ("ddpm_jax/config/",),
-    "absl": ("ddpm_jax/config/command_line.py",),
+    "absl": ("ddpm_jax/config/command_line.py", "ddpm_jax/config/overrides.py"),
     "torch": ("ddpm_jax/convert/",),
     "tensorflow": ("ddpm_jax/convert/",),
     "safetensors": ("ddpm_jax/convert/",),
@@ -210,13 +215,29 @@ def test_files_and_functions_are_small():
     assert faults_of(size_faults) == []
 
 
-def test_main_knows_every_mode():
-    from ddpm_jax import main
-
+def test_the_table_knows_every_mode():
+    named = {f"ddpm_jax.modes.{name}" for name in modes.MODES}
     modules = {dotted_name(p) for p in SOURCES if p.startswith("ddpm_jax/modes/")}
-    modules.remove("ddpm_jax.modes")
-    assert {f"ddpm_jax.modes.{name}" for name in main.MODES} == modules
-    assert modules <= set(imported(SOURCES["ddpm_jax/main.py"]))
+    assert named == modules - {"ddpm_jax.modes"}
+
+
+@pytest.mark.parametrize("mode", modes.TABLE, ids=lambda mode: mode.name)
+def test_a_record_passes_what_run_takes(mode):
+    module = importlib.import_module(f"ddpm_jax.modes.{mode.name}")
+    inspect.signature(module.run).bind(*mode.passes)
+    known = {field.name for field in dataclasses.fields(command_line.Command)}
+    assert set(mode.passes) <= known | {f.name for f in mode.flags} | {mode.arguments}
+    assert {flag.name for flag in mode.flags} <= set(mode.passes)
+
+
+def test_no_mode_is_imported_before_the_command_line_is_understood():
+    source = SOURCES["ddpm_jax/main.py"]
+    assert not any(name.startswith("ddpm_jax.modes") for name in imported(source))
+    program = "import sys, ddpm_jax.main; print('jax' in sys.modules)"
+    shown = subprocess.check_output(
+        [sys.executable, "-c", program], cwd=ROOT, text=True
+    )
+    assert shown == "False\n"
 
 
 # ---- importing is free of devices and of heavy libraries -----------------------------

@@ -12,6 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from ddpm_jax import main
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import process as build_process
+from ddpm_jax.config import modes
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
@@ -158,7 +159,7 @@ def test_a_variant_that_the_file_does_not_have_is_refused(refused):
 def test_help_is_no_error(capsys):
     assert main.main(["ddpm-jax", "--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("--config", "--workdir", "--mode", *main.MODES):
+    for word in ("--config", "--workdir", "--mode", *modes.MODES):
         assert word in shown
 
 
@@ -269,6 +270,22 @@ def test_a_run_of_other_data_is_refused(refused, untrained, tmp_path):
 def test_a_run_written_by_a_newer_schema_is_refused(refused, untrained, tmp_path):
     run = rewritten(untrained, tmp_path / "run", train__future_field=1)
     check_sentence(refused(f"--workdir={run}"), ["train.future_field", "config.json"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], [DIGITS, *SMALL], ["--mode=sample"], ["--mode=evaluate"], ["--mode=diagnose"]],
+    ids=" ".join,
+)
+def test_a_run_of_a_newer_version_is_refused(arguments, refused, untrained, tmp_path):
+    run = rewritten(untrained, tmp_path / "run")
+    saved = json.loads((run / "config.json").read_text())
+    saved["versions"] = {"ddpm_jax": "9.0"}
+    (run / "config.json").write_text(json.dumps(saved))
+    before = content(run)
+    sentence = refused(f"--workdir={run}", *arguments)
+    check_sentence(sentence, ["run/config.json was made by ddpm_jax 9.0", "install"])
+    assert content(run) == before
 
 
 def test_betas_of_a_file_are_kept_by_the_run(tmp_path):

@@ -7,7 +7,7 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
-from ddpm_jax.config import rules
+from ddpm_jax.config import reading, rules
 from ddpm_jax.evaluation import sample_scorer
 from ddpm_jax.sampling import generation
 
@@ -69,7 +69,7 @@ def test_a_field_that_changes_no_image_changes_neither(field):
 
 
 def test_what_a_run_lets_change_is_in_the_schema():
-    fields = dict(config_lib.leaves(config_lib.base().to_dict()))
+    fields = dict(reading.leaves(config_lib.base().to_dict()))
     for rule in config_lib.MUTABLE:
         assert any(
             name == rule or (rule.endswith(".*") and name.startswith(rule[:-1]))

@@ -5,10 +5,10 @@ import pathlib
 
 import jax
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.config import reading
 from ddpm_jax.core import errors
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runs import checkpoints, directory
@@ -47,7 +47,7 @@ def read(workdir) -> SavedRun:
     stored = run_dir.read_config()
     return SavedRun(
         run_dir=run_dir,
-        config=config_lib.from_dict(stored["config"], where=str(run_dir.config)),
+        config=reading.from_dict(stored["config"], where=str(run_dir.config)),
         facts=build_data.DataInfo.from_dict(stored["data"]),
         imported=stored.get("imported"),
         stored=stored,
@@ -102,17 +102,23 @@ class TrainedRun:
         return recipe.Weights(params, kind, why, self.step, fingerprint)
 
 
-def check_trained_here(workdir) -> None:
+def read_if_any(workdir) -> SavedRun | None:
+    """Return what `read` gives, or None where there is no run yet."""
+    run_dir = directory.RunDir(pathlib.Path(workdir))
+    return read(workdir) if run_dir.config.exists() else None
+
+
+def check_trained_here(saved: SavedRun | None) -> None:
     """Refuse to go on training imported weights: there is no optimizer state.
 
     Args:
-        workdir: directory of the run, which need not exist.
+        saved: the run; None where there is none yet.
 
     Raises:
         Refusal: tells how to fine-tune them.
     """
-    run_dir = directory.RunDir(pathlib.Path(workdir))
-    if run_dir.config.exists() and read(workdir).imported is not None:
+    if saved is not None and saved.imported is not None:
+        workdir = saved.run_dir.path
         raise errors.Refusal(
             f"{workdir} holds imported weights and nothing to resume: fine-tune them "
             f"in a run of their own, --config=… --config.train.init_from={workdir}"
@@ -141,7 +147,7 @@ def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRu
         config = saved.config
     # Imported weights come without their data: any that fits may score them.
     also = ("data.*",) if saved.imported else ()
-    config_lib.check_same_run(saved.config, config, workdir=run_dir.path, also=also)
+    reading.check_same_run(saved.config, config, workdir=run_dir.path, also=also)
     if mesh is None:
         mesh = build_training.mesh(config)
     if network is None:
@@ -237,8 +243,8 @@ def check_transfer(config, network: functional.Network) -> None:
             f"train.init_from={workdir}: none of its arrays has the shape of one here; "
             "make the fields of model.* alike, or leave init_from empty"
         )
-    theirs = dict(config_lib.leaves(source.to_dict()))
-    ours = dict(config_lib.leaves(config.to_dict()))
+    theirs = dict(reading.leaves(source.to_dict()))
+    ours = dict(reading.leaves(config.to_dict()))
     ignored = "model.num_heads" if config.model.head_channels else ""
     differing = [
         f"{name} is {theirs[name]!r} there and {ours[name]!r} here"

@@ -4,20 +4,31 @@ It needs no JAX: a refused command line should not wait for it.
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.config import rules
+from ddpm_jax.config import modes as modes_lib
+from ddpm_jax.config import overrides as overrides_lib
+from ddpm_jax.config import reading, rules
 from ddpm_jax.core import errors
 
-NEEDED_FLAGS = {"source": "convert", "format": "export", "output": "export"}
-OPTIONAL_FLAGS = {"topology": "plan"}
-CONFIG_PREFIXES = ("--config.", "-config.", "--noconfig.", "-noconfig.")
+HELP = ("--help", "-h", "-help", "--helpfull")
+# Flags of every mode: (name, default, meaning).
+COMMON = (
+    ("mode", "train", "what to do"),
+    ("config", "", "file.py or file.py:variant"),
+    ("workdir", "", "directory of the run"),
+    ("coordinator", "", "host:port of process 0"),
+    ("num_processes", 0, "processes of the job"),
+    ("process_id", -1, "which of them this one is, from 0"),
+    ("timeout", 300, "seconds in which the processes must find each other"),
+    ("debug", False, "show tracebacks"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,30 +52,29 @@ class Command:
     """A command line that was understood.
 
     Attributes:
-        mode: a key of `main.MODES`.
+        mode: a key of `modes.MODES`.
         workdir: directory of the run; "" for a mode without one.
         config: the config with overrides applied; None for a mode without one.
         given: the fields that the command line or its config file decides.
-        source, format, output: what to import, and how and where to export.
-        cards: what to compare.
-        topology: of the TPU to plan for; "" for the devices that are here.
+        flags: the mode's own by name, and its arguments without a name: a string, or a
+            tuple of strings where several values are taken.
         together: this process's place among several, as far as flags tell it.
     """
 
     mode: str
-    workdir: str
-    config: Any
+    workdir: str = ""
+    config: Any = None
     given: frozenset[str] = frozenset()
-    source: str = ""
-    format: str = ""
-    output: str = ""
-    cards: tuple[str, ...] = ()
-    topology: str = ""
+    flags: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
     together: Together = Together()
+
+    def value(self, name: str):
+        """Return what a mode's record calls `name`: a flag, else an attribute."""
+        return self.flags[name] if name in self.flags else getattr(self, name)
 
 
 def parse(
-    argv: Sequence[str], modes: Mapping[str, object], about: str
+    argv: Sequence[str], modes: Mapping[str, modes_lib.Mode], about: str
 ) -> Command | None:
     """Return the command, or None where only help was asked for.
 
@@ -74,90 +84,197 @@ def parse(
     Args:
         argv: program name and arguments.
         modes: by name.
-        about: what --help prints.
+        about: what --help prints before the modes.
 
     Raises:
         Refusal: anything that is not understood.
     """
-    if any(
-        argument in ("--help", "-h", "-help", "--helpfull") for argument in argv[1:]
-    ):
+    if any(argument in HELP for argument in argv[1:]):
         print(about)
-        print("Modes: " + ", ".join(modes) + ". Fields: ddpm_jax/config/__init__.py.")
+        print(help_text(modes))
         return None
+    short = {name for mode in modes.values() for name in mode.short_fields}
+    fields, rest = [], []
+    for argument in argv[1:]:
+        is_field = overrides_lib.is_override(argument) or _short_name(argument, short)
+        (fields if is_field else rest).append(argument)
     parser = _defined(modes)
-    overrides = [a for a in argv[1:] if a.startswith(CONFIG_PREFIXES)]
-    rest = [a for a in argv[1:] if not a.startswith(CONFIG_PREFIXES)]
     positional = _parse_flags(parser, [argv[0], *rest])
-    mode = parser.mode
-    errors.choose("mode", modes, mode)
-    _check_own_flags(parser)
-    if mode == "compare":
-        return Command(mode, workdir="", config=None, cards=tuple(positional))
-    if positional:
+    mode = errors.choose("mode", modes, parser.mode)
+    own = _own_flags(parser, mode, modes)
+    fields = [_written_out(argument, short, mode, modes) for argument in fields]
+    if mode.arguments:
+        own[mode.arguments] = tuple(positional)
+    elif positional:
         raise errors.Refusal(
             f"unexpected argument {positional[0]!r}: every argument is --name=value"
         )
-    if mode == "doctor":
-        return Command(mode, workdir="", config=None)
+    if mode.needs == modes_lib.NOTHING:
+        return Command(mode.name, flags=own)
 
+    overrides = overrides_lib.renamed(fields)
+    names = overrides_lib.names_of(overrides)
     workdir = parser.workdir or _default_workdir(parser.config)
-    config, given = _config(parser, workdir, overrides)
-    names = _override_names(overrides)
-    config = _apply(
-        config, argv[0], names, overrides, where=parser.config or workdir or "--config"
+    config, given = _config(parser, mode, workdir, names)
+    config = overrides_lib.apply(
+        config, argv[0], overrides, where=parser.config or workdir or "--config"
     )
-    config_lib.read_betas(config)
+    reading.read_betas(config)
     rules.check_types(config)
     rules.check_values(config)
     return Command(
-        mode,
+        mode.name,
         workdir,
         config,
         frozenset([*given, *names]),
-        parser.source,
-        parser.format,
-        parser.output,
-        topology=parser.topology,
-        together=Together(
-            *(parser[field.name].value for field in dataclasses.fields(Together))
-        ),
+        own,
+        Together(*(parser[field.name].value for field in dataclasses.fields(Together))),
     )
+
+
+def help_text(modes: Mapping[str, modes_lib.Mode]) -> str:
+    """Return the list of modes and flags that --help prints."""
+    lines = ["Modes:"]
+    for mode in modes.values():
+        lines.append(f"  {mode.name:<12} {mode.help}")
+        for flag in mode.flags:
+            needed = ", needed" if flag.least else ""
+            often = "" if flag.most == 1 else ", may be given several times"
+            usage = f"--{flag.name}={flag.kind}"
+            lines.append(f"      {usage:<20} {flag.help}{needed}{often}")
+        for name, path in mode.short_fields.items():
+            lines.append(f"      --{name + '=…':<18} --config.{path}")
+    lines.append("Flags of every mode:")
+    lines += [f"  --{name:<16} {meaning}" for name, _, meaning in COMMON]
+    lines.append("Fields: ddpm_jax/config/__init__.py.")
+    return "\n".join(lines)
+
+
+# ---- flags ---------------------------------------------------------------------------
 
 
 def _defined(modes):
     """Return a parser of all flags but those of the config's fields."""
     parser = flags.FlagValues()
-    for name, default, meaning in (
-        ("config", "", "file.py or file.py:variant"),
-        ("workdir", "", "directory of the run"),
-        ("mode", "train", ", ".join(modes)),
-        ("source", "", "file or folder to convert"),
-        ("format", "", "of the exported weights"),
-        ("output", "", "where to export to"),
-        ("topology", "", "TPUs to plan for, such as v5e:4x4"),
-        ("coordinator", "", "host:port of process 0"),
-        ("num_processes", 0, "processes of the job"),
-        ("process_id", -1, "which of them this one is, from 0"),
-        ("timeout", 300, "seconds in which the processes must find each other"),
-    ):
-        define = flags.DEFINE_integer
-        if isinstance(default, str):
-            define = flags.DEFINE_string
+    for name, default, meaning in COMMON:
+        define = {
+            bool: flags.DEFINE_bool,
+            int: flags.DEFINE_integer,
+            str: flags.DEFINE_string,
+        }[type(default)]
         define(name, default, meaning, flag_values=parser)
-    flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=parser)
+    own = {flag.name: flag for mode in modes.values() for flag in mode.flags}
+    for name, flag in own.items():
+        flags.DEFINE_multi_string(name, [], flag.help, flag_values=parser)
     return parser
 
 
-def _config(parser, workdir, overrides):
-    """Return the config before overrides, and the fields that its file decides."""
+def _parse_flags(parser, argv):
+    """Return the arguments that are no flags."""
+    try:
+        return parser(argv)[1:]
+    except flags.Error as error:
+        text = " ".join(str(error).split())
+        raise errors.Refusal(f"{text}; --help lists the flags") from error
+
+
+def _own_flags(parser, mode, modes):
+    """Return {name: value or values} of a mode's own flags.
+
+    Raises:
+        Refusal: a flag of other modes, one given too often, or one that is missing.
+    """
+    owners = {}
+    for other in modes.values():
+        for flag in other.flags:
+            owners.setdefault(flag.name, []).append(other.name)
+    for name, names in owners.items():
+        given = [value for value in parser[name].value if value]
+        if given and mode.name not in names:
+            raise _not_of(mode, f"--{name}={given[0]}", names)
+    return {
+        flag.name: _values(parser[flag.name].value, flag, mode) for flag in mode.flags
+    }
+
+
+def _values(given, flag, mode):
+    """Return the value of a flag, or the tuple of its values."""
+    # As in --topology=$TOPOLOGY, where the variable is empty.
+    values = tuple(value for value in given if value)
+    if flag.kind == modes_lib.PATH:
+        values = tuple(os.path.expanduser(value) for value in values)
+    if len(values) < flag.least:
+        times = f" {flag.least} times, not {len(values)}" if flag.least > 1 else ""
+        raise errors.Refusal(
+            f"--mode={mode.name} needs --{flag.name}{times}: see --help"
+        )
+    if flag.most is not None and len(values) > flag.most:
+        raise errors.Refusal(
+            f"--mode={mode.name} takes {flag.most} --{flag.name}, and {len(values)} "
+            f"were given: keep {flag.most} of {', '.join(values)}"
+        )
+    if flag.most == 1:
+        return values[0] if values else ""
+    return values
+
+
+def _not_of(mode, argument, owners):
+    """Return the refusal of an argument that belongs to other modes."""
+    named = " and --mode=".join(owners)
+    instead = "one of these" if len(owners) > 1 else f"--mode={named}"
+    return errors.Refusal(
+        f"{argument} belongs to --mode={named}, not to --mode={mode.name}: leave it "
+        f"out, or give {instead}"
+    )
+
+
+def _short_name(argument, names):
+    """Return the one of `names` that --name=value, --name or --noname gives, or ""."""
+    if not argument.startswith("-"):
+        return ""
+    name = argument.lstrip("-").partition("=")[0]
+    found = [n for n in (name, name.removeprefix("no")) if n in names]
+    return found[0] if found else ""
+
+
+def _written_out(argument, short, mode, modes):
+    """Return --strength=0.6 as --config.editing.strength=0.6."""
+    if overrides_lib.is_override(argument):
+        return argument
+    name = _short_name(argument, short)
+    if name not in mode.short_fields:
+        owners = [other.name for other in modes.values() if name in other.short_fields]
+        raise _not_of(mode, argument, owners)
+    given, equals, value = argument.lstrip("-").partition("=")
+    prefix = given.removesuffix(name)  # "no", or nothing
+    return f"--{prefix}config.{mode.short_fields[name]}{equals}{value}"
+
+
+# ---- the config ----------------------------------------------------------------------
+
+
+def _config(parser, mode, workdir, names):
+    """Return the config before overrides, and the fields that its file decides.
+
+    Args:
+        names: fields that the command line gives.
+    """
+    if mode.needs == modes_lib.NEW_RUN and not parser.workdir:
+        raise errors.Refusal(
+            f"--mode={mode.name} needs --workdir, where the new run is to be: such as "
+            "--workdir=runs/imported"
+        )
     if parser.config:
-        config = config_lib.from_file(parser.config)
-        return config, dict(config_lib.leaves(config.to_dict()))
-    if parser.mode == "convert":
+        config = reading.from_file(parser.config)
+        return config, dict(reading.leaves(config.to_dict()))
+    spared = not workdir and set(names) & set(mode.instead_of_run)
+    if mode.needs == modes_lib.NEW_RUN or spared:
         return config_lib.base(), {}
-    if not workdir and _is_of_images(parser.mode, overrides):
-        return config_lib.base(), {}
+    if not workdir and mode.needs == modes_lib.RUN:
+        raise errors.Refusal(
+            f"--mode={mode.name} needs a run: name one with --workdir=runs/digits, or "
+            "train one with --config=configs/digits.py"
+        )
     if not workdir:
         raise errors.Refusal(
             "no --config and no --workdir: train with --config=configs/digits.py, or "
@@ -166,29 +283,11 @@ def _config(parser, workdir, overrides):
     return _config_of_run(workdir), {}
 
 
-def _check_own_flags(parser):
-    """Refuse a flag of another mode, and a mode without its flags."""
-    for name, mode in (NEEDED_FLAGS | OPTIONAL_FLAGS).items():
-        value = parser[name].value
-        if value and parser.mode != mode:
-            raise errors.Refusal(
-                f"--{name}={value} belongs to --mode={mode}, not to "
-                f"--mode={parser.mode}: leave it out, or give --mode={mode}"
-            )
-        if not value and parser.mode == mode and name in NEEDED_FLAGS:
-            raise errors.Refusal(f"--mode={mode} needs --{name}: see --help")
-    if parser.mode == "convert" and not parser.workdir:
-        raise errors.Refusal(
-            "--mode=convert needs --workdir, where the new run is to be: such as "
-            "--workdir=runs/imported"
-        )
-
-
 def _config_of_run(workdir):
     from ddpm_jax.runs import directory
 
     run = directory.RunDir.open_existing(workdir)
-    return config_lib.from_dict(run.read_config()["config"], where=str(run.config))
+    return reading.from_dict(run.read_config()["config"], where=str(run.config))
 
 
 def _default_workdir(spec):
@@ -199,71 +298,3 @@ def _default_workdir(spec):
     stem = pathlib.Path(name).stem
     suffix = pathlib.Path(variant).name  # of a variant that is a folder, its own name
     return str(pathlib.Path("runs") / (f"{stem}-{suffix}" if suffix else stem))
-
-
-def _is_of_images(mode, overrides):
-    """Return whether images are to be compared, which takes no run."""
-    return mode == "evaluate" and "evaluation.samples" in _override_names(overrides)
-
-
-def _override_names(overrides):
-    """Return the field of each --config.field=value argument."""
-    return [
-        argument.lstrip("-")
-        .removeprefix("no")
-        .partition("=")[0]
-        .removeprefix("config.")
-        for argument in overrides
-    ]
-
-
-def _apply(config, program, names, overrides, *, where):
-    """Return `config` with the --config.field=value arguments applied."""
-    for name in names:
-        config_lib.check_name(name, where=where)
-    # The last one counts; the parser would append to a tuple that is given twice.
-    last = dict(zip(names, overrides, strict=True))
-    parser = flags.FlagValues()
-    argv = [program, *last.values()]
-    config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
-    try:
-        parser(argv)
-    except flags.Error as error:
-        raise errors.Refusal(_explain(error, last, config)) from error
-    rules.normalise_tuples(parser.config)
-    _prefer_given_steps(parser.config, names)
-    return parser.config
-
-
-def _explain(error, overrides, config):
-    """Say which field an override failed at, and what it takes."""
-    leaves = dict(config_lib.leaves(config.to_dict()))
-    for name, argument in overrides.items():
-        if argument in str(error):
-            kind = "int" if leaves[name] is None else type(leaves[name]).__name__
-            return f"{argument} is not a value of type {kind}, such as {leaves[name]!r}"
-    return " ".join(str(error).split())
-
-
-def _prefer_given_steps(config, names):
-    """Let steps given here replace a respacing given before, and the other way round.
-
-    Where both are given here, `builders` refuses them.
-    """
-    for section in ("sampling", "evaluation"):
-        given = {
-            name for name in ("steps", "respacing") if f"{section}.{name}" in names
-        }
-        if given == {"steps"}:
-            config[section].respacing = ""
-        elif given == {"respacing"} and config[section].respacing:
-            config[section].steps = None
-
-
-def _parse_flags(parser, argv):
-    """Return the arguments that are no flags."""
-    try:
-        return parser(argv)[1:]
-    except flags.Error as error:
-        text = " ".join(str(error).split())
-        raise errors.Refusal(f"{text}; --help lists the flags") from error

@@ -8,6 +8,7 @@ import math
 from ml_collections import config_dict
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import reading
 from ddpm_jax.core import errors
 
 MAX_SEED = 2**32 - 1
@@ -97,8 +98,8 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
 
 def check_types(config: config_dict.ConfigDict) -> None:
     """Refuse values of another type than the schema's, tuples element by element."""
-    schema = dict(config_lib.leaves(config_lib.base().to_dict()))
-    for path, value in config_lib.leaves(config.to_dict()):
+    schema = dict(reading.leaves(config_lib.base().to_dict()))
+    for path, value in reading.leaves(config.to_dict()):
         expected = schema[path]
         if path in TUPLE_ELEMENTS:
             _check_tuple(path, value, TUPLE_ELEMENTS[path])
@@ -120,7 +121,7 @@ def check_values(config: config_dict.ConfigDict) -> None:
     Raises:
         Refusal: names the field, its value and the good ones.
     """
-    values = dict(config_lib.leaves(config.to_dict()))
+    values = dict(reading.leaves(config.to_dict()))
 
     def check(paths, is_good, good):
         for path in paths:

@@ -7,10 +7,10 @@ import time
 import jax
 import numpy as np
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.config import reading
 from ddpm_jax.convert import certificate, families, mapping, recognise
 from ddpm_jax.convert import open as open_lib
 from ddpm_jax.core import errors
@@ -40,7 +40,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     check_free(workdir)
     opened = open_lib.open_source(source)
     say(f"{opened.path}: {opened.describe()}")
-    values = dict(config_lib.leaves(config.to_dict()))
+    values = dict(reading.leaves(config.to_dict()))
     told = recognise.recognise(opened, {name: values[name] for name in sorted(given)})
     for line in told.sentences():
         say(line)
@@ -89,9 +89,9 @@ def check_free(workdir) -> None:
 
 def filled(config, fields):
     """Return the config with what was recognised; the rest keeps its values."""
-    values = dict(config_lib.leaves(config.to_dict()))
+    values = dict(reading.leaves(config.to_dict()))
     values.update({name: value for name, value in fields.items() if name in values})
-    return config_lib.from_leaves(values.items(), where="the converted file")
+    return reading.from_leaves(values.items(), where="the converted file")
 
 
 def facts_of(opened, fields) -> build_data.DataInfo:

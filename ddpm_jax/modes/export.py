@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import trained_run
+from ddpm_jax.config import reading
 from ddpm_jax.convert.export import writing
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
@@ -57,7 +57,7 @@ def run(config, workdir, format_name: str, output: str) -> None:
 
 def fields_of(trained) -> dict:
     """Return the config as dotted fields, with the facts that networks need."""
-    fields = dict(config_lib.leaves(trained.config.to_dict()))
+    fields = dict(reading.leaves(trained.config.to_dict()))
     height, width, channels = trained.facts.image_shape
     fields["data.image_size"] = (height, width)
     fields["data.channels"] = channels

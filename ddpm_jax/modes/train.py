@@ -2,19 +2,18 @@
 
 import dataclasses
 import math
-import pathlib
 import time
 
 import jax
 import numpy as np
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.config import reading
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
@@ -40,7 +39,8 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
             does not permit to go on.
     """
     started = time.perf_counter()
-    trained_run.check_trained_here(workdir)
+    saved_run = trained_run.read_if_any(workdir)
+    trained_run.check_trained_here(saved_run)
     metric_writers.check(config.train.writers)
     devices.check()
     mesh = build_training.mesh(config)
@@ -48,7 +48,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     compilation.enable_cache()
     dataset = build_data.dataset(config, "train")
     facts = build_data.DataInfo.of(dataset)
-    check_same_run(config, facts, network, workdir)
+    check_same_run(saved_run, config, facts, network)
     build_data.check_alike(dataset)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
@@ -58,9 +58,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     train_step = build_step.train_step(config, facts, network)
     abstract = build_training.abstract_state(config, network, mesh)
     monitor.check(config, facts)
-    is_new = distributed.from_first(
-        not directory.RunDir(pathlib.Path(workdir)).config.exists()
-    )
+    is_new = distributed.from_first(saved_run is None)
     if config.train.init_from and is_new:  # a run that exists needs its source no more
         trained_run.check_transfer(config, network)
 
@@ -168,18 +166,17 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
 # ---- before the loop -----------------------------------------------------------------
 
 
-def check_same_run(config, facts, network, workdir) -> None:
+def check_same_run(saved, config, facts, network) -> None:
     """Refuse to go on with a run of another config, network or other data.
 
     Raises:
         Refusal: names what differs, with both values.
     """
-    run_dir = directory.RunDir(pathlib.Path(workdir))
-    if not run_dir.config.exists():
+    if saved is None:
         return
-    custom.check_note(run_dir.read_config(), network, workdir)
-    saved, before = trained_run.read(run_dir)
-    config_lib.check_same_run(saved, config, workdir=workdir)
+    workdir, before = saved.run_dir.path, saved.facts
+    custom.check_note(saved.stored, network, workdir)
+    reading.check_same_run(saved.config, config, workdir=workdir)
     if before != facts:
         raise errors.Refusal(
             f"the data of {workdir} has changed: {before.num_examples} examples of "

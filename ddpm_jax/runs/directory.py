@@ -8,8 +8,9 @@ import math
 import os
 from pathlib import Path
 
+import ddpm_jax
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import distributed, files
+from ddpm_jax.runtime import distributed, files, versions
 
 SHOWN_NAMES = 3
 MAX_CRASHES = 20  # records of bad steps: the first ones tell what later ones repeat
@@ -155,7 +156,8 @@ class RunDir:
         """Return the object in config.json.
 
         Raises:
-            Refusal: the file is missing, unreadable or not a JSON object.
+            Refusal: the file is missing, unreadable, not a JSON object, or of a newer
+                version of this program.
         """
         try:
             value = json.loads(self.config.read_bytes())
@@ -173,6 +175,7 @@ class RunDir:
                 f"{self.config} is not the config of a run: {self.path} holds "
                 "something else, choose another --workdir"
             )
+        _check_version(self.config, value.get("versions"))
         return value
 
     @contextlib.contextmanager
@@ -275,6 +278,21 @@ class RunDir:
             if isinstance(record, dict):
                 lines.append((line, record))
         return lines
+
+
+def _check_version(path: Path, found) -> None:
+    """Refuse what a newer version of this program made, and may mean otherwise.
+
+    Args:
+        path: the file.
+        found: the versions that it names; anything else if it names none.
+    """
+    theirs = found.get("ddpm_jax") if isinstance(found, dict) else None
+    if versions.numbers(theirs) > versions.numbers(ddpm_jax.__version__):
+        raise errors.Refusal(
+            f"{path} was made by ddpm_jax {theirs}, this is {ddpm_jax.__version__}: "
+            f"install ddpm_jax {theirs} or newer to open it"
+        )
 
 
 def _absolute(path: str | os.PathLike) -> Path:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import re
 
 import ddpm_jax
 
@@ -17,3 +18,15 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def numbers(version) -> tuple[int, ...]:
+    """Return what versions are compared by: (0, 10) for "0.10.0rc1".
+
+    Zeros at the end count for nothing, so that 0.2 is 0.2.0; () is no version.
+    """
+    found = re.match(r"\d+(\.\d+)*", version) if isinstance(version, str) else None
+    parts = [int(part) for part in found[0].split(".")] if found else []
+    while parts and parts[-1] == 0:
+        parts.pop()
+    return tuple(parts)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import reading
 from ddpm_jax.models import functional
 
 TINY = {
@@ -21,7 +22,7 @@ TINY = {
 
 def tiny(changes=()):
     """Return all fields of a config, those of a tiny network where not changed."""
-    fields = dict(config_lib.leaves(config_lib.base().to_dict()))
+    fields = dict(reading.leaves(config_lib.base().to_dict()))
     fields = {name: value for name, value in fields.items() if "." in name}
     return {**fields, **TINY, "facts.num_classes": None, **dict(changes)}
 

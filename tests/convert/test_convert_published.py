@@ -6,7 +6,7 @@ import json
 import from_fields
 import pytest
 
-from ddpm_jax import config
+from ddpm_jax.config import reading
 from ddpm_jax.convert import families, mapping, published
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
@@ -140,10 +140,10 @@ def test_names_files_and_numbers_are_whole():
 
 
 def test_configs_of_published_files():
-    made = config.from_file(f"{ROOT}/configs/published.py:lsun_bedroom")
+    made = reading.from_file(f"{ROOT}/configs/published.py:lsun_bedroom")
     assert made.model.dropout == 0.1
     assert tuple(made.data.image_size) == (256, 256)
     with pytest.raises(errors.Refusal, match="64x64_diffusion"):
-        config.from_file(f"{ROOT}/configs/published.py")
+        reading.from_file(f"{ROOT}/configs/published.py")
     with pytest.raises(errors.Refusal, match=r"unknown published .* lsun_bedroom"):
-        config.from_file(f"{ROOT}/configs/published.py:bedroom")
+        reading.from_file(f"{ROOT}/configs/published.py:bedroom")

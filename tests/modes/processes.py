@@ -22,7 +22,7 @@ from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import keys
 from ddpm_jax.data import pipeline
 from ddpm_jax.diffusion import losses
-from ddpm_jax.runs import checkpoints, directory
+from ddpm_jax.runs import checkpoints
 from ddpm_jax.runtime import distributed, sharding
 from ddpm_jax.runtime.cluster import launch as launch_lib
 from ddpm_jax.training import progress, step
@@ -138,7 +138,8 @@ def published(workdir) -> list[int]:
 
 def whole_state(workdir) -> dict[str, np.ndarray]:
     """Return every leaf of the newest state by its path: moments and history too."""
-    config, facts = trained_run.read(directory.RunDir.open_existing(workdir))
+    saved = trained_run.read(workdir)
+    config, facts = saved.config, saved.facts
     mesh = build_training.mesh(config)
     abstract = build_training.abstract_state(
         config, build_network.network(config, facts), mesh

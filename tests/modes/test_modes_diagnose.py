@@ -12,7 +12,6 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.modes import diagnose
-from ddpm_jax.runs import directory
 
 NAMES = [
     "data",
@@ -51,7 +50,7 @@ def diagnosed(capsys):
     """Return a function: workdir, changes → (name → (verdict, said), last line)."""
 
     def run(workdir, **sampling):
-        config, _ = trained_run.read(directory.RunDir.open_existing(workdir))
+        config = trained_run.read(workdir).config
         config.sampling.update(sampling)
         capsys.readouterr()
         diagnose.run(config, workdir)
@@ -145,6 +144,6 @@ def test_weights_that_are_nan_are_found(trained, diagnosed, monkeypatch):
 
 
 def test_no_run_is_refused(trained, tmp_path):
-    config, _ = trained_run.read(directory.RunDir.open_existing(trained))
+    config = trained_run.read(trained).config
     with pytest.raises(errors.Refusal, match="no run in"):
         diagnose.run(config, tmp_path / "none")

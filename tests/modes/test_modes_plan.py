@@ -15,6 +15,7 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.config import reading
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 from ddpm_jax.modes import plan
@@ -53,7 +54,7 @@ def parameters():
 
 def tiny(**changes):
     """Return the config of the tiny run with some fields changed."""
-    config = config_lib.from_file(str(small_runs.ROOT / "configs" / "digits.py"))
+    config = reading.from_file(str(small_runs.ROOT / "configs" / "digits.py"))
     config.model.update(channels=8, norm_groups=4, channel_mult=(1,), num_res_blocks=1)
     config.model.attention_resolutions = ()
     for path, value in changes.items():
@@ -103,7 +104,7 @@ def test_a_run_that_does_not_fit_is_told_what_to_change(tell, monkeypatch, param
     assert options[0][1].startswith("--config.mesh.fsdp=8")
     for _, option in options[:-1]:
         path, value = re.match(r"--config\.([\w.]+)=(\w+)", option).groups()
-        config_lib.check_name(path, where="a plan")
+        reading.check_name(path, where="a plan")
         assert value
     assert told.lines[-1].endswith("more devices, or a smaller network")
 

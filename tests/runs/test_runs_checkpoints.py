@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from checkpoint_states import abstract, assert_same_bits
 
+import ddpm_jax
 from ddpm_jax.core import errors
 from ddpm_jax.runs import checkpoints
 from ddpm_jax.runtime import files, sharding
@@ -205,7 +206,7 @@ def test_the_list_names_every_file_and_array(store, root):
     store.wait()
     manifest = json.loads((root / "1.sha256.json").read_text())
     assert manifest["step"] == 1
-    assert manifest["package_version"] == "0.1.0"
+    assert manifest["package_version"] == ddpm_jax.__version__
     assert manifest["arrays"] == {"w": "float32[4, 2]", "n": "int32[]"}
     folder = root / "1"
     written = [p for p in folder.rglob("*") if p.is_file()]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ddpm_jax
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import files
 from ddpm_jax.runs import directory
@@ -146,6 +147,37 @@ def test_a_config_of_something_else_is_refused(run, text):
     run.config.write_text(text)
     with pytest.raises(errors.Refusal, match=r"not the config of a run.*--workdir"):
         run.read_config()
+
+
+@pytest.mark.parametrize("theirs", ["9.0", "0.10.0", "0.2.1rc1", "0.2.0.1"])
+def test_a_run_of_a_newer_version_is_refused(run, theirs, monkeypatch):
+    monkeypatch.setattr(ddpm_jax, "__version__", "0.2.0")
+    run.write_json(run.config, {**MINIMAL, "versions": {"ddpm_jax": theirs}})
+    with pytest.raises(errors.Refusal) as caught:
+        run.read_config()
+    assert str(caught.value) == (
+        f"{run.config} was made by ddpm_jax {theirs}, this is 0.2.0: install ddpm_jax "
+        f"{theirs} or newer to open it"
+    )
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        *({"ddpm_jax": v} for v in ("0.2.0", "0.2", "0.2.0.0", "0.1.9", "0.0.10", "")),
+        *({"ddpm_jax": v} for v in ("unknown", None, 9)),
+        {},
+        {"jax": "99.0"},
+        None,
+        "9.0",
+    ],
+)
+def test_a_run_of_this_an_older_or_an_unknown_version_is_read(
+    run, versions, monkeypatch
+):
+    monkeypatch.setattr(ddpm_jax, "__version__", "0.2.0")
+    run.write_json(run.config, {**MINIMAL, "versions": versions})
+    assert run.read_config() == {**MINIMAL, "versions": versions}
 
 
 def test_a_run_is_locked_for_one_process(run):

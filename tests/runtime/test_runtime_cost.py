@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
+from ddpm_jax.config import reading
 from ddpm_jax.models import functional
 from ddpm_jax.runtime import cost
 from ddpm_jax.runtime import sharding as meshes
@@ -84,7 +84,7 @@ def test_flops_of_a_network_are_those_that_pytorch_counts():
 
     from ddpm_jax.convert import families, mapping, torch_reference
 
-    config = config_lib.from_file(str(ROOT / "configs" / "cifar10_iddpm.py"))
+    config = reading.from_file(str(ROOT / "configs" / "cifar10_iddpm.py"))
     facts = build_data.DataInfo((32, 32, 3), 256, 50_000, 10, (), "")
     network = build_network.network(config, facts)
     ours = {
@@ -92,7 +92,7 @@ def test_flops_of_a_network_are_those_that_pytorch_counts():
         for path, leaf in functional.by_path(network.shapes).items()
     }
     shapes = {path: array.shape for path, array in ours.items()}
-    fields = dict(config_lib.leaves(config.to_dict()))
+    fields = dict(reading.leaves(config.to_dict()))
     theirs = {}
     for entry in families.entries("openai", shapes, fields):
         theirs |= mapping.to_theirs(entry, ours[entry.path])
