@@ -9,14 +9,12 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.config import reading, rules
 from ddpm_jax.evaluation import sample_scorer
-from ddpm_jax.sampling import generation
+from ddpm_jax.sampling import recipe as recipe_lib
 
 FACTS = build_data.DataInfo((8, 8, 1), 256, 100, 3, ("cat", "dog", "owl"), "…")
 
-# Fields of config.sampling that change how images are made, and no image.
-CHANGE_NO_IMAGE = {"num_samples", "batch_size"}
-# Told by the request, but not a setting: which weights are sampled from.
-OF_THE_WEIGHTS = {"weights", "checkpoint"}
+CHANGE_NO_IMAGE = set(build_sampling.CHANGE_NO_IMAGE)
+OF_THE_WEIGHTS = set(build_sampling.OF_WEIGHTS)
 # For every other field: settings that belong to it, and another value.
 OTHER_VALUES = {
     "method": ({}, "ddim"),
@@ -35,15 +33,17 @@ def conditional(**sampling):
     config = config_lib.base()
     config.model.class_conditional = True
     config.train.label_dropout = 0.1
-    config.diffusion.num_steps = 20
+    config.diffusion.num_steps = 40
     config.sampling.update(sampling)
     return config
 
 
+WEIGHTS = recipe_lib.Weights({}, "ema", "EMA weights", step=3)
+
+
 def request_and_tag(config):
-    labels = build_sampling.sampling_labels(config, FACTS)
-    request = generation.request_of(config, labels, "ema", 3)
-    return request, generation.tag_of(config, request)
+    recipe = build_sampling.recipe(config, FACTS)
+    return recipe.request(WEIGHTS), recipe.tag(WEIGHTS)
 
 
 def test_every_sampling_field_is_tried():

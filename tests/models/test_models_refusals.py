@@ -8,6 +8,9 @@ from small_unet import batch, tiny
 from ddpm_jax.core import errors
 
 
+LABELS = {"label": jnp.zeros(4, jnp.int32)}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -71,9 +74,19 @@ def test_sizes_that_do_not_fit_are_refused(changes, words):
 @pytest.mark.parametrize(
     ("num_classes", "arguments", "words"),
     [
-        (5, {}, "no labels were given to a network with num_classes 5"),
-        (5, {"labels": jnp.zeros(3, jnp.int32)}, r"labels of shape \(3,\) were given"),
-        (None, {"labels": jnp.zeros(4, jnp.int32)}, "without label embedding: leave"),
+        (5, {}, r"'label' and got none: give int32\[4\]"),
+        (
+            5,
+            {"condition": LABELS | {"low_res": jnp.zeros((4, 4, 4, 3))}},
+            "'low_res' .* reads label:",
+        ),
+        (
+            5,
+            {"condition": {"label": jnp.zeros(3, jnp.int32)}},
+            r"'label' is int32\[3\]",
+        ),
+        (5, {"condition": {"label": jnp.zeros(4)}}, r"'label' is float32\[4\]"),
+        (None, {"condition": LABELS}, "reads no condition: leave it out"),
         (None, {"t": jnp.zeros((4, 1))}, r"timesteps have shape \(4, 1\)"),
         (None, {"x": jnp.zeros((4, 8, 8, 1))}, r"\(4, 8, 8, 1\) do not fit .* 8, 8, 3"),
         (None, {"x": jnp.zeros((4, 8, 6, 3))}, r"\(4, 8, 6, 3\) do not fit"),
@@ -92,18 +105,22 @@ def test_calls_that_do_not_fit_are_refused(num_classes, arguments, words):
 @pytest.mark.parametrize(
     ("low_res", "shape", "words"),
     [
-        (True, None, r"got no low_res: give \[4, h, w, 3\] with h, w up to 8, 8"),
-        (True, (4, 4, 3), r"low_res has shape \(4, 4, 3\): give \[4, h, w, 3\]"),
-        (True, (3, 4, 4, 3), r"low_res has shape \(3, 4, 4, 3\)"),
-        (True, (4, 4, 4, 1), r"low_res has shape \(4, 4, 4, 1\)"),
-        (True, (4, 4, 9, 3), r"low_res has shape \(4, 4, 9, 3\)"),
+        (True, None, r"'low_res' and got none: give float32\[4, any, any, 3\]"),
+        (True, (4, 4, 3), r"'low_res' is float32\[4, 4, 3\]: .*\[4, any, any, 3\]"),
+        (True, (3, 4, 4, 3), r"'low_res' is float32\[3, 4, 4, 3\]"),
+        (True, (4, 4, 4, 1), r"'low_res' is float32\[4, 4, 4, 1\]"),
+        (True, (4, 4, 9, 3), r"low_res has shape \(4, 4, 9, 3\): .* at most 8x8"),
         (True, (4, 16, 8, 3), r"low_res has shape \(4, 16, 8, 3\)"),
-        (False, (4, 4, 4, 3), "enlarges no images: leave it out, or build .* low_res="),
+        (
+            False,
+            (4, 4, 4, 3),
+            "'low_res' .* reads no condition: leave it out, or build",
+        ),
     ],
 )
 def test_low_res_images_that_do_not_fit_are_refused(low_res, shape, words):
     net = tiny(low_res=low_res)
     x, t = batch()
-    low = None if shape is None else jnp.zeros(shape)
+    condition = {} if shape is None else {"low_res": jnp.zeros(shape)}
     with pytest.raises(errors.Refusal, match=words):
-        jax.eval_shape(lambda p: net.apply(p, x, t, low_res=low), net.shapes)
+        jax.eval_shape(lambda p: net.apply(p, x, t, condition), net.shapes)
