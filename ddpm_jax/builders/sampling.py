@@ -19,7 +19,7 @@ def recipe(config, facts: DataInfo) -> sampler.Recipe:
         schedule=respaced(config, "sampling"),
         prediction=config.diffusion.prediction,
         variance=config.diffusion.variance,
-        image_shape=facts.image_shape,
+        image_shape=facts.shape,
         method=sampling.method,
         eta=sampling.eta,
         guidance_scale=sampling.guidance_scale,

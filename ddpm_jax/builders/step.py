@@ -51,7 +51,7 @@ def jitted_step(take_step, abstract, device_mesh) -> jax.stages.Wrapped:
 def abstract_batch(config, facts, device_mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shapes, dtypes and shardings of the global batch of a step."""
     size, rows = config.train.batch_size, sharding.batch_sharding(device_mesh)
-    shapes = {"image": ((size, *facts.image_shape), np.float32)}
+    shapes = {"image": ((size, *facts.shape), np.float32)}
     if config.model.class_conditional:
         shapes["label"] = ((size,), np.int32)
     return {

@@ -97,7 +97,7 @@ def of_run(trained) -> Subject:
 
     return Subject(
         tag=f"{tag}-n{count}",
-        shape=facts.image_shape,
+        shape=facts.shape,
         count=count,
         folder=trained.run_dir.evaluation,
         crop=config.data.crop,
