@@ -125,7 +125,10 @@ class Run:
         weights: str = "auto",
         batch_size: int | None = None,
     ) -> np.ndarray:
-        """Return `num` images, uint8 [num, H, W, C].
+        """Return `num` images [num, H, W, C], or examples of another shape.
+
+        They are as --mode=sample keeps them: uint8; uint16 for data of 16 bits;
+        float32 for continuous data.
 
         Image i is the image i that --mode=sample makes with the same settings. What is
         not given is as in the run's config.sampling.
@@ -176,7 +179,9 @@ class Run:
             )
             for start in range(0, num, size)
         ]
-        return np.concatenate([images_lib.to_uint8(part) for part in made])
+        return np.concatenate(
+            [images_lib.to_stored(part, facts.levels) for part in made]
+        )
 
     def denoiser(self, *, weights: str = "auto", labels=None):
         """Return x̂_0 as a function, for experiments with `ddpm_jax.diffusion`.
@@ -187,7 +192,7 @@ class Run:
 
         Returns:
             `(tables, denoise)`: the tables of the whole process, and the callable
-            `(x_t [B, H, W, C], t [B]) → reverse.Prediction` that its samplers take.
+            `(x_t [B, ..., C], t [B]) → reverse.Prediction` that its samplers take.
         """
         config, params = self._trained.config, self.params(weights)
         tables = process.tables(self.schedule)

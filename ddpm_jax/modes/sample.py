@@ -2,6 +2,7 @@
 
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
+from ddpm_jax.data import images as images_lib
 from ddpm_jax.runs import directory
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
@@ -42,10 +43,20 @@ def run(config, workdir) -> None:
 
 
 def write_grid(store, wanted: int, labels) -> None:
-    """Write grid.png of the first images, and say where it is; process 0 does."""
+    """Write grid.png of the first images, and say where it is; process 0 does.
+
+    Samples that are no images make none.
+    """
     if not distributed.is_first():
         return
     shown = store.first(min(wanted, MAX_GRID_IMAGES))
+    if not images_lib.is_image(shown.shape[1:]):
+        say(
+            f"no grid: samples of the shape {list(shown.shape[1:])} are no images; "
+            f"arr_0 of {store.archive.name} holds them"
+        )
+        return
+    shown = images_lib.shown(shown)
     grid = image_grid.grid(shown, columns=image_grid.columns_for(labels))
     image_grid.write_png(store.folder / "grid.png", grid)
     say(f"grid:    {store.folder / 'grid.png'}")

@@ -116,7 +116,8 @@ def _make_missing(trained, recipe, params, labels, store, wanted, batch_size) ->
                 batch_size=batch_size,
                 labels=labels,
             )
-            store.add(start, images_lib.to_uint8(made))
+            levels = trained.facts.levels
+            store.add(start, images_lib.to_stored(made, levels, store.dtype))
             say(f"{done}/{wanted} images")
     if stopped:
         say(f"stopped by {stop.signal_name} after {done} of {wanted} images")
