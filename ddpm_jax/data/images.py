@@ -60,10 +60,12 @@ def to_stored(images, levels: int | None, dtype=None) -> np.ndarray:
     images = np.asarray(images, np.float32)
     bad = np.count_nonzero(~np.isfinite(images))
     if bad:
-        what, result = ("values", "sample") if levels is None else ("pixels", "picture")
+        what, lost = "pixels are NaN or infinite", "picture"
+        if levels is None:
+            what, lost = "values are NaN or infinite", "sample"
         raise errors.Refusal(
-            f"{bad} of {images.size} {what} are NaN or infinite, so there is no "
-            f"{result} to write: the weights have diverged, use an earlier checkpoint"
+            f"{bad} of {images.size} {what}, so there is no {lost} to write: the "
+            "weights have diverged, use an earlier checkpoint"
         )
     if dtype.kind == "f":
         return images
