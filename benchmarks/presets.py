@@ -121,7 +121,7 @@ def setting(args, **model) -> Setting:
         config.model[name] = value
     classes = preset.num_classes or 0
     facts = build_data.DataInfo(
-        image_shape=preset.image_shape,
+        shape=preset.image_shape,
         levels=preset.levels,
         num_examples=50_000,
         num_classes=preset.num_classes,
@@ -146,7 +146,7 @@ def setting(args, **model) -> Setting:
 def images(setting: Setting) -> dict[str, np.ndarray]:
     """Return a random batch."""
     rng = np.random.default_rng(0)
-    shape = (setting.config.train.batch_size, *setting.facts.image_shape)
+    shape = (setting.config.train.batch_size, *setting.facts.shape)
     batch = {"image": rng.uniform(-1, 1, shape).astype(np.float32)}
     if setting.config.model.class_conditional:
         labels = rng.integers(0, setting.facts.num_classes, shape[0])
@@ -159,7 +159,7 @@ def forward_flops(setting: Setting) -> int:
     return cost.forward_flops(
         setting.network.apply,
         setting.network.shapes,
-        setting.facts.image_shape,
+        setting.facts.shape,
         conditions.abstract(setting.network.condition_spec, 1),
         setting.config.diffusion.rescale_timesteps,
     )

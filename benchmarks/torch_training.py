@@ -42,7 +42,7 @@ class Racer:
         torch.backends.cudnn.allow_tf32 = True
         config, facts = setting.config, setting.facts
         params = jax.tree.map(np.asarray, setting.params)
-        height, width, channels = facts.image_shape
+        height, width, channels = facts.shape
         self.config, self.channels, self.levels = config, channels, facts.levels
         self.module = torch_unet.UNet(
             config.model,

@@ -159,7 +159,7 @@ def look(path):
     """
     if path.suffix.lower() == ".npz":
         arrays = sources.load("npz", "train", path=path)
-        own = {arrays.image_shape[:2]}
+        own = {arrays.shape[:2]}
         has_classes = arrays.num_classes is not None
         return "npz", len(arrays), has_classes, lambda: size_for(own)
     images = files.open_images(path)

@@ -124,7 +124,10 @@ class Run:
         progress: Callable[[int, int], None] = lambda done, num: None,
         trajectory: Sequence[int] | None = None,
     ) -> "np.ndarray | Trajectory":
-        """Return `num` images, uint8 [num, H, W, C].
+        """Return `num` images [num, H, W, C], or examples of another shape.
+
+        They are as --mode=sample keeps them: uint8; uint16 for data of 16 bits;
+        float32 for continuous data.
 
         Image i is the image i that --mode=sample makes with the same settings. What is
         not given is as in the run's config.sampling.
@@ -178,7 +181,10 @@ class Run:
         ):
             parts.append(made)
             progress(start + len(made.images), num)
-        images = np.concatenate([images_lib.to_uint8(made.images) for made in parts])
+        levels = trained.facts.levels
+        images = np.concatenate(
+            [images_lib.to_stored(made.images, levels) for made in parts]
+        )
         if trajectory is None:
             return images
         snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
@@ -193,7 +199,7 @@ class Run:
 
         Returns:
             `(tables, denoise)`: the tables of the whole process, and the callable
-            `(x_t [B, H, W, C], t [B]) → reverse.Prediction` that its samplers take.
+            `(x_t [B, ..., C], t [B]) → reverse.Prediction` that its samplers take.
         """
         config, params = self._trained.config, self.params(weights)
         tables = process.tables(self.schedule)
@@ -223,9 +229,9 @@ class Trajectory(NamedTuple):
     """Images and what they looked like on the way.
 
     Attributes:
-        images: uint8 [num, H, W, C], as `Run.sample` returns them alone.
-        states: float32 [S, num, H, W, C], x_t after the positions asked for.
-        estimates: float32 [S, num, H, W, C], x̂_0 at these positions.
+        images: [num, ...], as `Run.sample` returns them alone.
+        states: float32 [S, num, ...], x_t after the positions asked for.
+        estimates: float32 [S, num, ...], x̂_0 at these positions.
     """
 
     images: np.ndarray

@@ -68,7 +68,7 @@ def test_every_config_builds_without_its_data(spec):
     build_process.timestep_sampler(config)
     leaves = arrays(config)
     outputs = 2 if config.diffusion.variance.startswith("learned") else 1
-    channels = facts(config).image_shape[-1]
+    channels = facts(config).shape[-1]
     assert leaves["conv_out/kernel"].shape[-1] == outputs * channels
 
 

@@ -3,26 +3,43 @@
 import dataclasses
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import sources
+from ddpm_jax.data import images, sources
 from ddpm_jax.runtime import console, distributed
 
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-    """What a run must know of its data once the data is out of reach."""
+    """What a run must know of its data once the data is out of reach.
 
-    image_shape: tuple[int, int, int]
-    levels: int
+    Attributes:
+        shape: of one example: (H, W, C) of images, (20, 1) of sequences, (2,) of
+            points.
+        levels: number of grey values, evenly spaced from -1 to 1; None for continuous
+            data.
+        num_examples: of the training split.
+        num_classes: None without labels.
+        class_names: one name per class.
+        fingerprint: changes with the data.
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None
     num_examples: int
     num_classes: int | None
     class_names: tuple[str, ...]
     fingerprint: str
 
+    @property
+    def size(self) -> str:
+        """What one example is, in words: "8x8x1, 17 levels"."""
+        levels = "continuous" if self.levels is None else f"{self.levels} levels"
+        return f"{'x'.join(map(str, self.shape))}, {levels}"
+
     @classmethod
     def of(cls, dataset: sources.Dataset) -> "DataInfo":
         """Return the facts of the training split."""
         return cls(
-            image_shape=tuple(dataset.image_shape),
+            shape=tuple(dataset.shape),
             levels=dataset.levels,
             num_examples=len(dataset),
             num_classes=dataset.num_classes,
@@ -32,9 +49,13 @@ class DataInfo:
 
     @classmethod
     def from_dict(cls, values: dict) -> "DataInfo":
-        """Return the facts stored in a run's config.json."""
+        """Return the facts stored in a run's config.json, whatever its age."""
+        values = {_RENAMED.get(name, name): value for name, value in values.items()}
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**{**values, **lists})
+
+
+_RENAMED = {"image_shape": "shape"}  # as older runs call the facts, read for ever
 
 
 def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
@@ -47,7 +68,7 @@ def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
         Refusal: unknown source, or data that cannot be used as asked.
     """
     data = config.data
-    return sources.load(
+    found = sources.load(
         data.name,
         split,
         path=data.path or None,
@@ -59,6 +80,39 @@ def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
         cache_gib=data.cache_gib,
         say=say,
     )
+    if data.flip and not images.is_image(found.shape):
+        raise errors.Refusal(
+            f"data.flip=True mirrors images [height, width, channels], and one example "
+            f"of {found.name!r} is {list(found.shape)}: set data.flip=False"
+        )
+    return found
+
+
+def check_grey(facts: DataInfo, what: str, instead: str) -> None:
+    """Refuse what is defined for grey values alone where the data is continuous.
+
+    Args:
+        what: needs them, e.g. "bits per dimension".
+        instead: what the user can do.
+
+    Raises:
+        Refusal: says so.
+    """
+    if facts.levels is None:
+        raise errors.Refusal(
+            f"{what}: the data is continuous and has no grey levels to count or to "
+            f"show; {instead}"
+        )
+
+
+def check_pictures(facts: DataInfo, what: str, instead: str) -> None:
+    """Refuse what is defined for images of grey values alone; see `check_grey`."""
+    if not images.is_image(facts.shape):
+        raise errors.Refusal(
+            f"{what}: one example of the data is {list(facts.shape)}, no image "
+            f"[height, width, channels]; {instead}"
+        )
+    check_grey(facts, what, instead)
 
 
 def check_alike(dataset: sources.Dataset) -> None:
@@ -80,12 +134,18 @@ def check_images(dataset: sources.Dataset, facts: DataInfo) -> None:
     Raises:
         Refusal: names both, and the fields that make them alike.
     """
-    if tuple(dataset.image_shape) != facts.image_shape:
+    pair = (tuple(dataset.shape), facts.shape)
+    if pair[0] != pair[1] and not all(map(images.is_image, pair)):
         raise errors.Refusal(
-            f"the images of {dataset.name!r} are {dataset.image_shape} (height, width, "
-            f"channels) and the run's network takes {facts.image_shape}: set "
-            f"data.image_size={','.join(map(str, facts.image_shape[:2]))} and "
-            f"data.channels={facts.image_shape[2]}, or choose other data"
+            f"one example of {dataset.name!r} is {list(pair[0])} and the run's network "
+            f"takes {list(pair[1])}: choose the data that the run was trained on"
+        )
+    if tuple(dataset.shape) != facts.shape:
+        raise errors.Refusal(
+            f"the images of {dataset.name!r} are {dataset.shape} (height, width, "
+            f"channels) and the run's network takes {facts.shape}: set "
+            f"data.image_size={','.join(map(str, facts.shape[:2]))} and "
+            f"data.channels={facts.shape[2]}, or choose other data"
         )
     if facts.num_classes and dataset.num_classes != facts.num_classes:
         raise errors.Refusal(

@@ -3,6 +3,7 @@
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
+from ddpm_jax.data import images
 from ddpm_jax.diffusion import reverse
 from ddpm_jax.models import classifier, custom, functional, unet
 
@@ -30,7 +31,13 @@ def null_label(config, facts: DataInfo) -> int | None:
 def network(config, facts: DataInfo) -> functional.Network:
     """Return the network for these images and labels: what model.kind says."""
     model = config.model
-    height, width, channels = facts.image_shape
+    if not images.is_image(facts.shape):
+        raise errors.Refusal(
+            f"model.kind={model.kind!r} takes images [height, width, channels], and "
+            f"one example of {config.data.name!r} is {list(facts.shape)}: give a "
+            "network of your own, ddpm_jax.train(config, workdir, network=…), or images"
+        )
+    height, width, channels = facts.shape
     options = {
         "image_size": (height, width),
         "in_channels": channels,
@@ -131,11 +138,11 @@ def custom_network(given, config, facts):
             f"that reads {', '.join(network.condition_spec) or 'no condition'}: set it "
             "to True if and only if condition_spec has a 'label'"
         )
-    channels = facts.image_shape[-1]
+    channels = facts.shape[-1]
     learned = config.diffusion.variance in reverse.LEARNED_VARIANCES
     custom.check_output(
         network,
-        image_shape=facts.image_shape,
+        image_shape=facts.shape,
         out_channels=2 * channels if learned else channels,
         float_timesteps=config.diffusion.rescale_timesteps,
     )

@@ -51,7 +51,7 @@ def _described(config) -> data_lib.DataInfo | None:
     if None in size:
         return None
     return data_lib.DataInfo(
-        image_shape=(*size, data.channels or channels or CHANNELS),
+        shape=(*size, data.channels or channels or CHANNELS),
         levels=levels,
         num_examples=0,
         num_classes=classes,
@@ -87,7 +87,7 @@ def training_flops(config, facts, network) -> int:
     return cost.TRAINING_PASSES * cost.forward_flops(
         network.apply,
         network.shapes,
-        facts.image_shape,
+        facts.shape,
         conditions.abstract(network.condition_spec, 1),
         float_timesteps=config.diffusion.rescale_timesteps,
     )

@@ -38,7 +38,7 @@ def recipe(config, facts: DataInfo) -> recipe_lib.Recipe:
         schedule=kept,
         prediction=config.diffusion.prediction,
         variance=config.diffusion.variance,
-        shape=facts.image_shape,
+        shape=facts.shape,
         solver=_solver(sampling),
         settings=_settings(config, labels),
         hooks=_hooks(sampling),

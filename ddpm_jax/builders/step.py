@@ -53,7 +53,7 @@ def abstract_batch(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shapes, dtypes and shardings of the global batch of a step."""
     size, rows = config.train.batch_size, sharding.batch_sharding(device_mesh)
-    image = jax.ShapeDtypeStruct((size, *facts.image_shape), np.float32)
+    image = jax.ShapeDtypeStruct((size, *facts.shape), np.float32)
     shapes = {"image": image, **conditions.abstract(network.condition_spec, size)}
     return {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows)

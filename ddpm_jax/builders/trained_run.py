@@ -102,27 +102,21 @@ class TrainedRun:
         return recipe.Weights(params, kind, why, self.step, fingerprint)
 
 
-def read_if_any(workdir) -> SavedRun | None:
-    """Return what `read` gives, or None where there is no run yet."""
-    run_dir = directory.RunDir(pathlib.Path(workdir))
-    return read(workdir) if run_dir.config.exists() else None
-
-
-def check_trained_here(saved: SavedRun | None) -> None:
-    """Refuse to go on training imported weights: there is no optimizer state.
-
-    Args:
-        saved: the run; None where there is none yet.
+def to_resume(workdir) -> SavedRun | None:
+    """Return the run to go on training, or None where there is none yet.
 
     Raises:
-        Refusal: tells how to fine-tune them.
+        Refusal: it holds imported weights, without an optimizer's state; tells how to
+            fine-tune them.
     """
+    run_dir = directory.RunDir(pathlib.Path(workdir))
+    saved = read(workdir) if run_dir.config.exists() else None
     if saved is not None and saved.imported is not None:
-        workdir = saved.run_dir.path
         raise errors.Refusal(
             f"{workdir} holds imported weights and nothing to resume: fine-tune them "
             f"in a run of their own, --config=… --config.train.init_from={workdir}"
         )
+    return saved
 
 
 def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRun:

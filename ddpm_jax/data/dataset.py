@@ -32,15 +32,17 @@ class Dataset:
     Attributes:
         name: the source's name, as in `sources.load`.
         split: "train" or "test".
-        image_shape: (H, W, C).
-        levels: number of grey values of the data, evenly spaced from -1 to 1.
+        shape: of one example: (H, W, C) of images, (20, 1) of sequences, (2,) of
+            points.
+        levels: number of grey values of the data, evenly spaced from -1 to 1; None
+            for continuous data, whose values are no grid and may leave [-1, 1].
         num_classes: labels are 0 … num_classes - 1; None where there are no labels,
             and then all are 0.
         class_names: one name per class.
         num_examples: number of images; also `len(dataset)`.
-        read: indices int64 [n] → (images float32 [n, H, W, C] in [-1, 1],
-            labels int32 [n]), both freshly allocated. With `random_crop` it takes a
-            second argument: None for the centre crop, or uniform draws [n, 3].
+        read: indices int64 [n] → (images float32 [n, *shape], in [-1, 1] unless
+            continuous, labels int32 [n]), both freshly allocated. With `random_crop` it
+            takes a second argument: None for the centre crop, or uniform draws [n, 3].
         content: hash of the content or of the listing of its files, else "".
         random_crop: whether training cuts the images out at random.
         count_unreadable: returns how many files of the source could not be read so far.
@@ -48,8 +50,8 @@ class Dataset:
 
     name: str
     split: str
-    image_shape: tuple[int, int, int]
-    levels: int
+    shape: tuple[int, ...]
+    levels: int | None
     num_classes: int | None
     class_names: tuple[str, ...]
     num_examples: int
@@ -73,7 +75,7 @@ class Dataset:
                 choose the crops (`transforms.crop_draws`); None is the centre crop.
 
         Returns:
-            {"image": float32 [n, H, W, C] in [-1, 1], "label": int32 [n]}.
+            {"image": float32 [n, *shape], "label": int32 [n]}.
 
         Raises:
             IndexError: an index lies outside the data set.
@@ -98,20 +100,21 @@ class Dataset:
         also every value, for files their relative paths, sizes and labels, for data
         sets of TFDS nothing else.
         """
-        described = repr([(fact, getattr(self, fact)) for fact in _FACTS])
+        described = repr([(told, getattr(self, fact)) for told, fact in _FACTS.items()])
         return hashlib.sha256(described.encode()).hexdigest()
 
 
-_FACTS = (
-    "name",
-    "split",
-    "image_shape",
-    "levels",
-    "num_classes",
-    "class_names",
-    "num_examples",
-    "content",
-)
+# What a fingerprint calls each fact: names that never change, for runs keep it.
+_FACTS = {
+    "name": "name",
+    "split": "split",
+    "image_shape": "shape",
+    "levels": "levels",
+    "num_classes": "num_classes",
+    "class_names": "class_names",
+    "num_examples": "num_examples",
+    "content": "content",
+}
 
 
 def split_of(names, test_fraction: float, split: str) -> np.ndarray:

@@ -48,7 +48,7 @@ def digits(split: str, request: Request) -> Dataset:
     return Dataset(
         name="digits",
         split=split,
-        image_shape=(8, 8, 1),
+        shape=(8, 8, 1),
         levels=17,
         num_classes=10,
         class_names=tuple("0123456789"),

@@ -76,7 +76,7 @@ def _dataset(name, split, request):
     return Dataset(
         name=name,
         split=split,
-        image_shape=(*size, channels),
+        shape=(*size, channels),
         levels=levels,
         num_classes=labels.num_classes,
         class_names=labels.names,

@@ -43,7 +43,7 @@ def npz(split: str, request: Request) -> Dataset:
     return Dataset(
         name="npz",
         split=split,
-        image_shape=shape,
+        shape=shape,
         levels=np.iinfo(images.dtype).max + 1,
         num_classes=labels.num_classes,
         class_names=labels.names,

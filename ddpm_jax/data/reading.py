@@ -10,6 +10,7 @@ import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import cache, crops, decoding
+from ddpm_jax.data import images as images_lib
 
 MAX_UNREADABLE = 0.01  # share of the files
 NAMED = 3  # files that the refusal names
@@ -123,7 +124,7 @@ class Reader:
 
         parts = max(1, min(len(indices), 4 * num_workers()))
         list(in_threads(fill, np.array_split(np.arange(len(indices)), parts)))
-        return to_floats(np.stack(images)), label
+        return images_lib.from_stored(np.stack(images)), label
 
     def _readable(self, first):
         for index in (*range(first, len(self._names)), *range(first)):
@@ -158,12 +159,6 @@ class Reader:
         if draws is None:
             return crops.center(picture, size, alpha=self._alpha)
         return crops.random(picture, size, draws, alpha=self._alpha)
-
-
-def to_floats(image: np.ndarray) -> np.ndarray:
-    """Return uint8 or uint16 values as float32 in [-1, 1]."""
-    half = np.float32(np.iinfo(image.dtype).max / 2)
-    return image / half - np.float32(1.0)
 
 
 def num_workers() -> int:

@@ -82,7 +82,7 @@ def tfds_dataset(
     return Dataset(
         name=source,
         split=split,
-        image_shape=shape,
+        shape=shape,
         levels=np.iinfo(image_feature.np_dtype).max + 1,
         num_classes=len(class_names) or None,
         class_names=class_names,

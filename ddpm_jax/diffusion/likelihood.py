@@ -36,6 +36,12 @@ def normal_kl(mean_1, log_var_1, mean_2, log_var_2):
     return 0.5 * (spread + (mean_1 - mean_2) ** 2 * jnp.exp(-log_var_2))
 
 
+def gaussian_log_density(x, mean, log_var):
+    """Return log N(x; mean, e^{log_var}) elementwise, in nats; all broadcastable."""
+    squared = (x - mean) ** 2 * jnp.exp(-log_var)
+    return -0.5 * (math.log(2 * math.pi) + log_var + squared)
+
+
 def discretised_gaussian_log_prob(x, mean, log_scale, *, levels: int = 256):
     """Return the log-probability of x's bin under N(mean, e^{2·log_scale}), in nats.
 
@@ -87,7 +93,7 @@ def check_levels(levels):
     if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
         raise errors.Refusal(
             f"{levels!r} levels: give the number of grey values of the data, at "
-            "least 2 (256 for 8-bit images)"
+            "least 2 (256 for 8-bit images); continuous data has no bits per dimension"
         )
 
 
@@ -107,18 +113,22 @@ def vlb_term(tables, x_0, x_t, t, prediction: reverse.Prediction, *, levels=256)
     """Return the term of the bound at t in bits per dimension, [B].
 
     It is the decoder's −log p(x_0|x_1) at t = 0, and the KL of the true posterior (with
-    its clipped log-variance) from the model's elsewhere.
+    its clipped log-variance) from the model's elsewhere. For continuous data p is a
+    density: the term at t = 0 changes with the unit of the data and may be negative.
 
     Args:
         x_0, x_t: [B, ..., C]; t: [B].
         prediction: the model at (x_t, t).
-        levels: grey values of the data.
+        levels: grey values of the data; None if it is continuous.
     """
     mean, log_var = process.q_posterior(tables, x_0, x_t, t)
     kl = normal_kl(mean, log_var, prediction.mean, prediction.log_var)
-    decoder = -discretised_gaussian_log_prob(
-        x_0, prediction.mean, 0.5 * prediction.log_var, levels=levels
-    )
+    if levels is None:
+        decoder = -gaussian_log_density(x_0, prediction.mean, prediction.log_var)
+    else:
+        decoder = -discretised_gaussian_log_prob(
+            x_0, prediction.mean, 0.5 * prediction.log_var, levels=levels
+        )
     term = jnp.where(arrays.expand_to(t == 0, x_0), decoder, kl)
     return BITS * arrays.mean_flat(term)
 

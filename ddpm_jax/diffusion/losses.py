@@ -56,7 +56,7 @@ def training_losses(
     prediction: str,
     variance: str,
     loss: str,
-    levels: int = 256,
+    levels: int | None = 256,
     weighting: str = "none",
     gamma: float | None = None,
     k: float = 1.0,
@@ -68,7 +68,8 @@ def training_losses(
         network: `(x_t, t_seen) → output`.
         prediction, variance: see `reverse.denoiser`.
         loss: a key of `LOSSES`.
-        levels: grey values of the data, for the decoder term at t = 0.
+        levels: grey values of the data, for the decoder term at t = 0; None if it is
+            continuous.
         weighting: "none", "min_snr" or "p2", on the squared error only.
         gamma, k: constants of the weighting (γ is 5 for min-SNR, 1 for P2).
 

@@ -87,7 +87,7 @@ def check_labels(name: str, num_classes: int | None) -> None:
 
 
 def _train(dataset):
-    held = PROXY_BYTES // int(np.prod(dataset.image_shape))
+    held = PROXY_BYTES // int(np.prod(dataset.shape))
     count = min(PROXY_IMAGES, held, len(dataset))
     say(f"training the feature network of {proxy.TRAINED} on {count} images …")
     chosen = np.linspace(0, len(dataset) - 1, count).astype(np.int64)

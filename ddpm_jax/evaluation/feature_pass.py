@@ -113,10 +113,10 @@ def grouped(
 
     def trained():
         split = training_split()
-        if tuple(split.image_shape) != shape:
+        if tuple(split.shape) != shape:
             raise errors.Refusal(
                 f"{proxy.TRAINED} is trained on the run's images, "
-                f"{list(split.image_shape)}, and the samples are {list(shape)} "
+                f"{list(split.shape)}, and the samples are {list(shape)} "
                 "(height, width, channels): score samples of that size"
             )
         return feature_networks.trained(

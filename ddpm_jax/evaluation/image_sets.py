@@ -59,7 +59,7 @@ def of_dataset(dataset: dataset_lib.Dataset, crop: str) -> ImageSet:
     crop = crop_of(crop)
     return ImageSet(
         name=f"{dataset.name}/{dataset.split}",
-        shape=tuple(dataset.image_shape),
+        shape=tuple(dataset.shape),
         count=len(dataset),
         hash=hash_of(dataset, crop),
         rows=rows,
@@ -152,8 +152,13 @@ def _of_npz(path, field):
         )
     images = ImageSet(path.name, tuple(shape[1:]), shape[0], "", rows, crop="")
     if images.count and dtype != np.uint8:
-        # Its sentence tells the range, and NaN.
-        resize.check(next(rows(min(ROWS, images.count))))
+        first = next(rows(min(ROWS, images.count)))
+        if dtype != np.uint16 or first.max() < EIGHT_BITS:
+            resize.check(first)  # its sentence tells the range, and NaN
+        say(f"note: {path} holds images of 16 bits, of which metrics see 8")
+        images = dataclasses.replace(
+            images, rows=lambda n: map(images_lib.shown, rows(n))
+        )
     return dataclasses.replace(images, hash=sha256(path))
 
 

@@ -11,7 +11,13 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.evaluation import cards, feature_networks, image_sets, rate_distortion
+from ddpm_jax.evaluation import (
+    cards,
+    feature_networks,
+    image_sets,
+    metric_table,
+    rate_distortion,
+)
 from ddpm_jax.metrics import bits
 from ddpm_jax.report import plots
 from ddpm_jax.runtime import distributed, files
@@ -19,6 +25,8 @@ from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import sampler
 from ddpm_jax.training import progress
+
+INSTEAD = "leave it out, and compare validation losses"
 
 
 def prepare(config, facts):
@@ -28,6 +36,7 @@ def prepare(config, facts):
         Refusal: an evaluation that cannot be made.
     """
     build_network.check_kind(config, "scoring")
+    build_data.check_grey(facts, metric_table.BITS, INSTEAD)
     dataset = build_data.dataset(config, "test")
     build_data.check_images(dataset, facts)
     build_data.check_alike(dataset)
@@ -175,7 +184,7 @@ def write(trained, dataset, schedule, result, kind, path) -> None:
             "num_images": result.num_images,
             "levels": trained.facts.levels,
             "data_fingerprint": dataset.fingerprint(),
-            "image_shape": dataset.image_shape,
+            "image_shape": dataset.shape,
             "crop": image_sets.crop_of(config.data.crop),
             "steps": schedule.num_steps,
             "respacing": evaluation.respacing,

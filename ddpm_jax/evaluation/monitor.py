@@ -12,7 +12,7 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.evaluation import metric_table, sample_scorer
+from ddpm_jax.evaluation import likelihood, metric_table, sample_scorer
 from ddpm_jax.metrics import bits
 from ddpm_jax.report import page
 from ddpm_jax.runs import best as best_lib
@@ -26,10 +26,11 @@ GRID_IMAGES = 40
 COMPARED_IMAGES = 512  # training images whose channels the samples are compared with
 ERROR_OF_SCORE = "_standard_error"
 BITS_RECORD = "test_bits_per_dim"
+CHANNELS = "sample_channel_mean"  # the record that goes with a grid
 REPORT_SHARE = 0.02  # of the time, at most, goes into writing the report
 
 
-def missing(train, run_dir, done: int) -> tuple[str, ...]:
+def missing(train, run_dir, done: int, shape: Sequence[int]) -> tuple[str, ...]:
     """Return what was due after `done` steps and is not there: a stop came first.
 
     Every process calls it.
@@ -38,15 +39,17 @@ def missing(train, run_dir, done: int) -> tuple[str, ...]:
         train: config.train.
         run_dir: the run.
         done: steps taken.
+        shape: of one example; what is no image has no grid.
     """
     wanted = intervals.looks(train, done) if done else ()
     if not wanted:
         return ()
     records = [r for r in run_dir.read_metrics() if r.get("step") == done]
     names = {name for record in records for name in record}
+    has_grid = grid_path(run_dir, done).exists()
     there = {
         VALIDATION: "validation_loss" in names,
-        GRID: grid_path(run_dir, done).exists(),
+        GRID: has_grid if images_lib.is_image(shape) else CHANNELS in names,
         SCORES: any(name.endswith(ERROR_OF_SCORE) for name in names),
     }
     return tuple(distributed.from_first([part for part in wanted if not there[part]]))
@@ -63,6 +66,7 @@ def check(config, facts) -> None:
     build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
         if metric_table.BITS in rules.metric_names(config.evaluation.in_training):
+            build_data.check_grey(facts, metric_table.BITS, likelihood.INSTEAD)
             build_data.num_test_images(config, len(build_data.dataset(config, "test")))
         sample_scorer.check(config, facts)
 
@@ -146,18 +150,26 @@ class Observer:
 
     def _grid(self, state, done):
         """Write raw and EMA samples of the same noise side by side."""
+        (made,) = self._sample(self._ema(state), GRID_IMAGES)
+        if images_lib.is_image(self._facts.shape):
+            (raw,) = self._sample(state.params, GRID_IMAGES)
+            self._write_grid(raw, made, done)
+        else:
+            say(f"no grid: samples of {list(self._facts.shape)} are no images")
+        self._compare_channels(made, done)
+
+    def _write_grid(self, raw, made, done):
         columns = image_grid.columns_for(self._labels)
-        grids = []
-        for params in (state.params, self._ema(state)):
-            (made,) = self._sample(params, GRID_IMAGES)
-            grids.append(image_grid.grid(images_lib.to_uint8(made), columns=columns))
+        grids = [
+            image_grid.grid(images_lib.to_uint8(part), columns=columns)
+            for part in (raw, made)
+        ]
         height, _, channels = grids[0].shape
         gap = np.full((height, image_grid.PAIR_GAP, channels), 255, np.uint8)
         path = grid_path(self._run_dir, done)
         image_grid.write_png(path, np.concatenate([grids[0], gap, grids[1]], axis=1))
         say(f"samples of raw (left) and EMA weights (right): {path}")
         self._writer.image(done, "samples", path)
-        self._compare_channels(made, done)
 
     def _sample(self, params, count, should_stop=lambda: False):
         """Return the first images of the usual noise, all there are when stopped."""
@@ -283,7 +295,7 @@ class Observer:
 
 
 def channels_of(images, name: str) -> dict[str, list[float]]:
-    """Return mean and standard deviation of each channel of images [n, H, W, C]."""
+    """Return mean and standard deviation of each channel of images [n, ..., C]."""
     pixels = images.reshape(-1, images.shape[-1]).astype(np.float64)
     return {
         f"{name}_channel_mean": pixels.mean(axis=0).tolist(),

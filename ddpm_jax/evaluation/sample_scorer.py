@@ -14,6 +14,8 @@ from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.evaluation import feature_networks, feature_pass, metric_table
 from ddpm_jax.runtime.console import say
 
+INSTEAD = "leave it out: metrics of samples compare images"
+
 
 def metrics_of(config) -> tuple[str, ...]:
     """Return the metrics of evaluation.in_training that are of samples."""
@@ -57,17 +59,17 @@ def check(config, facts) -> None:
     """Refuse metrics that would fail at the first look; say what few samples mean.
 
     Raises:
-        Refusal: no weights, labels or reference, or too few samples.
+        Refusal: no weights, labels or reference, too few samples, or no images.
     """
     names = metrics_of(config)
     if not names:
         return
     for note in metric_table.check_count(names, config.evaluation.in_training_samples):
         say(f"note: {note}")
+    for name in names:
+        build_data.check_pictures(facts, name, INSTEAD)
     dataset = build_data.dataset(config, "train")
-    feature_pass.grouped(
-        config, names, shape=facts.image_shape, dataset=lambda: dataset
-    )
+    feature_pass.grouped(config, names, shape=facts.shape, dataset=lambda: dataset)
 
 
 class SampleScorer:
@@ -102,12 +104,12 @@ class SampleScorer:
         groups = feature_pass.grouped(
             config,
             metrics_of(config),
-            shape=facts.image_shape,
+            shape=facts.shape,
             dataset=lambda: dataset,
         )
         for group in groups:
             network, _ = group.source.load()
-            group.check(network, shape=facts.image_shape, crop=config.data.crop)
+            group.check(network, shape=facts.shape, crop=config.data.crop)
             compared = feature_pass.compared(
                 group,
                 network,

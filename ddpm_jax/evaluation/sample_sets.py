@@ -83,6 +83,7 @@ def of_run(trained) -> Subject:
             weights,
             count,
             batch_size=config.sampling.batch_size,
+            levels=facts.levels,
         )
         if not made:
             return None
@@ -92,7 +93,7 @@ def of_run(trained) -> Subject:
     told = recipe.as_dict(weights)
     return Subject(
         tag=f"{tag}-n{count}",
-        shape=facts.image_shape,
+        shape=facts.shape,
         count=count,
         folder=trained.run_dir.evaluation,
         crop=config.data.crop,

@@ -49,7 +49,11 @@ def make_scorer(
         clip: clip x̂_0 to [−1, 1], as the original codes do here.
         levels: grey values of the data.
         seed: of the noise; image i gets the same noise in any batch.
+
+    Raises:
+        Refusal: no number of levels.
     """
+    likelihood.check_levels(levels)
     tables = process.tables(schedule)
     hooks = (reverse.clip(-1, 1),) if clip else ()
 

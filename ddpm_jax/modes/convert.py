@@ -99,7 +99,7 @@ def facts_of(opened, fields) -> build_data.DataInfo:
     size = tuple(fields["data.image_size"])
     num_classes = fields.get("facts.num_classes")
     return build_data.DataInfo(
-        image_shape=(*(size * 2 if len(size) == 1 else size), fields["data.channels"]),
+        shape=(*(size * 2 if len(size) == 1 else size), fields["data.channels"]),
         levels=256,
         num_examples=0,
         num_classes=num_classes,

@@ -26,6 +26,9 @@ def run(config, workdir) -> None:
     refusal, dataset, seen = None, None, None
     try:
         dataset = build_data.dataset(config, "train")
+        build_data.check_pictures(
+            build_data.DataInfo.of(dataset), "--mode=data", "look at it from Python"
+        )
         test = build_data.dataset(config, "test")
         seen = inspection.inspect_dataset(dataset)
     except errors.Refusal as error:
@@ -47,7 +50,7 @@ def run(config, workdir) -> None:
     say(f"page: {run_dir.data_page}")
     if refusal:
         raise refusal
-    height, width, channels = dataset.image_shape
+    height, width, channels = dataset.shape
     say(
         f"{len(dataset):,} training and {len(test):,} test images {height}x{width}x"
         f"{channels}, {dataset.num_classes or 'no'} classes: training can start"
@@ -56,7 +59,7 @@ def run(config, workdir) -> None:
 
 def described(config, dataset, test, seen) -> dict:
     """Return what is trained on, for the page."""
-    height, width, channels = dataset.image_shape
+    height, width, channels = dataset.shape
     if config.data.name in WITH_FILES and dataset.num_classes:
         # Every file counts, not only those whose pixels were looked at.
         listed = files.open_images(config.data.path)
@@ -157,7 +160,7 @@ def seen_remarks(dataset, seen) -> list[str]:
             f"values span only {seen.minimum:.2f} … {seen.maximum:.2f} of −1 … 1: the "
             "images are dim, or of another range than their type says"
         )
-    grey = dataset.image_shape[2] == 3 and np.ptp(seen.examples, axis=3).max() == 0
+    grey = dataset.shape[2] == 3 and np.ptp(seen.examples, axis=3).max() == 0
     if grey:
         remarks.append("all colours are grey: data.channels=1 trains faster")
     return remarks

@@ -38,13 +38,19 @@ def run(config, workdir) -> None:
     """Judge the run in `workdir`; write diagnosis.html there and change nothing else.
 
     Raises:
-        Refusal: no run, no checkpoint, or one that cannot be sampled from.
+        Refusal: no run, no checkpoint, one that cannot be sampled from, or one of data
+            that are no images.
     """
     devices.check()
     saved = trained_run.read(workdir)
     run_dir = saved.run_dir
     run_dir.check_writable()
     build_network.check_kind(config, "diagnosing")
+    build_data.check_pictures(
+        saved.facts,
+        "--mode=diagnose",
+        "see the losses in report.html, or use ddpm_jax.load",
+    )
     compilation.enable_cache()
     trained = trained_run.open_run(saved, config)
     used = trained.weights(config.sampling.weights, field="sampling.weights")
@@ -262,7 +268,8 @@ def of_steps(trained, used, spread):
     specs = trained.network.condition_spec
     condition = recipe.condition_of(np.arange(count), specs)
     walked = np.stack([walk(used.params, condition, count, n) for n in counts])
-    changes = np.sqrt(np.square(np.diff(walked, axis=0)).mean(axis=(1, 2, 3, 4)))
+    squares = np.square(np.diff(walked, axis=0))
+    changes = np.sqrt(squares.mean(axis=tuple(range(1, squares.ndim))))
     differences = (changes / spread).tolist()
     finding = outputs.steps(counts, differences, taken=taken, whole=whole.num_steps)
     return finding, page.steps(counts, differences, walked)

@@ -333,7 +333,7 @@ def train_step() -> Verdict:
     mesh = build_training.mesh(config)
     size = sampler_lib.rounded_batch(32, mesh)
     facts = build_data.DataInfo(
-        image_shape=(8, 8, 3),
+        shape=(8, 8, 3),
         levels=256,
         num_examples=size,
         num_classes=None,
@@ -344,7 +344,7 @@ def train_step() -> Verdict:
     abstract = build_training.abstract_state(config, network, mesh)
     params = build_training.initial_params(config, network, mesh)
     state = build_training.initial_state(config, params, abstract)
-    batch = {"image": np.zeros((size, *facts.image_shape), np.float32)}
+    batch = {"image": np.zeros((size, *facts.shape), np.float32)}
     take = jax.jit(
         lambda state, batch: step.train_step(
             state,

@@ -14,6 +14,7 @@ from ddpm_jax.evaluation import (
     feature_pass,
     likelihood,
     metric_table,
+    sample_scorer,
     sample_sets,
 )
 from ddpm_jax.metrics import features as features_lib
@@ -85,6 +86,8 @@ def plan(config, names, run_dir, facts) -> Plan:
             {"evaluation.samples": files.tag}, "give every host the same files"
         )
     else:
+        for name in names:
+            build_data.check_pictures(facts, name, sample_scorer.INSTEAD)
         build_sampling.recipe(config, facts)
     count = files.count if files else evaluation.num_samples
     for note in metric_table.check_count(names, count):
@@ -98,7 +101,7 @@ def plan(config, names, run_dir, facts) -> Plan:
     groups = feature_pass.grouped(
         config,
         names,
-        shape=files.shape if files else facts.image_shape,
+        shape=files.shape if files else facts.shape,
         dataset=dataset if facts else None,
     )
     return Plan(files, groups)

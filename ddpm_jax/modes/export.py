@@ -40,7 +40,7 @@ def run(config, workdir, format_name: str, output: str) -> None:
         output,
         params=by_path,
         fields=fields,
-        image_shape=trained.facts.image_shape,
+        image_shape=trained.facts.shape,
         provenance={
             "run": str(trained.run_dir.path),
             "step": trained.step,
@@ -58,7 +58,7 @@ def run(config, workdir, format_name: str, output: str) -> None:
 def fields_of(trained) -> dict:
     """Return the config as dotted fields, with the facts that networks need."""
     fields = dict(reading.leaves(trained.config.to_dict()))
-    height, width, channels = trained.facts.image_shape
+    height, width, channels = trained.facts.shape
     fields["data.image_size"] = (height, width)
     fields["data.channels"] = channels
     fields["facts.num_classes"] = trained.facts.num_classes

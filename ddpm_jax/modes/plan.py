@@ -116,10 +116,9 @@ def table(title: str, rows) -> None:
 
 def data_rows(config, facts, missing):
     """Yield the images that the plan is for."""
-    height, width, channels = facts.image_shape
     classes = f"{facts.num_classes or 'no'} classes"
     yield "name", config.data.name
-    yield "images", f"{height}x{width}x{channels}, {facts.levels} levels, {classes}"
+    yield "images", f"{facts.size}, {classes}"
     if missing:
         yield "", "assumed, for the data is not here (see the end)"
     else:

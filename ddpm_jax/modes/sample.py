@@ -2,6 +2,7 @@
 
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
+from ddpm_jax.data import images as images_lib
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation, sampler
@@ -28,17 +29,32 @@ def run(config, workdir) -> None:
     made_by = sampler.Sampler(recipe, trained.network, trained.mesh)
     wanted, batch_size = config.sampling.num_samples, config.sampling.batch_size
     if generation.generate_until(
-        store, made_by, weights, wanted, batch_size=batch_size
+        store,
+        made_by,
+        weights,
+        wanted,
+        batch_size=batch_size,
+        levels=saved.facts.levels,
     ):
         labels = build_sampling.sampling_labels(config, saved.facts)
         write_grid(store, wanted, labels)
 
 
 def write_grid(store, wanted: int, labels) -> None:
-    """Write grid.png of the first images, and say where it is; process 0 does."""
+    """Write grid.png of the first images, and say where it is; process 0 does.
+
+    Samples that are no images make none.
+    """
     if not distributed.is_first():
         return
     shown = store.first(min(wanted, MAX_GRID_IMAGES))
+    if not images_lib.is_image(shown.shape[1:]):
+        say(
+            f"no grid: samples of the shape {list(shown.shape[1:])} are no images; "
+            f"arr_0 of {store.archive.name} holds them"
+        )
+        return
+    shown = images_lib.shown(shown)
     grid = image_grid.grid(shown, columns=image_grid.columns_for(labels))
     image_grid.write_png(store.folder / "grid.png", grid)
     say(f"grid:    {store.folder / 'grid.png'}")

@@ -39,8 +39,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
             does not permit to go on.
     """
     started = time.perf_counter()
-    saved_run = trained_run.read_if_any(workdir)
-    trained_run.check_trained_here(saved_run)
+    saved_run = trained_run.to_resume(workdir)
     metric_writers.check(config.train.writers)
     devices.check()
     mesh = build_training.mesh(config)
@@ -79,7 +78,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network)
-        missing = monitor.missing(config.train, run_dir, first_step)
+        missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
             say(messages.closing(run_dir, network, workdir))
@@ -180,8 +179,8 @@ def check_same_run(saved, config, facts, network) -> None:
     if before != facts:
         raise errors.Refusal(
             f"the data of {workdir} has changed: {before.num_examples} examples of "
-            f"{before.image_shape} with fingerprint {before.fingerprint} then, "
-            f"{facts.num_examples} of {facts.image_shape} with {facts.fingerprint} "
+            f"{before.shape} with fingerprint {before.fingerprint} then, "
+            f"{facts.num_examples} of {facts.shape} with {facts.fingerprint} "
             "now; restore it, or choose another --workdir"
         )
 

@@ -187,7 +187,7 @@ def _origin(run_dir, stored):
     data = stored["data"]
     config = stored["config"].get("data")
     name = config.get("name") if isinstance(config, dict) else None
-    shape = data.get("image_shape")
+    shape = data.get("shape") or data.get("image_shape")  # as older runs call it
     names = data.get("class_names") or []
     facts = [
         ("data", name),

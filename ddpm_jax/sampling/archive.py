@@ -2,11 +2,14 @@
 
     samples/<tag>/request.json            what decides the images
     samples/<tag>/parts/<from>-<to>.npy   finished batches, until all are there
-    samples/<tag>/samples.npz             arr_0 uint8 [N, H, W, C], arr_1 labels
+    samples/<tag>/samples.npz             arr_0 [N, ...], arr_1 labels
 
-The archive is streamed from the parts: memory is that of one part for any N.
+The images, or examples of any other shape, are uint8, uint16 or float32, as
+`data.images.to_stored` makes them; those of one folder are alike. The archive is
+streamed from the parts: memory is that of one part for any N.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -17,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import files
+from ddpm_jax.runtime import distributed, files
 
 ROWS_AT_A_TIME = 256
+DTYPES = (np.uint8, np.uint16, np.float32)
 
 
 class SampleStore:
@@ -64,8 +68,32 @@ class SampleStore:
         """Return whether the archive holds at least `num_samples` images."""
         return self._archived() >= num_samples
 
+    @property
+    def dtype(self) -> np.dtype | None:
+        """The type of the images that are there, None if there is none.
+
+        Data of 16 bits was once kept with 8: such an archive goes on as it began.
+        """
+        there = self._kind()
+        return there and there[0]
+
     def add(self, start: int, images: np.ndarray) -> None:
-        """Keep uint8 images start … start+n−1; a kill leaves whole parts only."""
+        """Keep images start … start+n−1; a kill leaves whole parts only.
+
+        Args:
+            start: number of the first.
+            images: uint8, uint16 or float32 [n, ...], like those that are there.
+
+        Raises:
+            ValueError: another type.
+            Refusal: another type or shape than those that are there.
+        """
+        if images.dtype not in DTYPES:
+            raise ValueError(f"{images.dtype} images: give uint8, uint16 or float32")
+        if not distributed.is_first():
+            return
+        if there := self._kind():
+            _check_alike(there, (images.dtype, images.shape[1:]), self.folder)
         name = f"{start:09d}-{start + len(images):09d}.npy"
         buffer = io.BytesIO()
         np.save(buffer, images, allow_pickle=False)
@@ -82,16 +110,16 @@ class SampleStore:
         """
         if self.count() < num_samples:
             raise ValueError(f"{self.count()} of {num_samples} images have been added")
+        dtype, shape = self._kind()
         images = self._images(num_samples)
-        first = next(images)
-        shape = (num_samples, *first.shape[1:])
         temporary = self.archive.with_suffix(".npz.tmp")
         with files.naming(self.archive), open(temporary, "wb") as file:
             with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
                 with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-                    _write_header(member, shape)
-                    member.write(first.tobytes())
+                    _write_header(member, dtype, (num_samples, *shape))
                     for rows in images:
+                        given = (rows.dtype, rows.shape[1:])
+                        _check_alike((dtype, shape), given, self.folder)
                         member.write(rows.tobytes())
                 if labels is not None:
                     with archive.open("arr_1.npy", "w") as member:
@@ -105,17 +133,26 @@ class SampleStore:
                 part.unlink()
 
     def first(self, count: int) -> np.ndarray:
-        """Return the first images, uint8 [count, H, W, C]."""
+        """Return the first images, [count, ...] as they are stored."""
         return np.concatenate(list(self._images(count)))
 
     def _archived(self) -> int:
         if not self.archive.exists():
             return 0
-        with (
-            zipfile.ZipFile(self.archive) as archive,
-            archive.open("arr_0.npy") as member,
-        ):
-            return _read_header(member)[0]
+        with _opened(self.archive) as member:
+            return _read_header(member)[1][0]
+
+    def _kind(self) -> tuple[np.dtype, tuple[int, ...]] | None:
+        """Return type and shape of one of the images that are there, from a header."""
+        if self.archive.exists():
+            with _opened(self.archive) as member:
+                dtype, (_, *shape) = _read_header(member)
+            return dtype, tuple(shape)
+        for _, part in self._all_parts():
+            with open(part, "rb") as file:
+                dtype, (_, *shape) = _read_header(file)
+            return dtype, tuple(shape)
+        return None
 
     def _runs(self) -> Iterator[tuple[int, int, Path]]:
         """Yield (start, stop, part) that continue the archive without a gap."""
@@ -146,17 +183,14 @@ class SampleStore:
             remaining -= len(rows)
 
     def _archived_rows(self, count: int) -> Iterator[np.ndarray]:
-        with (
-            zipfile.ZipFile(self.archive) as archive,
-            archive.open("arr_0.npy") as member,
-        ):
-            available, *image_shape = _read_header(member)
-            size = int(np.prod(image_shape))
+        with _opened(self.archive) as member:
+            dtype, (available, *shape) = _read_header(member)
+            size = int(np.prod(shape)) * dtype.itemsize
             wanted = min(available, count)
             for done in range(0, wanted, ROWS_AT_A_TIME):
                 rows = min(ROWS_AT_A_TIME, wanted - done)
-                data = np.frombuffer(member.read(rows * size), np.uint8)
-                yield data.reshape(rows, *image_shape)
+                data = np.frombuffer(member.read(rows * size), dtype)
+                yield data.reshape(rows, *shape)
 
 
 def _differences(saved, given):
@@ -175,13 +209,31 @@ def _check_same_request(changed, folder):
         )
 
 
-def _write_header(member, shape):
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+def _check_alike(there, given, folder):
+    """Refuse (type, shape) of images that are not those of the images there."""
+    if there != given:
+        told = [f"{dtype} images of {list(shape)}" for dtype, shape in (there, given)]
+        raise errors.Refusal(
+            f"{folder} holds {told[0]}, and {told[1]} cannot be added: move that "
+            "folder away, or choose another sampling.seed"
+        )
+
+
+@contextlib.contextmanager
+def _opened(archive):
+    """Open the images of an archive."""
+    with zipfile.ZipFile(archive) as members, members.open("arr_0.npy") as member:
+        yield member
+
+
+def _write_header(member, dtype, shape):
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(member, header)
 
 
 def _read_header(member):
-    """Return the shape of an array file and leave its data next to be read."""
+    """Return type and shape of an array file and leave its data next to be read."""
     np.lib.format.read_magic(member)
-    shape, _, _ = np.lib.format.read_array_header_1_0(member)
-    return shape
+    shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    return dtype, shape

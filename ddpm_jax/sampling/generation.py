@@ -59,6 +59,7 @@ def generate_until(
     wanted: int,
     *,
     batch_size: int,
+    levels: int | None,
 ) -> bool:
     """Bring the archive of a store to at least `wanted` images.
 
@@ -71,6 +72,7 @@ def generate_until(
         weights: to make them with.
         wanted: number of images.
         batch_size: images made at a time.
+        levels: of the data, which decide the type that images are kept in.
 
     Returns:
         Whether all are there; if not, the same command goes on.
@@ -78,7 +80,7 @@ def generate_until(
     if distributed.from_first(store.is_finished(wanted)):
         say(f"{store.count()} samples are there already: {store.archive}")
         return True
-    if not _make_missing(store, made_by, weights, wanted, batch_size):
+    if not _make_missing(store, made_by, weights, wanted, batch_size, levels):
         return False
     labels = None
     index, specs = np.arange(wanted), made_by.network.condition_spec
@@ -91,7 +93,7 @@ def generate_until(
     return True
 
 
-def _make_missing(store, made_by, weights, wanted, batch_size) -> bool:
+def _make_missing(store, made_by, weights, wanted, batch_size, levels) -> bool:
     done = distributed.from_first(store.count())
     if done:
         say(f"going on after {done} of {wanted} images")
@@ -109,7 +111,7 @@ def _make_missing(store, made_by, weights, wanted, batch_size) -> bool:
             should_stop=stop.agreed,
         )
         for start, made in parts:
-            store.add(start, images_lib.to_uint8(made.images))
+            store.add(start, images_lib.to_stored(made.images, levels, store.dtype))
             done = start + len(made.images)
             say(f"{done}/{wanted} images")
         stopped = stop.agreed()  # after the last batch too: more may follow

@@ -11,12 +11,11 @@ from ddpm_jax.runtime import distributed
 def describe(config, facts, network, mesh) -> str:
     """Return the line of what is about to be trained, and on what."""
     device = jax.devices()[0]
-    height, width, channels = facts.image_shape
     count = distributed.count()
     kind = "your network" if custom.note(network) else "U-Net"
     return (
-        f"{config.data.name}: {facts.num_examples:,} images {height}x{width}x{channels}"
-        f", {facts.levels} levels, {facts.num_classes or 'no'} classes; {kind} of "
+        f"{config.data.name}: {facts.num_examples:,} images {facts.size}, "
+        f"{facts.num_classes or 'no'} classes; {kind} of "
         f"{functional.num_parameters(network.shapes):,} parameters; "
         f"{mesh.size} x {device.device_kind} ({device.platform})"
         + (f" in {count} processes" if count > 1 else "")

@@ -11,7 +11,7 @@ from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 
 FACTS = build_data.DataInfo(
-    image_shape=(8, 8, 1),
+    shape=(8, 8, 1),
     levels=17,
     num_examples=100,
     num_classes=None,

@@ -36,7 +36,7 @@ def network_of(fields):
             settings[section][leaf] = value
     classes = fields.get("facts.num_classes")
     facts = build_data.DataInfo(
-        image_shape=(*fields["data.image_size"], fields["data.channels"]),
+        shape=(*fields["data.image_size"], fields["data.channels"]),
         levels=256,
         num_examples=0,
         num_classes=classes,

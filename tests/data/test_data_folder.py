@@ -75,7 +75,7 @@ def test_every_image_and_class_arrives_in_one_of_the_splits(tmp_path):
     found = {}
     for split in sources.SPLITS:
         dataset = load(tmp_path, split)
-        assert dataset.image_shape == (16, 16, 3)
+        assert dataset.shape == (16, 16, 3)
         assert (dataset.levels, dataset.num_classes) == (256, 3)
         assert dataset.class_names == CLASSES
         batch = everything(dataset)
@@ -145,7 +145,7 @@ def test_what_is_passed_over_and_done_unasked_is_said(tmp_path):
     Image.fromarray(pixels(1)).convert("CMYK").save(cmyk, "JPEG")
     named |= {"cat/turned.jpg": file.getvalue(), "cat/cmyk.JPG": cmyk.getvalue()}
     said = []
-    assert load(write(tmp_path, named), said=said).image_shape == (16, 16, 3)
+    assert load(write(tmp_path, named), said=said).shape == (16, 16, 3)
     text = "\n".join(said)
     assert "38 images, ignored 2 other files (" in text
     assert "turned upright as EXIF says: 1 image" in text
@@ -165,7 +165,7 @@ def test_sizes_channels_and_depth_come_from_the_data(tmp_path):
     ):
         write(tmp_path / name, {f"{i}.png": make(i) for i in range(20)})
         dataset = load(tmp_path / name)
-        assert (dataset.image_shape, dataset.levels) == (shape, levels)
+        assert (dataset.shape, dataset.levels) == (shape, levels)
         assert (dataset.num_classes, dataset.class_names) == (None, ())
         batch = everything(dataset)
         assert batch["image"].shape == (len(dataset), *shape)
@@ -179,11 +179,11 @@ def test_arrays_of_many_channels(tmp_path):
     for i, value in enumerate(values):
         np.save(tmp_path / "x" / f"{i}.npy", value)
     dataset = load(tmp_path / "x")
-    assert (dataset.image_shape, dataset.levels) == ((12, 12, 6), 65536)
+    assert (dataset.shape, dataset.levels) == ((12, 12, 6), 65536)
     image = everything(dataset)["image"][0]
     nearest = np.abs(values * 2 - 1 - image).max((1, 2, 3)).min()
     assert nearest < 1.1 / 65535 + 1e-6  # half a level, and float32
-    assert load(tmp_path / "x", image_size=(8,)).image_shape == (8, 8, 6)
+    assert load(tmp_path / "x", image_size=(8,)).shape == (8, 8, 6)
 
 
 def test_mixed_channels_are_converted_when_asked(tmp_path):
@@ -198,7 +198,7 @@ def test_mixed_channels_are_converted_when_asked(tmp_path):
     expected = [i / np.float32(127.5) - np.float32(1) for i in (repeated, colour)]
     assert seen == {image.tobytes() for image in expected}
     assert everything(load(tmp_path, channels=4))["image"][..., 3].min() == 1
-    assert load(tmp_path, channels=1).image_shape == (16, 16, 1)
+    assert load(tmp_path, channels=1).shape == (16, 16, 1)
 
 
 # ---- classes -------------------------------------------------------------------------

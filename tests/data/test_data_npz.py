@@ -19,7 +19,7 @@ def test_openais_samples_are_read_back(tmp_path, keys):
     seen = {}
     for split in sources.SPLITS:
         dataset = load(path, split)
-        assert dataset.image_shape == (8, 6, 3)
+        assert dataset.shape == (8, 6, 3)
         assert (dataset.levels, dataset.num_classes) == (256, 4)
         assert dataset.class_names == tuple("0123")
         batch = dataset.fetch(range(len(dataset)))
@@ -34,15 +34,15 @@ def test_openais_samples_are_read_back(tmp_path, keys):
 def test_arrays_of_other_kinds(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, arr_0=IMAGES[..., 0])
-    assert load(path).image_shape == (8, 6, 1)
+    assert load(path).shape == (8, 6, 1)
     assert load(path).num_classes is None
     np.savez_compressed(path, arr_0=IMAGES.astype(np.uint16) * 257, arr_1=IDS)
     deep = load(path, labels="none", image_size=(4,), crop="random")
-    assert (deep.levels, deep.image_shape) == (65536, (4, 4, 3))
+    assert (deep.levels, deep.shape) == (65536, (4, 4, 3))
     assert deep.num_classes is None
     draws = np.full((2, 3), 0.5)
     assert deep.fetch([0, 1], draws)["image"].shape == (2, 4, 4, 3)
-    assert load(path, channels=1).image_shape == (8, 6, 1)
+    assert load(path, channels=1).shape == (8, 6, 1)
 
 
 def test_the_fingerprint_covers_every_value(tmp_path):

@@ -36,7 +36,7 @@ def test_digits_are_scikit_learns_split_by_the_fixed_permutation(sklearn_digits)
 def test_digits_describe_themselves():
     dataset = sources.load("digits", "train")
     batch = everything(dataset)
-    assert dataset.image_shape == batch["image"].shape[1:] == (8, 8, 1)
+    assert dataset.shape == batch["image"].shape[1:] == (8, 8, 1)
     assert batch["image"].dtype == np.float32
     assert batch["label"].dtype == np.int32
     # All 17 grey levels occur, evenly spaced from -1 to 1.

@@ -101,7 +101,7 @@ def test_access_is_random_and_buffers_fresh(data_dir):
 def test_cifar10_describes_itself(data_dir):
     train = sources.load("cifar10", "train", path=data_dir)
     assert (train.name, train.split) == ("cifar10", "train")
-    assert train.image_shape == (32, 32, 3)
+    assert train.shape == (32, 32, 3)
     assert (train.levels, train.num_classes) == (256, 10)
     assert list(train.class_names) == CLASS_NAMES
     test = sources.load("cifar10", "test", path=data_dir)

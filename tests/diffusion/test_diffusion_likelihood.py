@@ -157,6 +157,27 @@ def test_gradients_are_finite_everywhere(levels):
         chex.assert_tree_all_finite(gradient(mean, log_scale))
 
 
+def test_the_bound_of_continuous_data_has_a_density_at_its_end():
+    """It is that of many levels, each bin of which holds density times width."""
+    tables, _ = pair(num_steps=50)
+    levels = 2**16
+    rng = np.random.default_rng(0)
+    x_0 = rng.uniform(-0.9, 0.9, (2, 20, 1)).astype(np.float32)
+    log_var = jnp.full_like(x_0, -3.0)
+    made = reverse.Prediction(x_0, x_0, x_0 + 0.1, jnp.exp(log_var), log_var)
+    t = jnp.array([0, 7])
+    terms = [
+        np.asarray(likelihood.vlb_term(tables, x_0, x_0, t, made, levels=n))
+        for n in (None, levels)
+    ]
+    assert terms[0][1] == terms[1][1]  # only the decoder knows of levels
+    width = np.log2(2 / (levels - 1))
+    # Page's approximation of the normal distribution is good to about 1 %.
+    assert terms[0][0] == pytest.approx(terms[1][0] + width, abs=0.02)
+    exact = 0.5 * (math.log(2 * math.pi) - 3 + 0.01 * math.exp(3)) / math.log(2)
+    assert terms[0][0] == pytest.approx(exact, rel=1e-5)
+
+
 @pytest.mark.parametrize("levels", [1, 0, -5, 2.5])
 def test_impossible_levels_are_refused(levels):
     with pytest.raises(errors.Refusal, match="level"):

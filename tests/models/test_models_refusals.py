@@ -7,7 +7,6 @@ from small_unet import batch, tiny
 
 from ddpm_jax.core import errors
 
-
 LABELS = {"label": jnp.zeros(4, jnp.int32)}
 
 

@@ -220,7 +220,7 @@ def config_of(**data):
 def test_the_catalogue_knows_data_that_is_not_there(name, tmp_path):
     pytest.importorskip("tensorflow_datasets")
     facts, missing = planning.facts(config_of(name=name, path=str(tmp_path)))
-    assert facts.image_shape == (32, 32, 3)
+    assert facts.shape == (32, 32, 3)
     assert (facts.levels, facts.num_classes, facts.num_examples) == (256, 10, 0)
     assert f"cifar10 is not in {tmp_path}" in missing
 
@@ -229,7 +229,7 @@ def test_the_config_knows_the_size_of_data_that_is_not_there(tmp_path):
     gone = str(tmp_path / "gone")
     config = config_of(name="folder", path=gone, image_size=(48, 64), channels=1)
     facts, missing = planning.facts(config)
-    assert facts.image_shape == (48, 64, 1)
+    assert facts.shape == (48, 64, 1)
     assert facts.num_classes is None
     assert gone in missing
     config.model.class_conditional = True

@@ -60,7 +60,7 @@ def unet_parts(levels):
     config.train.label_dropout = 0.1
     names = tuple(str(label) for label in range(small.NUM_CLASSES))
     facts = build_data.DataInfo(
-        image_shape=small.IMAGE_SHAPE,
+        shape=small.IMAGE_SHAPE,
         levels=small.LEVELS,
         num_examples=100,
         num_classes=small.NUM_CLASSES,

@@ -65,7 +65,7 @@ def dataset():
     return sources.Dataset(
         name="random",
         split="train",
-        image_shape=small.IMAGE_SHAPE,
+        shape=small.IMAGE_SHAPE,
         levels=small.LEVELS,
         num_classes=small.NUM_CLASSES,
         class_names=tuple("0123456789"),
