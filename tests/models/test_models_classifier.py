@@ -154,7 +154,7 @@ def test_sizes_that_do_not_fit_are_refused(changes, words):
 def test_labels_are_for_the_caller_to_compare():
     net = tiny()
     x, t = batch()
-    with pytest.raises(errors.Refusal, match="without label embedding: leave them out"):
+    with pytest.raises(errors.Refusal, match="reads no condition: leave it out"):
         net.apply(random_params(net), x, t, jnp.zeros(4, jnp.int32))
 
 

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ddpm_jax.core import conditions
 from ddpm_jax.models import functional, initialisation
 
 
@@ -23,17 +24,21 @@ class Toy(nnx.Module):
         self.label_embedding = nnx.Embed(64, 64, rngs=rngs)
         self.conv_out = nnx.Conv(64, 8, (3, 3), rngs=rngs)
 
-    def __call__(self, x, t, labels, *, low_res, dropout_keys):
+    def __call__(self, x, t, condition, *, dropout_keys):
         h = self.conv_in(x)
         for layer in self.hidden:
             h = layer(h)
-        h = self.norm(h) + self.label_embedding(labels)[:, None, None, :]
+        h = self.norm(h) + self.label_embedding(condition["label"])[:, None, None, :]
         return self.conv_out(h) + t[:, None, None, None]
 
 
 @pytest.fixture(scope="module")
 def toy():
-    return functional.functional(Toy, initialisation.RULES["openai"])
+    return functional.functional(
+        Toy,
+        initialisation.RULES["openai"],
+        {"label": conditions.Spec((), "int32")},
+    )
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def test_the_small_image_is_seen_after_the_noisy_one():
     chex.assert_trees_all_equal_shapes(net.shapes, six.shapes)
     params, (x, t) = random_params(net), batch()
     small = batch(seed=2)[0]  # of full size: there is nothing to stretch
-    got = compiled(net.apply)(params, x, t, low_res=small)
+    got = compiled(net.apply)(params, x, t, {"low_res": small})
     wanted = compiled(six.apply)(params, jnp.concatenate([x, small], axis=-1), t)
     np.testing.assert_array_equal(got, wanted)
 
@@ -131,8 +131,8 @@ def test_a_small_image_acts_like_its_stretched_self():
     small = jnp.broadcast_to(jnp.array([0.0, 1, 1, 1])[:, None], (4, 2, 4, 3))
     row = jnp.array([0.0, 0.25, 0.75, 1, 1, 1, 1, 1])
     apply = compiled(net.apply)
-    got = apply(params, x, t, low_res=small)
-    wanted = apply(params, x, t, low_res=jnp.broadcast_to(row[:, None], x.shape))
+    got = apply(params, x, t, {"low_res": small})
+    wanted = apply(params, x, t, {"low_res": jnp.broadcast_to(row[:, None], x.shape)})
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -211,10 +211,10 @@ def test_ddpm_in_bfloat16_stays_near_float32():
 def test_bfloat16_ends_where_norms_softmax_embeddings_and_head_begin(changes):
     net = tiny(dtype="bfloat16", num_classes=5, **changes)
     x, t = batch()
-    low_res = x[:, ::2, ::2] if changes.get("low_res") else None
-    jaxpr = jax.make_jaxpr(net.apply)(
-        net.shapes, x, t, jnp.zeros(4, jnp.int32), low_res=low_res
-    )
+    condition = {"label": jnp.zeros(4, jnp.int32)}
+    if changes.get("low_res"):
+        condition["low_res"] = x[:, ::2, ::2]
+    jaxpr = jax.make_jaxpr(net.apply)(net.shapes, x, t, condition)
     seen = {}
     for eqn in equations(jaxpr):
         dtypes = {str(var.aval.dtype) for var in eqn.invars}

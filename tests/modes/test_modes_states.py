@@ -15,8 +15,7 @@ from ddpm_jax.data import sources
 from ddpm_jax.evaluation import image_sets
 from ddpm_jax.modes import diagnose, sample
 from ddpm_jax.runs import directory
-from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import archive, generation
+from ddpm_jax.sampling import generation, sampler
 
 STEPS = 4
 KINDS = {
@@ -70,15 +69,15 @@ def kind(request, monkeypatch):
 
 def open_store(folder, request):
     """Return a run's samples, as --mode=sample and the metrics find them."""
-    trained = trained_run.open_run(folder, network=scale_network(), say=say)
-    params, weights, _ = trained.weights("auto", field="")
-    made = generation.request_of(trained.config, None, weights, trained.step)
-    store = archive.SampleStore(folder / "samples" / request, made)
+    trained = trained_run.open_run(folder, network=scale_network())
+    weights = trained.weights("auto", field="")
+    recipe = build_sampling.recipe(trained.config, trained.facts)
+    made_by = sampler.Sampler(recipe, trained.network, trained.mesh)
+    store = generation.open_store(folder / "samples" / request, recipe, weights)
 
     def make(wanted):
-        recipe = build_sampling.recipe(trained.config, trained.facts)
-        assert generation.make_archive(
-            trained, recipe, params, None, store, wanted, batch_size=4
+        assert generation.generate_until(
+            store, made_by, weights, wanted, batch_size=4, levels=trained.facts.levels
         )
         with np.load(store.archive) as arrays:
             return arrays["arr_0"]
