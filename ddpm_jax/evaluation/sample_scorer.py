@@ -26,7 +26,11 @@ def metrics_of(config) -> tuple[str, ...]:
 # What decides a score besides the weights and the data, which a run does not change.
 OF_BITS = ("num_images", "in_training_samples", "steps", "respacing", "clip", "seed")
 OF_SAMPLES = ("in_training_samples", "reference", "inception", "resize")
-FIRST_FIELDS = 9  # of config.sampling, those that digests of old runs are made of
+# The sampling fields of version 0.1, as the digests in its runs' best.json have them.
+OF_0_1 = (
+    *("method", "steps", "respacing", "eta", "labels", "guidance_scale", "clip"),
+    *("dynamic_threshold", "seed"),
+)
 
 
 def protocol(config, name: str) -> str:
@@ -44,14 +48,11 @@ def _of_images(config) -> list[str]:
     Fields that came later count where they are unusual: what older runs kept in
     best.json still compares.
     """
-    others = (*build_sampling.CHANGE_NO_IMAGE, *build_sampling.OF_WEIGHTS)
-    usual = config_lib.base().sampling
-    names = [name for name in usual if name not in others]
-    values = [str(config.sampling[name]) for name in names[:FIRST_FIELDS]]
-    return values + [
+    skipped = (*build_sampling.CHANGE_NO_IMAGE, *build_sampling.OF_WEIGHTS, *OF_0_1)
+    return [str(config.sampling[name]) for name in OF_0_1] + [
         f"{name}={config.sampling[name]}"
-        for name in names[FIRST_FIELDS:]
-        if config.sampling[name] != usual[name]
+        for name, usual in config_lib.base().sampling.items()
+        if name not in skipped and config.sampling[name] != usual
     ]
 
 

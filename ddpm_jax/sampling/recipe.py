@@ -301,7 +301,10 @@ class Recipe:
 
 
 ALWAYS = ("method", "steps", "seed")  # written to request.json at any value
-FIRST_WORDS = ("method", "steps", "respacing", "eta", "weights", "guidance_scale")
+FIRST_WORDS = (  # of a tag, in this order; others follow in theirs
+    *("method", "steps", "respacing", "eta", "weights", "guidance_scale", "labels"),
+    *("clip", "dynamic_threshold"),
+)
 # How settings are named in a tag, where it is not "<name><value>" of unusual values.
 WORDS = {
     "method": lambda s: s.value,

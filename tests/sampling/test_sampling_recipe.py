@@ -106,6 +106,10 @@ def test_what_goes_without_saying_is_not_written():
             {"guidance_scale": 2.0, "dynamic_threshold": 1.5},
             "ancestral-40-ema-guidance2-threshold1.5-seed0-step60",
         ),
+        (
+            {"dynamic_threshold": 2.0, "clip": False, "labels": (1,)},
+            "ancestral-40-ema-guidance1-labels1-noclip-threshold2-seed0-step60",
+        ),
         # Asked for by name, though all classes are what goes without saying.
         ({"labels": (0, 1, 2)}, "ancestral-40-ema-guidance1-labels0.1.2-seed0-step60"),
     ],
