@@ -16,7 +16,7 @@ import numpy as np
 
 from ddpm_jax.core import arrays, errors
 from ddpm_jax.core.types import NoiseFn
-from ddpm_jax.diffusion import process, reverse, solvers
+from ddpm_jax.diffusion import process, reverse
 from ddpm_jax.diffusion.solvers import (
     CORRECT,
     KINDS,
@@ -335,7 +335,7 @@ def check(
                 f"'renoise' from t = {t} to {t_next}: it adds noise, so t_next must "
                 "be larger"
             )
-        if kind not in getattr(step, "kinds", solvers.FIRST_ORDER):
+        if kind not in (RENOISE, *getattr(step, "kinds", (STEP,))):
             raise errors.Refusal(
                 f"a {kind!r} entry with a solver that evaluates the network once a "
                 "step: use 'step'"

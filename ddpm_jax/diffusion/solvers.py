@@ -6,6 +6,7 @@ A solver is a value with
     step(carry, tables, x_t, prediction, t, t_next, noise, *, kind) → (carry, x)
     check_path(path)                        refuses paths that are not its own
     reads                                   "mean" or "score": what it moves along
+    kinds                                   of entries, where it is more than "step"
 
 and is a pytree: its numbers are leaves, so that one compiled chain serves them all.
 There is one evaluation of the network per entry. A solver that evaluates twice (Heun)
@@ -25,7 +26,6 @@ from ddpm_jax.diffusion import process
 
 STEP, RENOISE, PREDICT, CORRECT = "step", "renoise", "predict", "correct"
 KINDS = (STEP, RENOISE, PREDICT, CORRECT)  # by the number that compiled chains see
-FIRST_ORDER = (STEP, RENOISE)
 
 
 class Memoryless:

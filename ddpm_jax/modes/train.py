@@ -7,6 +7,7 @@ import time
 import jax
 import numpy as np
 
+from ddpm_jax import runtime
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
@@ -207,6 +208,13 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
         raise errors.Refusal(
             f"train.steps={config.train.steps}: the run has taken {restored.step} "
             "steps already; give at least as many"
+        )
+    before = saved.numerics(restored.step)
+    if before != runtime.NUMERICS:
+        say(
+            f"checkpoint {restored.step} was written with numerics {before} and this "
+            f"version has {runtime.NUMERICS}: the run goes on, equal up to rounding "
+            "and not to the last bit"
         )
     moved = run_dir.truncate_metrics_after(restored.step)
     rate = float(build_training.learning_rate(config)(restored.step))

@@ -25,7 +25,7 @@ import jax
 
 from ddpm_jax.core import errors
 from ddpm_jax.runs import best as best_lib
-from ddpm_jax.runs import checkpoint_arrays, checkpoint_files
+from ddpm_jax.runs import checkpoint_arrays, checkpoint_files, manifests
 from ddpm_jax.runtime import distributed
 
 DATA_FILE_SIZE = 1 << 23  # bytes; what is not in a file yet is held in memory
@@ -115,8 +115,15 @@ class Checkpoints:
         It is the SHA-256 of its manifest, which holds the digests of its files: nothing
         large is read.
         """
-        manifest = self._files.manifest(step).read_bytes()
-        return hashlib.sha256(manifest).hexdigest()
+        return _by_first(
+            lambda: hashlib.sha256(self._files.manifest(step).read_bytes()).hexdigest()
+        )
+
+    def numerics(self, step: int) -> int:
+        """Return the `runtime.NUMERICS` that a published checkpoint was written with."""
+        return _by_first(
+            lambda: manifests.read(self._files.manifest(step)).get("numerics", 1)
+        )
 
     def latest_step(self) -> int | None:
         """Return the newest published step, or None."""

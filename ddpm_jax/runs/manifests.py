@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import ddpm_jax
+from ddpm_jax import runtime
 from ddpm_jax.runtime import files
 
 FORMAT = 1
@@ -29,6 +30,7 @@ def describe(folder: Path, step: int, arrays: dict[str, str]) -> dict:
         "arrays": arrays,
         "files": _digests(folder, names, sync=True),
         "format": FORMAT,
+        "numerics": runtime.NUMERICS,
         "package_version": ddpm_jax.__version__,
         "step": step,
     }

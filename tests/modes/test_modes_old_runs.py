@@ -12,6 +12,8 @@ import tarfile
 import numpy as np
 import pytest
 
+from ddpm_jax import runtime
+
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 ANCESTRAL = "ancestral-4-ema-guidance1-seed0-step3"
 DDIM = "ddim-4-eta0.5-ema-guidance2-labels3.7-seed0-step3"
@@ -103,3 +105,15 @@ def test_the_digest_of_its_best_score_is_that_of_today(run):
     saved = trained_run.read(run)
     best = json.loads((run / "checkpoints" / "best.json").read_text())
     assert sample_scorer.protocol(saved.config, "proxy_fd_random") == best["protocol"]
+
+
+def test_other_numerics_are_told_and_keep_archives_apart(run, monkeypatch, tell):
+    monkeypatch.setattr(runtime, "NUMERICS", 2)
+    told = tell("--mode=sample", f"--workdir={run}", *OF_DDIM)
+    assert told.status == 0, told.err
+    assert "8 of 16 images" not in told.out
+    images, _ = samples(run, f"{DDIM}-numerics2")
+    assert len(images) == 16
+    assert len(list((run / "samples" / DDIM / "parts").iterdir())) == 1
+    told = tell(f"--workdir={run}", "--config.train.steps=4")
+    assert "numerics 1 and this version has 2" in told.out
