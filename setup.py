@@ -29,7 +29,8 @@ TFDS = ["tensorflow-datasets>=4.9.10,<5"]
 TENSORBOARD = ["tensorboardX>=2.6"]
 WANDB = ["wandb>=0.17"]
 CONVERT = ["torch>=2.4"]  # reads .pt files; never needed to train or to sample
-TEST = ["chex>=0.1.92,<0.2", "pytest>=8", "ruff>=0.17.6,<0.18", "scipy>=1.12"]
+TEST = ["chex>=0.1.92,<0.2", "pytest>=8", "pytest-xdist>=3.6", "scipy>=1.12"]
+TEST += ["ruff>=0.17.6,<0.18"]
 TEST += [*TFDS, *TENSORBOARD]
 
 setuptools.setup(
