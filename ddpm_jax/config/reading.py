@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import pathlib
 import sys
@@ -144,7 +145,7 @@ def say_renamed(pairs) -> None:
 
 def check_name(path: str, *, where: str) -> None:
     """Refuse a dotted field name that the schema does not have; suggest one."""
-    known = dict(leaves(config_lib.base().to_dict()))
+    known = _fields()
     if path in known:
         return
     last = path.rpartition(".")[2]
@@ -155,6 +156,12 @@ def check_name(path: str, *, where: str) -> None:
         f": did you mean {close[0]}?" if close else "; see ddpm_jax/config/__init__.py"
     )
     raise errors.Refusal(f"unknown field {path!r} in {where}{hint}")
+
+
+@functools.cache
+def _fields() -> tuple[str, ...]:
+    """Return the dotted names of the schema, which is long to build for each field."""
+    return tuple(path for path, _ in leaves(config_lib.base().to_dict()))
 
 
 def leaves(values, prefix=""):
