@@ -22,6 +22,7 @@ import numpy as np
 from ddpm_jax import runtime
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.diffusion import guidance, process, reverse, samplers, solvers
+from ddpm_jax.sampling.transforms import TRANSFORMS
 
 VERSION = 2  # of request.json; 1 had no version and wrote every setting
 MAX_NAMED_VALUES = 10
@@ -106,8 +107,10 @@ class Structure(NamedTuple):
     solver: str
     hooks: tuple[str, ...]
     guidance: str
+    transforms: tuple[str, ...]
     kinds: frozenset[str]
     has_condition: bool
+    has_interval: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +125,11 @@ class Recipe:
         settings: what was asked for, field by field.
         hooks: parts named in `HOOKS`, on x̂_0 in this order.
         guidance: a part named in `GUIDANCE`; None for the plain conditional network.
+        transforms: parts named in `transforms.TRANSFORMS`, in this order.
         condition: (key, values) of each; the images take the values in turn.
         path: see `diffusion.samplers`; None for every step of the process.
+        fingerprints: (name, fingerprint) of the arrays and of the other networks'
+            weights that the transforms use.
         seed: decides every draw, together with i.
     """
 
@@ -135,8 +141,10 @@ class Recipe:
     settings: tuple[Setting, ...] = ()
     hooks: tuple[Part, ...] = ()
     guidance: Part | None = None
+    transforms: tuple[Part, ...] = ()
     condition: tuple[tuple[str, tuple], ...] = ()
     path: tuple | None = None
+    fingerprints: tuple[tuple[str, str], ...] = ()
     seed: int = 0
 
     def __post_init__(self):
@@ -145,6 +153,8 @@ class Recipe:
             errors.choose("hook", HOOKS, hook.name)
         if self.guidance is not None:
             errors.choose("guidance", GUIDANCE, self.guidance.name)
+        for transform in self.transforms:
+            errors.choose("transform", TRANSFORMS, transform.name)
 
     # ---- making ----
 
@@ -183,8 +193,10 @@ class Recipe:
             solver=self.solver.name,
             hooks=tuple(hook.name for hook in self.hooks),
             guidance="" if self.guidance is None else self.guidance.name,
+            transforms=tuple(transform.name for transform in self.transforms),
             kinds=frozenset(kind for _, _, kind, *_ in self.whole_path),
             has_condition=bool(self.condition),
+            has_interval=not all((*entry, True)[3] for entry in self.whole_path),
         )
 
     def inputs(self) -> dict[str, Any]:
@@ -201,10 +213,8 @@ class Recipe:
             "count": np.int32(len(path)),
             "solver": self.make_solver(),
             "hooks": self.make_hooks(),
-            "guidance": {
-                name: np.float32(value)
-                for name, value in (self.guidance.options if self.guidance else ())
-            },
+            "guidance": _numbers(self.guidance) if self.guidance else {},
+            "transforms": tuple(_numbers(part) for part in self.transforms),
             "seed": np.uint32(self.seed),
         }
 
@@ -240,7 +250,8 @@ class Recipe:
         schedule = {k: _frozen(v) for k, v in values["schedule"].items()}
         fields["schedule"] = process.Schedule(**schedule)
         fields["solver"] = Part(*fields["solver"])
-        fields["hooks"] = tuple(Part(*hook) for hook in fields["hooks"])
+        for name in ("hooks", "transforms"):
+            fields[name] = tuple(Part(*part) for part in fields[name])
         fields["settings"] = tuple(Setting(*s) for s in fields["settings"])
         if fields["guidance"] is not None:
             fields["guidance"] = Part(*fields["guidance"])
@@ -251,7 +262,8 @@ class Recipe:
     def as_dict(self, weights: Weights) -> dict[str, Any]:
         """Return every setting by name, and which weights: what cards tell."""
         asked = {setting.name: setting.value for setting in self.settings}
-        return {**asked, "weights": weights.kind, "checkpoint": weights.step}
+        used = {"weights": weights.kind, "checkpoint": weights.step}
+        return {**asked, **used, **dict(self.fingerprints)}
 
     def request(self, weights: Weights) -> dict[str, Any]:
         """Return what decides these images, for request.json.
@@ -261,6 +273,7 @@ class Recipe:
         settings = (s for s in self.settings if s.name in ALWAYS or s.value != s.usual)
         request = {setting.name: setting.value for setting in settings}
         request |= {"weights": weights.kind, "checkpoint": weights.step}
+        request |= dict(self.fingerprints)
         if runtime.NUMERICS > 1:
             request["numerics"] = runtime.NUMERICS
         return {"version": VERSION, **request}
@@ -298,6 +311,10 @@ class Recipe:
         if runtime.NUMERICS > 1:
             named.append(f"numerics{runtime.NUMERICS}")
         return "-".join(named)
+
+
+def _numbers(part: Part) -> dict[str, np.float32]:
+    return {name: np.float32(value) for name, value in part.options}
 
 
 ALWAYS = ("method", "steps", "seed")  # written to request.json at any value

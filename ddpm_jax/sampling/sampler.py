@@ -7,7 +7,8 @@ nothing.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from ddpm_jax.core import conditions, keys
 from ddpm_jax.diffusion import process, reverse, samplers
 from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import transforms
 from ddpm_jax.sampling.recipe import GUIDANCE, Recipe, Structure
 
 
@@ -35,7 +37,16 @@ class Made(NamedTuple):
 class Sampler:
     """A recipe with its network and devices."""
 
-    def __init__(self, recipe: Recipe, network, mesh, *, trajectory=()):
+    def __init__(
+        self,
+        recipe: Recipe,
+        network,
+        mesh,
+        *,
+        trajectory: Sequence[int] = (),
+        arrays: Mapping[str, Any] | None = None,
+        others: Mapping[str, tuple] | None = None,
+    ):
         """Check the recipe and prepare its inputs; nothing is compiled yet.
 
         Args:
@@ -44,14 +55,23 @@ class Sampler:
                 and `condition_spec`; see `models.functional.Network`.
             mesh: devices to share each batch.
             trajectory: positions on the path whose results are kept.
+            arrays: what the transforms of the recipe use, by name.
+            others: networks that they use, by name: (network, parameters).
 
         Raises:
             Refusal: parts of the recipe that do not belong together.
         """
         recipe.check()
         self.recipe, self.network, self.mesh = recipe, network, mesh
-        self._program = compiled(recipe.structure(), network)
-        self._inputs = {**recipe.inputs(), "kept": np.asarray(trajectory, np.int32)}
+        others = others or {}
+        networks = tuple((name, other) for name, (other, _) in others.items())
+        self._program = compiled(recipe.structure(), network, networks)
+        self._inputs = {
+            **recipe.inputs(),
+            "kept": np.asarray(trajectory, np.int32),
+            "arrays": dict(arrays or {}),
+            "params": {name: params for name, (_, params) in others.items()},
+        }
 
     def make(self, params, *, start: int, stop: int, batch_size: int) -> Made:
         """Make images start … stop−1 in one batch of fixed size.
@@ -85,7 +105,7 @@ class Sampler:
 
 
 @functools.lru_cache(maxsize=16)
-def compiled(structure: Structure, network):
+def compiled(structure: Structure, network, others: tuple = ()):
     """Return the jitted `(params, inputs, index, condition) → samplers.Sampled`.
 
     There is one for each structure and network, so that a process that samples with
@@ -94,38 +114,63 @@ def compiled(structure: Structure, network):
     Args:
         structure: from `Recipe.structure`.
         network: compared by identity.
+        others: (name, network) of those that transforms use.
     """
     draws = process.GAUSSIAN
 
     def sample(params, inputs, index, condition):
         seed, shape = inputs["seed"], structure.shape
-        start = keys.key_for(seed, "sample/x_T", index=index)
-        stream = keys.key_for(seed, "sample/noise", index=index)
+        tables = inputs["tables"]
 
-        def noise_fn(position):
-            return draws.noise_each(keys.fold_in_each(stream, position), shape)
+        def noise_of(purpose):
+            stream = keys.key_for(seed, purpose, index=index)
+            return lambda position: draws.noise_each(
+                keys.fold_in_each(stream, position), shape
+            )
 
-        loop = samplers.Loop(
-            tables=inputs["tables"],
-            denoise=reverse.Denoiser(
-                inputs["tables"],
-                _network(structure, network, params, condition, inputs["guidance"]),
+        def denoiser(guidance):
+            return reverse.Denoiser(
+                tables,
+                _network(network, params, condition, guidance, inputs["guidance"]),
                 structure.prediction,
                 structure.variance,
                 inputs["hooks"],
-            ),
+            )
+
+        tools = transforms.Tools(
+            tables=tables,
+            index=index,
+            condition=condition,
+            arrays=inputs["arrays"],
+            networks={
+                name: functools.partial(other.apply, inputs["params"][name])
+                for name, other in others
+            },
+        )
+        by_place = transforms.made(structure.transforms, inputs["transforms"], tools)
+        denoise = denoiser(structure.guidance)
+        for transform in by_place[transforms.DENOISER]:
+            denoise = transform(denoise)
+        loop = samplers.Loop(
+            tables=tables,
+            denoise=denoise,
             solver=inputs["solver"],
-            noise_fn=noise_fn,
+            noise_fn=noise_of("sample/noise"),
             kept=inputs["kept"],
             kinds=structure.kinds,
+            plain=denoiser("") if structure.has_interval else None,
+            prediction_transforms=by_place[transforms.PREDICTION],
+            step_transforms=by_place[transforms.STEP],
+            transform_noise_fn=noise_of("sample/transform"),
         )
+        start = keys.key_for(seed, "sample/x_T", index=index)
         x_T = draws.x_T_each(start, shape)
         return samplers.run(loop, x_T, inputs["entries"], inputs["count"])
 
     return jax.jit(sample)
 
 
-def _network(structure, network, params, condition, options):
+def _network(network, params, condition, guidance, options):
     """Return `(x_t, t_seen) → output`, with the condition and the guidance in it."""
     specs = network.condition_spec
 
@@ -135,10 +180,10 @@ def _network(structure, network, params, condition, options):
     def apply(x_t, t_seen, some):
         return network.apply(params, x_t, t_seen, some)
 
-    if not structure.guidance:
+    if not guidance:
         given = prepared(condition)
         return lambda x_t, t_seen: apply(x_t, t_seen, given)
-    guide = GUIDANCE[structure.guidance]
+    guide = GUIDANCE[guidance]
     nothing = conditions.without(specs, condition)
     return guide(apply, prepared(condition), prepared(nothing), **options)
 
