@@ -83,7 +83,7 @@ def _catalogued(name):
 
 
 def training_flops(config, facts, network) -> int:
-    """Return the FLOPs of training on one image, see `runtime.program.flops`."""
+    """Return the FLOPs of training on one image, see `runtime.cost.flops`."""
     return cost.TRAINING_PASSES * cost.forward_flops(
         network.apply,
         network.shapes,

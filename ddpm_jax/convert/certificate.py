@@ -103,7 +103,7 @@ def certify(
     files) both take from `fields`: the certificate vouches for the map, not for them.
 
     Args:
-        opened: the source, see `files.Source`.
+        opened: the source, see `open.Source`.
         fields: values by dotted config name that `network` was built from; better
             those of `small_fields`.
         network: ours.

@@ -1,4 +1,4 @@
-"""The codes whose files are understood, by the name that `files.Source` gives them."""
+"""The codes whose files are understood, by the name that `open.Source` gives them."""
 
 from collections.abc import Mapping
 

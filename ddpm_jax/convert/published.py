@@ -26,7 +26,7 @@ class Published:
     Attributes:
         name: in `PUBLISHED`.
         file: name of the file, of the TensorFlow prefix, or of the Hub's repository.
-        family: of `files.Source`.
+        family: of `open.Source`.
         url_path: behind https://openaipublic.blob.core.windows.net/ or
             https://huggingface.co/; "" where the authors link to a folder.
         fields: config fields by dotted name, and "facts.num_classes".

@@ -25,6 +25,7 @@ from ddpm_jax.diffusion.solvers import (
     ancestral,
     ddim,
     reverse_ddim,
+    sampling_path,
 )
 
 __all__ = [
@@ -51,11 +52,6 @@ StepTransform = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 # ---- paths ---------------------------------------------------------------------------
-
-
-def sampling_path(num_steps: int) -> Path:
-    """Return T′−1 → T′−2 → … → 0 → −1: every step of the process, downward."""
-    return tuple((t, t - 1, STEP) for t in range(num_steps - 1, -1, -1))
 
 
 def encoding_path(num_steps: int) -> Path:
@@ -234,14 +230,14 @@ def sample(
         step_transforms: act on the state; see `StepTransform`.
         transform_noise_fn: their noise; position 0 is x_T, position k+1 follows
             position k of the path.
-        path: default `sampling_path(T′)`.
+        path: the solver's own by default.
         trajectory: positions on the path whose results are kept; memory is that of
             the kept ones, whatever the number of steps.
 
     Raises:
         Refusal: step, path, transforms and hooks that do not belong together.
     """
-    path = tuple(sampling_path(tables.num_steps) if path is None else path)
+    path = tuple(step.path(tables.num_steps) if path is None else path)
     kept = np.asarray(() if trajectory is None else trajectory, np.int32)
     check(tables.num_steps, denoise, step, path, prediction_transforms, kept)
     if step_transforms and transform_noise_fn is None:

@@ -4,6 +4,7 @@ A solver is a value with
 
     init(x) → carry                         what it keeps between entries of a path
     step(carry, tables, x_t, prediction, t, t_next, noise, *, kind) → (carry, x)
+    path(num_steps)                         its entries of a whole chain
     check_path(path)                        refuses paths that are not its own
     reads                                   "mean" or "score": what it moves along
     kinds                                   of entries, where it is more than "step"
@@ -28,12 +29,21 @@ STEP, RENOISE, PREDICT, CORRECT = "step", "renoise", "predict", "correct"
 KINDS = (STEP, RENOISE, PREDICT, CORRECT)  # by the number that compiled chains see
 
 
+def sampling_path(num_steps: int) -> tuple:
+    """Return T′−1 → T′−2 → … → 0 → −1: every step of the process, downward."""
+    return tuple((t, t - 1, STEP) for t in range(num_steps - 1, -1, -1))
+
+
 class Memoryless:
     """A solver of first order: it keeps nothing from one entry to the next.
 
     A subclass says what an entry does: `(tables, x_t, prediction, t, t_next, noise) →
     x`, with t and t_next int32 [B], t_next = −1 meaning ᾱ = 1 and no noise.
     """
+
+    def path(self, num_steps):
+        """Return every step of the process, downward."""
+        return sampling_path(num_steps)
 
     def init(self, x):
         """Return the empty carry."""

@@ -27,7 +27,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     """Import the weights of `source` as a run in `workdir`.
 
     Args:
-        source: a file or a folder, see `convert.files.open_source`.
+        source: a file or a folder, see `convert.open.open_source`.
         workdir: where the run is to be; there must be none yet.
         config: holds the values of the fields `given`; the others are told by the file.
         given: names of the fields that the user decided.

@@ -19,7 +19,7 @@ def run(config, workdir, format_name: str, output: str) -> None:
     Args:
         config: the run's config; sampling.weights decides between EMA and raw.
         workdir: the run.
-        format_name: a key of `convert.export.FORMATS`.
+        format_name: a key of `convert.export.writing.FORMATS`.
         output: file or folder to write; nothing may be there yet.
 
     Raises:

@@ -74,7 +74,7 @@ def start(
     import jax
 
     atexit.register(_at_exit)  # after JAX's own, hence it comes before
-    # Its handler swallows SIGTERM; `runtime.preemption` agrees on it in its place.
+    # Its handler swallows SIGTERM; `cluster.preemption` agrees on it in its place.
     jax.config.update("jax_enable_preemption_service", False)
     # Through a proxy for the web JAX would not find the coordinator; it only warns.
     direct = os.environ.get(NO_PROXY, os.environ.get("no_proxy"))
@@ -155,7 +155,7 @@ def check_single(what: str, launch: launch_lib.Launch | None) -> None:
 
     Args:
         what: the work, e.g. "--mode=convert".
-        launch: what `launches.find` says.
+        launch: what `launch.find` says.
 
     Raises:
         Refusal: there are several.

@@ -1,5 +1,7 @@
 """Generated images on disk: written in parts, continued after an interruption.
 
+The folder is named by `sampling.naming`.
+
     samples/<tag>/request.json            what decides the images
     samples/<tag>/parts/<from>-<to>.npy   finished batches, until all are there
     samples/<tag>/samples.npz             arr_0 [N, ...], arr_1 labels

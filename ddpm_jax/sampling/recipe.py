@@ -13,19 +13,16 @@ so that nothing that changes an image can be missing from its name.
 
 import dataclasses
 import json
-import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_jax import runtime
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.diffusion import guidance, process, reverse, samplers, solvers
+from ddpm_jax.sampling import naming
+from ddpm_jax.sampling.naming import Setting, Weights
 from ddpm_jax.sampling.transforms import TRANSFORMS
-
-VERSION = 2  # of request.json; 1 had no version and wrote every setting
-MAX_NAMED_VALUES = 10
 
 
 class Part(NamedTuple):
@@ -41,17 +38,6 @@ def part(name: str, **options: float) -> Part:
 
 
 ANCESTRAL = part("ancestral")
-
-
-class Setting(NamedTuple):
-    """A setting by the name of its field, for requests, tags and cards.
-
-    `usual` is the value that goes without saying; request.json leaves it out.
-    """
-
-    name: str
-    value: Any
-    usual: Any
 
 
 # ---- what the names of parts stand for -----------------------------------------------
@@ -71,28 +57,6 @@ GUIDANCE = {
         guidance.classifier_free(network, condition, unconditional, scale)
     ),
 }
-
-
-# ---- weights -------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Weights:
-    """Parameters that images are made with.
-
-    Attributes:
-        params: on their devices.
-        kind: "ema", "raw" or "imported".
-        why: the sentence that says which were taken, and why.
-        step: optimizer steps that they have taken.
-        fingerprint: changes with the weights: of the checkpoint's manifest and `kind`.
-    """
-
-    params: Any
-    kind: str
-    why: str
-    step: int = 0
-    fingerprint: str = ""
 
 
 # ---- the recipe ----------------------------------------------------------------------
@@ -161,8 +125,9 @@ class Recipe:
     @property
     def whole_path(self) -> samplers.Path:
         """The path from x_T to the image."""
-        steps = samplers.sampling_path(self.schedule.num_steps)
-        return steps if self.path is None else self.path
+        if self.path is not None:
+            return self.path
+        return self.make_solver().path(self.schedule.num_steps)
 
     def make_solver(self):
         """Return the solver, a value of `diffusion.solvers`."""
@@ -257,108 +222,29 @@ class Recipe:
             fields["guidance"] = Part(*fields["guidance"])
         return cls(**fields)
 
-    # ---- naming ----
+    # ---- naming: see `sampling.naming` ----
 
     def as_dict(self, weights: Weights) -> dict[str, Any]:
         """Return every setting by name, and which weights: what cards tell."""
-        asked = {setting.name: setting.value for setting in self.settings}
-        used = {"weights": weights.kind, "checkpoint": weights.step}
-        return {**asked, **used, **dict(self.fingerprints)}
+        return naming.as_dict(self.settings, self.fingerprints, weights)
 
     def request(self, weights: Weights) -> dict[str, Any]:
-        """Return what decides these images, for request.json.
-
-        Settings at their usual value are not written.
-        """
-        settings = (s for s in self.settings if s.name in ALWAYS or s.value != s.usual)
-        request = {setting.name: setting.value for setting in settings}
-        request |= {"weights": weights.kind, "checkpoint": weights.step}
-        request |= dict(self.fingerprints)
-        if runtime.NUMERICS > 1:
-            request["numerics"] = runtime.NUMERICS
-        return {"version": VERSION, **request}
+        """Return what decides these images, for request.json."""
+        return naming.request(self.settings, self.fingerprints, weights)
 
     def differences(self, saved: Mapping[str, Any], weights: Weights) -> list[str]:
-        """Return what tells a stored request, of this version or before, from ours.
-
-        Args:
-            saved: the content of a request.json.
-            weights: of ours.
-        """
-        ours = {**self.as_dict(weights), "numerics": runtime.NUMERICS}
-        usual = {setting.name: setting.usual for setting in self.settings}
-        theirs = {**usual, "numerics": 1, **saved}
-        theirs.pop("version", None)
-        ours, theirs = (_plain(request) for request in (ours, theirs))
-        return [
-            f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
-            for name in sorted(ours.keys() | theirs.keys())
-            if ours.get(name) != theirs.get(name)
-        ]
+        """Return what tells a stored request, of this version or before, from ours."""
+        return naming.differences(saved, self.settings, self.fingerprints, weights)
 
     def tag(self, weights: Weights) -> str:
-        """Return the name of the folder: "ddim-50-ema-guidance2-seed0-step3000".
-
-        Most settings at their usual value are not named; the request tells the rest.
-        """
-        words = {s.name: _word(s) for s in self.settings}
-        words["weights"] = weights.kind
-        if words.get("respacing"):
-            words["steps"] = ""
-        rest = [name for name in words if name not in (*FIRST_WORDS, "seed")]
-        named = [words[name] for name in (*FIRST_WORDS, *rest) if words.get(name)]
-        named += [f"seed{self.seed}", f"step{weights.step}"]
-        if runtime.NUMERICS > 1:
-            named.append(f"numerics{runtime.NUMERICS}")
-        return "-".join(named)
+        """Return the name of the images' folder."""
+        return naming.tag(self.settings, weights)
 
 
 def _numbers(part: Part) -> dict[str, np.float32]:
     return {name: np.float32(value) for name, value in part.options}
 
 
-ALWAYS = ("method", "steps", "seed")  # written to request.json at any value
-FIRST_WORDS = (  # of a tag, in this order; others follow in theirs
-    *("method", "steps", "respacing", "eta", "weights", "guidance_scale", "labels"),
-    *("clip", "dynamic_threshold"),
-)
-# How settings are named in a tag, where it is not "<name><value>" of unusual values.
-WORDS = {
-    "method": lambda s: s.value,
-    "steps": lambda s: str(s.value),
-    "respacing": lambda s: s.value and "respacing" + s.value.replace(",", "."),
-    "guidance_scale": lambda s: f"guidance{s.value:g}",
-    "clip": lambda s: "" if s.value else "noclip",
-    "dynamic_threshold": lambda s: s.value and f"threshold{s.value:g}",
-    "seed": lambda s: f"seed{s.value}",
-}
-
-
-def _word(setting: Setting) -> str:
-    if setting.name in WORDS:
-        return WORDS[setting.name](setting)
-    if setting.value == setting.usual:
-        return ""
-    return f"{setting.name}{_short(setting.value)}"
-
-
-def _short(value) -> str:
-    """Return "0.5", "3.7" for a few values, a checksum for many."""
-    if isinstance(value, int | float):
-        return f"{value:g}"
-    values = (value,) if isinstance(value, str) else value
-    text = ".".join(str(part) for part in values)
-    is_plain = all(c.isalnum() or c in ".-_" for c in text)
-    if len(values) > MAX_NAMED_VALUES or not is_plain:
-        return f"{zlib.crc32(text.encode()):08x}"
-    return text
-
-
 def _frozen(value):
     """Return lists as tuples, at any depth."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _plain(values):
-    """Return values as JSON gives them back: tuples as lists."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

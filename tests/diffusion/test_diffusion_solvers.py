@@ -96,6 +96,9 @@ class Heun:
         is_correction = kind == solvers.KINDS.index("correct")
         return (y, slope, t), jnp.where(is_correction, corrected, moved)
 
+    def path(self, num_steps):
+        return heun_path()
+
     def check_path(self, path):
         pass
 
@@ -124,7 +127,7 @@ def heun_in_float64():
 
 
 def test_a_solver_of_two_evaluations_fits():
-    made = chain(Heun(), heun_path()).x
+    made = chain(Heun(), None).x
     np.testing.assert_allclose(made, heun_in_float64(), atol=1e-4)
     ddim = chain(samplers.ddim(0.0), None).x
     assert np.abs(made - ddim).max() > 0.01
@@ -157,6 +160,9 @@ class MeanOfTwo:
         mixed = prediction._replace(x_0=mean, noise=noise)
         x = samplers.ddim(0.0)(tables, x_t, mixed, t, t_next, None)
         return (x_0, count + 1), x
+
+    def path(self, num_steps):
+        return samplers.sampling_path(num_steps)
 
     def check_path(self, path):
         pass

@@ -2,8 +2,8 @@
 
 JAX notices a lost process when a heartbeat has failed to come, a minute or two later,
 and then aborts; until then the others hang in a collective operation. Here every
-process holds a connection to process 0 (from `runtime.rollcall`), and a thread watches
-it. Who ends as planned says so first; a connection that closes without a word is a
+process holds a connection to process 0 (from `rendezvous`), and a thread watches it.
+Who ends as planned says so first; a connection that closes without a word is a
 process that was killed or whose machine is gone. Process 0 tells the others.
 
 Processes must not be forked once this runs: a child would hold the connection open.

@@ -5,7 +5,7 @@ runs another config, it hangs or computes something else. So process 0 first lis
 the coordinator's port, the others call in with what they run, and everyone is told the
 same verdict: that all are there and alike, or the sentence that says what is not.
 
-The connections stay open afterwards (`runtime.lifeline` watches them); the port is free
+The connections stay open afterwards (`cluster.peers` watches them); the port is free
 again for JAX's own coordinator. A message is a line of JSON, of bounded length, and
 nothing in it is executed. Like JAX's coordinator, this trusts its network.
 """
