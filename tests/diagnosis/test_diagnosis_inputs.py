@@ -181,6 +181,14 @@ def test_one_sampler_in_the_place_of_another_is_found(monkeypatch):
     assert "--mode=doctor" in finding.remedy
 
 
+def test_a_solver_without_a_known_law_is_not_checked(monkeypatch):
+    monkeypatch.setitem(solvers.SOLVERS, "walk", solvers.ancestral)
+    whole = gaussian_run.schedule()
+    finding = judged(recipe(whole, 10, method="walk"), whole)
+    assert finding.verdict == findings.NOT_CHECKED
+    assert "walk" in finding.said
+
+
 def test_another_schedule_than_that_of_the_chain_is_found():
     whole, other = gaussian_run.schedule(), gaussian_run.schedule("cosine")
     swapped = dataclasses.replace(

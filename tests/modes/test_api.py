@@ -263,7 +263,19 @@ def test_the_example_of_the_document(workdir, tmp_path):
     assert losses[-1] < 0.5 < losses[0]
 
 
-@pytest.mark.parametrize("block", BLOCKS[2:], ids=["linen", "nnx"])
+def test_the_conditioned_example_is_a_network():
+    names = {"jnp": jnp, "jax": jax, "ddpm_jax": ddpm_jax}
+    exec(compile(BLOCKS[2], "docs/your_network.md", "exec"), names)
+    network = names["labelled"]
+    params = network.init(jax.random.key(0))
+    given = {"label": jnp.array([3, 10], jnp.int32)}
+    output = network.apply(params, jnp.ones((2, 8, 8, 1)), jnp.array([0, 5]), given)
+    wanted = np.asarray(params["label"])[[3, 10]].reshape(2, 1, 1, 1)
+    np.testing.assert_array_equal(output, np.broadcast_to(wanted, output.shape))
+    assert network.condition_spec["label"] == conditions.Spec((), "int32", 10)
+
+
+@pytest.mark.parametrize("block", BLOCKS[3:], ids=["linen", "nnx"])
 def test_the_flax_examples_are_networks(block):
     names = {"jnp": jnp, "jax": jax, "ddpm_jax": ddpm_jax}
     exec(compile(block, "docs/your_network.md", "exec"), names)
