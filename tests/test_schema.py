@@ -79,7 +79,6 @@ def test_what_a_run_lets_change_is_in_the_schema():
 
 def test_choices_are_those_of_the_modules_that_take_them():
     from ddpm_jax.data import sources
-    from ddpm_jax.evaluation import metric_table
     from ddpm_jax.metrics import resize
     from ddpm_jax.models import unet
     from ddpm_jax.training import optim
@@ -92,7 +91,14 @@ def test_choices_are_those_of_the_modules_that_take_them():
     }
     for field, choices in taken.items():
         assert set(rules.CHOICES[field]) == set(choices), field
-    assert set(rules.METRICS) == {metric_table.BITS, *metric_table.METRICS}
+
+
+def test_metrics_are_known_by_these_names():
+    from ddpm_jax.metrics import table
+
+    # Configs, cards and best.json of runs hold them.
+    names = "bits_per_dim fid sfid inception_score precision_recall kid proxy_fd"
+    assert (*names.split(), "proxy_fd_random") == table.NAMES
 
 
 # Every field of config.model, with a value that differs from the network below.

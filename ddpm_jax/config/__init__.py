@@ -112,7 +112,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.seed = 0  # image i of a seed is the same for any batch size
 
     config.evaluation = evaluation = config_dict.ConfigDict()
-    evaluation.metric = "bits_per_dim"  # one or several of rules.METRICS, with commas
+    evaluation.metric = "bits_per_dim"  # one or several of metrics.table.NAMES
     evaluation.num_images = 0  # bits/dim: first images of the test split; 0 for all
     evaluation.num_samples = 10_000  # images to make for the other metrics
     evaluation.samples = ""  # samples.npz or folder to score whole; "" makes them

@@ -10,6 +10,7 @@ from ml_collections import config_dict
 from ddpm_jax import config as config_lib
 from ddpm_jax.config import reading
 from ddpm_jax.core import errors
+from ddpm_jax.metrics import table
 
 MAX_SEED = 2**32 - 1
 TUPLE_ELEMENTS = {
@@ -22,16 +23,6 @@ TUPLE_ELEMENTS = {
     "sampling.labels": (int, str),
 }
 
-METRICS = (
-    "bits_per_dim",
-    "fid",
-    "sfid",
-    "inception_score",
-    "precision_recall",
-    "kid",
-    "proxy_fd",
-    "proxy_fd_random",
-)
 METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
 
 CHOICES = {
@@ -140,7 +131,7 @@ def check_values(config: config_dict.ConfigDict) -> None:
     check(
         METRIC_LISTS,
         _is_metric_list,
-        "one or several, with commas, of " + ", ".join(METRICS),
+        "one or several, with commas, of " + ", ".join(table.NAMES),
     )
 
 
@@ -151,7 +142,7 @@ def metric_names(value: str) -> tuple[str, ...]:
 
 def _is_metric_list(value):
     names = metric_names(value)
-    return set(names) <= set(METRICS) and len(set(names)) == len(names)
+    return set(names) <= set(table.NAMES) and len(set(names)) == len(names)
 
 
 def _check_tuple(path, value, kinds):

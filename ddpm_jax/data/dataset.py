@@ -41,8 +41,10 @@ class Dataset:
         class_names: one name per class.
         num_examples: number of images; also `len(dataset)`.
         read: indices int64 [n] → (images float32 [n, *shape], in [-1, 1] unless
-            continuous, labels int32 [n]), both freshly allocated. With `random_crop` it
-            takes a second argument: None for the centre crop, or uniform draws [n, 3].
+            continuous, labels int32 [n]), freshly allocated; perhaps with a third
+            value, arrays [n, ...] by key, for networks that read them as conditions.
+            With `random_crop` it takes a second argument: None for the centre crop, or
+            uniform draws [n, 3].
         content: hash of the content or of the listing of its files, else "".
         random_crop: whether training cuts the images out at random.
         count_unreadable: returns how many files of the source could not be read so far.
@@ -55,7 +57,7 @@ class Dataset:
     num_classes: int | None
     class_names: tuple[str, ...]
     num_examples: int
-    read: Callable[..., tuple[np.ndarray, np.ndarray]]
+    read: Callable[..., tuple]
     content: str = ""
     random_crop: bool = False
     count_unreadable: Callable[[], int] = lambda: 0
@@ -64,7 +66,7 @@ class Dataset:
         return self.num_examples
 
     def fetch(self, indices, crop_draws=None) -> dict[str, np.ndarray]:
-        """Return the images and labels at `indices`, in buffers that are used once.
+        """Return the examples at `indices`, in buffers that are used once.
 
         `jax.device_put` on a CPU may alias host memory, so a buffer handed out is never
         written again: every call allocates.
@@ -75,7 +77,8 @@ class Dataset:
                 choose the crops (`transforms.crop_draws`); None is the centre crop.
 
         Returns:
-            {"image": float32 [n, *shape], "label": int32 [n]}.
+            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read`
+            gives by key.
 
         Raises:
             IndexError: an index lies outside the data set.
@@ -88,10 +91,10 @@ class Dataset:
                 f"which has {len(self)} images"
             )
         if self.random_crop:
-            image, label = self.read(indices, crop_draws)
+            image, label, *more = self.read(indices, crop_draws)
         else:
-            image, label = self.read(indices)
-        return {"image": image, "label": label}
+            image, label, *more = self.read(indices)
+        return {"image": image, "label": label, **(more[0] if more else {})}
 
     def fingerprint(self) -> str:
         """Return a hex string that changes with the data.

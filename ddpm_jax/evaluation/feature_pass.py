@@ -11,9 +11,9 @@ import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import dataset as dataset_lib
-from ddpm_jax.evaluation import feature_networks, image_sets, metric_table, references
+from ddpm_jax.evaluation import feature_networks, image_sets, references
 from ddpm_jax.metrics import features as features_lib
-from ddpm_jax.metrics import proxy
+from ddpm_jax.metrics import proxy, table
 from ddpm_jax.runtime import distributed
 from ddpm_jax.sampling import sampler
 
@@ -45,15 +45,13 @@ class Group:
     @property
     def compared(self) -> tuple[str, ...]:
         """Features that are needed image by image of the reference too."""
-        names = [
-            n for n in self.names if metric_table.METRICS[n].compares == "features"
-        ]
+        names = [n for n in self.names if table.METRICS[n].compares == "features"]
         return ("pool",) if names else ()
 
     @property
     def cards(self) -> tuple[str, ...]:
         """Names of the numbers that the metrics give."""
-        return tuple(card for n in self.names for card in metric_table.METRICS[n].cards)
+        return tuple(card for n in self.names for card in table.METRICS[n].cards)
 
     @property
     def digest(self) -> str:
@@ -62,7 +60,7 @@ class Group:
         return feature_networks.digest(self.source.identity, reference)
 
     def _united(self, field):
-        found = [f for n in self.names for f in getattr(metric_table.METRICS[n], field)]
+        found = [f for n in self.names for f in getattr(table.METRICS[n], field)]
         return tuple(dict.fromkeys(found))
 
     def check(self, network, *, shape, crop) -> None:
@@ -132,10 +130,10 @@ def grouped(
     }
     groups = []
     for name, source in sources.items():
-        own = tuple(n for n in names if metric_table.METRICS[n].network == name)
+        own = tuple(n for n in names if table.METRICS[n].network == name)
         if not own:
             continue
-        compares = any(metric_table.METRICS[n].compares != "nothing" for n in own)
+        compares = any(table.METRICS[n].compares != "nothing" for n in own)
         groups.append(Group(own, source(), reference() if compares else None))
     distributed.check_alike(
         {
@@ -163,7 +161,7 @@ def compared(
     mesh: jax.sharding.Mesh,
     batch_size: int,
     should_stop: Callable[[], bool] = lambda: False,
-) -> metric_table.Compared | None:
+) -> table.Compared | None:
     """Return what the samples are compared with, measured now or before.
 
     Args:
@@ -191,20 +189,20 @@ def compared(
         features = references.load_features(group.reference, network, **options)
         if features is None:
             return None
-    return metric_table.Compared(found, features)
+    return table.Compared(found, features)
 
 
 def score(
     group: Group,
     network: features_lib.FeatureNetwork,
     images: Iterable[np.ndarray],
-    compared_with: metric_table.Compared,
+    compared_with: table.Compared,
     *,
     count: int,
     mesh: jax.sharding.Mesh,
     batch_size: int,
     should_stop: Callable[[], bool] = lambda: False,
-) -> list[metric_table.Score] | None:
+) -> list[table.Score] | None:
     """Return the scores of some images by all metrics of a group.
 
     Args:
@@ -232,5 +230,5 @@ def score(
     return [
         score
         for name in group.names
-        for score in metric_table.METRICS[name].score(measured, compared_with, mesh)
+        for score in table.METRICS[name].score(measured, compared_with, mesh)
     ]

@@ -15,10 +15,9 @@ from ddpm_jax.evaluation import (
     cards,
     feature_networks,
     image_sets,
-    metric_table,
     rate_distortion,
 )
-from ddpm_jax.metrics import bits
+from ddpm_jax.metrics import bits, table
 from ddpm_jax.report import plots
 from ddpm_jax.runtime import distributed, files
 from ddpm_jax.runtime.cluster import preemption
@@ -36,7 +35,7 @@ def prepare(config, facts):
         Refusal: an evaluation that cannot be made.
     """
     build_network.check_kind(config, "scoring")
-    build_data.check_grey(facts, metric_table.BITS, INSTEAD)
+    build_data.check_grey(facts, table.BITS, INSTEAD)
     dataset = build_data.dataset(config, "test")
     build_data.check_images(dataset, facts)
     build_data.check_alike(dataset)

@@ -12,8 +12,8 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.evaluation import likelihood, metric_table, sample_scorer
-from ddpm_jax.metrics import bits
+from ddpm_jax.evaluation import likelihood, sample_scorer
+from ddpm_jax.metrics import bits, table
 from ddpm_jax.report import page
 from ddpm_jax.runs import best as best_lib
 from ddpm_jax.runtime import distributed, image_grid
@@ -65,8 +65,8 @@ def check(config, facts) -> None:
     build_sampling.recipe(config, facts)
     build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
-        if metric_table.BITS in rules.metric_names(config.evaluation.in_training):
-            build_data.check_grey(facts, metric_table.BITS, likelihood.INSTEAD)
+        if table.BITS in rules.metric_names(config.evaluation.in_training):
+            build_data.check_grey(facts, table.BITS, likelihood.INSTEAD)
             build_data.num_test_images(config, len(build_data.dataset(config, "test")))
         sample_scorer.check(config, facts)
 
@@ -217,7 +217,7 @@ class Observer:
     def _evaluate(self, state, done, best):
         """Append the scores of the EMA weights; return the first if it is the best."""
         names = rules.metric_names(self._config.evaluation.in_training)
-        parts = [self._bits] if metric_table.BITS in names else []
+        parts = [self._bits] if table.BITS in names else []
         if sample_scorer.metrics_of(self._config):
             parts.append(self._scores_of_samples)
         record = {"step": done}
@@ -228,8 +228,8 @@ class Observer:
             for name, value, error in scores:
                 record |= {name: value, f"{name}{ERROR_OF_SCORE}": error}
         self._writer.write(record)
-        name, lower_is_better = metric_table.first_card(names[0])
-        name = BITS_RECORD if name == metric_table.BITS else name
+        name, lower_is_better = table.first_card(names[0])
+        name = BITS_RECORD if name == table.BITS else name
         protocol = sample_scorer.protocol(self._config, names[0])
         # Whether it is the best decides on a save: rounding must not divide processes.
         value = distributed.from_first(float(record[name]))

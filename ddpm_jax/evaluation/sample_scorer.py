@@ -11,7 +11,8 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import rules
 from ddpm_jax.data import dataset as dataset_lib
-from ddpm_jax.evaluation import feature_networks, feature_pass, metric_table
+from ddpm_jax.evaluation import feature_networks, feature_pass
+from ddpm_jax.metrics import table
 from ddpm_jax.runtime.console import say
 
 INSTEAD = "leave it out: metrics of samples compare images"
@@ -20,7 +21,7 @@ INSTEAD = "leave it out: metrics of samples compare images"
 def metrics_of(config) -> tuple[str, ...]:
     """Return the metrics of evaluation.in_training that are of samples."""
     names = rules.metric_names(config.evaluation.in_training)
-    return tuple(name for name in names if name != metric_table.BITS)
+    return tuple(name for name in names if name != table.BITS)
 
 
 # What decides a score besides the weights and the data, which a run does not change.
@@ -35,9 +36,9 @@ OF_0_1 = (
 
 def protocol(config, name: str) -> str:
     """Return eight digits that change with how a metric is measured in training."""
-    fields = OF_BITS if name == metric_table.BITS else OF_SAMPLES
+    fields = OF_BITS if name == table.BITS else OF_SAMPLES
     decisive = [str(config.evaluation[field]) for field in fields]
-    if name != metric_table.BITS:
+    if name != table.BITS:
         decisive += _of_images(config)
     return feature_networks.digest(*decisive)
 
@@ -65,7 +66,7 @@ def check(config, facts) -> None:
     names = metrics_of(config)
     if not names:
         return
-    for note in metric_table.check_count(names, config.evaluation.in_training_samples):
+    for note in table.check_count(names, config.evaluation.in_training_samples):
         say(f"note: {note}")
     for name in names:
         build_data.check_pictures(facts, name, INSTEAD)
@@ -121,7 +122,7 @@ class SampleScorer:
             )
             self._loaded.append((group, network, compared))
 
-    def score(self, images: np.ndarray) -> Sequence[metric_table.Score]:
+    def score(self, images: np.ndarray) -> Sequence[table.Score]:
         """Return the scores of uint8 images [n, H, W, C]."""
         return [
             score

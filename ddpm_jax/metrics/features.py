@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.metrics import frechet, resize
+from ddpm_jax.metrics import frechet, resize, table
 from ddpm_jax.models import inception
 from ddpm_jax.runtime import sharding
 
@@ -41,7 +41,7 @@ class FeatureNetwork:
     apply: Callable[[dict, jax.Array], dict[str, jax.Array]]
 
 
-INCEPTION = "inception-2015"
+INCEPTION = table.INCEPTION
 
 
 def inception_network(params: dict, *, fingerprint: str, mode: str) -> FeatureNetwork:

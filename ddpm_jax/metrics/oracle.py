@@ -66,8 +66,7 @@ def sample_law(
 
     Reference: DDPM (Ho et al. 2020) eq. 7; DDIM (Song et al. 2021) eq. 12 and 16.
     """
-    rules = {"ancestral": _ancestral_rule, "ddim": _ddim_rule}
-    rule = errors.choose("sampling method", rules, method)
+    rule = errors.choose("sampling method", RULES, method)
     alpha_bar = schedule.alpha_bar
     before = np.append(1.0, alpha_bar[:-1])
     mean, var = np.zeros_like(data.mean), np.ones_like(data.var)
@@ -93,6 +92,10 @@ def _ddim_rule(now, then, eta):
     added = eta**2 * (1 - then) / (1 - now) * (1 - now / then)
     direction = np.sqrt(1 - then - added) / np.sqrt(1 - now)  # x_t − √ᾱ x̂_0 → noise
     return np.sqrt(then) - direction * np.sqrt(now), direction, added
+
+
+# Solvers whose law is known → the weights of x̂_0 and x_t and the variance of a step.
+RULES = {"ancestral": _ancestral_rule, "ddim": _ddim_rule}
 
 
 class Deviation(NamedTuple):

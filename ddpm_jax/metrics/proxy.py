@@ -16,11 +16,11 @@ import optax
 
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import features as features_lib
-from ddpm_jax.metrics import resize
+from ddpm_jax.metrics import resize, table
 from ddpm_jax.runtime import distributed
 
-TRAINED, RANDOM = "proxy_fd", "proxy_fd_random"
-DIMENSION = 64
+TRAINED, RANDOM = table.PROXY, table.PROXY_RANDOM
+DIMENSION = table.PROXY_DIMENSION
 FIRST_WIDTH, WIDTH = 32, 64
 SMALLEST = 4
 """Pixels of the last map: images are halved until no side is longer."""

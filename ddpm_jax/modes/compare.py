@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from ddpm_jax.core import errors
-from ddpm_jax.evaluation import metric_table
+from ddpm_jax.metrics import table
 from ddpm_jax.report import history
 from ddpm_jax.runtime.console import say
 
@@ -231,9 +231,9 @@ def lines(cards: Sequence[Card]) -> list[str]:
 
 def lower_is_better(metric: str) -> bool | None:
     """Return which values of a metric are good, None where that is not known."""
-    if metric == metric_table.BITS:
+    if metric == table.BITS:
         return True
-    for known in metric_table.METRICS.values():
+    for known in table.METRICS.values():
         if metric in known.cards:
             return known.lower_is_better
     return None

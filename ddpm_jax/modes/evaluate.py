@@ -13,12 +13,11 @@ from ddpm_jax.evaluation import (
     cards,
     feature_pass,
     likelihood,
-    metric_table,
     sample_scorer,
     sample_sets,
 )
 from ddpm_jax.metrics import features as features_lib
-from ddpm_jax.metrics import resize
+from ddpm_jax.metrics import resize, table
 from ddpm_jax.runtime import compilation, devices, distributed
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
@@ -44,9 +43,9 @@ def run(config, workdir) -> None:
         run_dir, facts = saved.run_dir, saved.facts
         run_dir.check_writable()
     # What can be refused is refused before anything is computed.
-    of_run = likelihood.prepare(config, facts) if metric_table.BITS in names else None
+    of_run = likelihood.prepare(config, facts) if table.BITS in names else None
     of_samples = None
-    if set(names) != {metric_table.BITS}:
+    if set(names) != {table.BITS}:
         of_samples = plan(config, names, run_dir, facts)
     compilation.enable_cache()
     trained = None
@@ -74,7 +73,7 @@ def plan(config, names, run_dir, facts) -> Plan:
         Refusal: nothing that can be done, as far as headers tell.
     """
     evaluation = config.evaluation
-    names = [name for name in names if name != metric_table.BITS]
+    names = [name for name in names if name != table.BITS]
     files = None
     if evaluation.samples:
         files = sample_sets.of_files(
@@ -90,7 +89,7 @@ def plan(config, names, run_dir, facts) -> Plan:
             build_data.check_pictures(facts, name, sample_scorer.INSTEAD)
         build_sampling.recipe(config, facts)
     count = files.count if files else evaluation.num_samples
-    for note in metric_table.check_count(names, count):
+    for note in table.check_count(names, count):
         say(f"note: {note}")
 
     def dataset():
@@ -137,7 +136,7 @@ def unscored(subject, group) -> feature_pass.Group:
     paths = card_paths(subject, group)
     left = []
     for name in group.names:
-        own = [paths[card] for card in metric_table.METRICS[name].cards]
+        own = [paths[card] for card in table.METRICS[name].cards]
         if not distributed.from_first(all(path.exists() for path in own)):
             left.append(name)
             continue
@@ -192,7 +191,7 @@ def write(subject, group, network, compared, scores, notes) -> None:
     if compared.statistics:
         against["num_reference"] = compared.statistics.num_images
     for score in scores:
-        compares = metric_table.compares(score.metric)
+        compares = table.compares(score.metric)
         path = card_paths(subject, group)[score.metric]
         cards.write(
             path,

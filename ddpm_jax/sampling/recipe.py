@@ -4,7 +4,7 @@ A recipe holds numbers, names and tuples only: it is frozen, hashable and JSON b
 ways; arrays and networks stand in it by fingerprint. From it alone derive
 
     structure()   what a program is compiled for: names and shapes
-    inputs()      what the compiled program is given: path, tables, scales, η, seed
+    inputs()      what the compiled program is given: path, tables, numbers, seed
     request()     what is kept beside images, and must be equal to add to them
     tag()         the name of their folder
 
@@ -168,7 +168,8 @@ class Recipe:
         """Return what a program of this structure is given: host arrays and numbers.
 
         Tables and path are filled up to the T of the whole process, so that another
-        number of steps has the same shapes.
+        number of steps has the same shapes. "settings" holds the settings that are
+        floats, for what no part of the recipe takes; what is not read costs nothing.
         """
         path, length = self.whole_path, self.schedule.original_num_steps
         rounds = -(-len(path) // length)  # a longer path takes a multiple of it
@@ -180,11 +181,18 @@ class Recipe:
             "hooks": self.make_hooks(),
             "guidance": _numbers(self.guidance) if self.guidance else {},
             "transforms": tuple(_numbers(part) for part in self.transforms),
+            "settings": {
+                s.name: np.float32(s.value)
+                for s in self.settings
+                if isinstance(s.value, float)
+            },
             "seed": np.uint32(self.seed),
         }
 
     def condition_of(self, index: np.ndarray, specs) -> dict[str, np.ndarray]:
         """Return the condition of some images, by the values that they take in turn.
+
+        A key that the recipe does not have is at its "no condition" value.
 
         Args:
             index: [n] of the images.
@@ -199,6 +207,10 @@ class Recipe:
             ]
             for key, values in self.condition
         }
+        for key in specs.keys() - given.keys():
+            shape, dtype, none = specs[key]
+            if none is not None and None not in shape:
+                given[key] = np.full((len(index), *shape), none, dtype)
         conditions.check(specs, given, len(index))
         return given
 

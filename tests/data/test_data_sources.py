@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.machinery
 import importlib.util
 import subprocess
@@ -31,6 +32,21 @@ def test_digits_are_scikit_learns_split_by_the_fixed_permutation(sklearn_digits)
         np.testing.assert_array_equal(
             (batch["image"][..., 0] + 1) * 8, sklearn_digits.images[chosen]
         )
+
+
+def test_a_source_may_give_further_arrays_by_key():
+    digits = sources.load("digits", "train")
+
+    def read(indices):
+        image, label = digits.read(indices)
+        return image, label, {"mass": image.mean(axis=(1, 2, 3))}
+
+    batch = dataclasses.replace(digits, read=read).fetch([4, 2])
+    plain = digits.fetch([4, 2])
+    assert batch.keys() == {"image", "label", "mass"}
+    assert plain.keys() == {"image", "label"}
+    np.testing.assert_array_equal(batch["label"], plain["label"])
+    np.testing.assert_allclose(batch["mass"], [x.mean() for x in plain["image"]])
 
 
 def test_digits_describe_themselves():

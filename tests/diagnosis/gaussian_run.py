@@ -63,8 +63,8 @@ def lines(exact, scale=1.0):
         for v in (exact.intercept, exact.slope)
     )
 
-    def apply(params, x_t, t_seen, labels):
-        del labels
+    def apply(params, x_t, t_seen, condition):
+        del condition
         return params * scale * (intercept[t_seen] + slope[t_seen] * x_t)
 
     return apply

@@ -8,10 +8,10 @@ import pytest
 from reference import schedules as ref_schedules
 
 from ddpm_jax.diagnosis import findings, inputs, measure
-from ddpm_jax.diffusion import process, respacing, samplers
+from ddpm_jax.diffusion import process, respacing, solvers
 from ddpm_jax.metrics import oracle
 from ddpm_jax.runtime import sharding
-from ddpm_jax.sampling import sampler
+from ddpm_jax.sampling import recipe as recipe_lib
 
 WHOLE = gaussian_run.images(300, seed=2)
 WHOLE[0, 0, 0], WHOLE[1, 0, 0] = -1.0, 1.0  # black and white are there
@@ -140,21 +140,24 @@ def test_a_respacing_that_leaves_out_the_noise_is_named():
 # ---- sampler -------------------------------------------------------------------------
 
 
-def recipe(whole, steps, **changes):
-    return sampler.Recipe(
+def recipe(whole, steps, method="ancestral"):
+    return recipe_lib.Recipe(
         schedule=respacing.respace(whole, steps),
         prediction="v",
         variance="learned_range",
-        image_shape=gaussian_run.SHAPE,
-        guidance_scale=3.0,
-        null_label=10,
-        **changes,
+        shape=gaussian_run.SHAPE,
+        solver=recipe_lib.part(method),
+        hooks=(recipe_lib.part("clip", low=-1.0, high=1.0),),
+        guidance=recipe_lib.part("classifier_free", scale=3.0),
+        condition=(("label", (3, 5)),),
     )
 
 
 def judged(made, whole):
     deviation = measure.exact_chain(made, whole, sharding.make_mesh())
-    return inputs.sampler(deviation, method=made.method, steps=made.schedule.num_steps)
+    return inputs.sampler(
+        deviation, method=made.solver.name, steps=made.schedule.num_steps
+    )
 
 
 @pytest.mark.parametrize("method", ["ancestral", "ddim"])
@@ -171,12 +174,19 @@ def test_a_chain_from_pure_noise_and_rescaled_timesteps_are_well():
 
 
 def test_one_sampler_in_the_place_of_another_is_found(monkeypatch):
-    methods = {"ddim": lambda eta: samplers.ancestral()}
-    monkeypatch.setattr(sampler, "METHODS", methods)
+    monkeypatch.setitem(solvers.SOLVERS, "ddim", solvers.ancestral)
     whole = gaussian_run.schedule()
     finding = judged(recipe(whole, 10, method="ddim"), whole)
     assert finding.verdict == findings.PROBLEM
     assert "--mode=doctor" in finding.remedy
+
+
+def test_a_solver_without_a_known_law_is_not_checked(monkeypatch):
+    monkeypatch.setitem(solvers.SOLVERS, "walk", solvers.ancestral)
+    whole = gaussian_run.schedule()
+    finding = judged(recipe(whole, 10, method="walk"), whole)
+    assert finding.verdict == findings.NOT_CHECKED
+    assert "walk" in finding.said
 
 
 def test_another_schedule_than_that_of_the_chain_is_found():

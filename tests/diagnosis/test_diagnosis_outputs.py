@@ -11,7 +11,7 @@ from reference import process as ref_process
 
 from ddpm_jax.diagnosis import findings, measure, outputs
 from ddpm_jax.runtime import sharding
-from ddpm_jax.sampling import sampler
+from ddpm_jax.sampling import recipe as recipe_lib
 
 REAL = gaussian_run.images(64, seed=3)
 FRESH = gaussian_run.images(64, seed=4)
@@ -117,17 +117,16 @@ def test_steps_are_judged_by_doubling_them(differences, taken, verdict, advice):
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_the_walk_is_ddim(steps):
     whole = gaussian_run.schedule()
-    recipe = sampler.Recipe(
+    recipe = recipe_lib.Recipe(
         schedule=whole,
         prediction="noise",
         variance="fixed_small",
-        image_shape=gaussian_run.SHAPE,
-        clip=False,
+        shape=gaussian_run.SHAPE,
     )
     walk = measure.make_walk(
         recipe, whole, gaussian_run.network(), sharding.make_mesh()
     )
-    made = walk(np.float32(1), None, 64, steps).astype(np.float64)
+    made = walk(np.float32(1), {}, 64, steps).astype(np.float64)
     kept = [199] if steps == 1 else np.round(np.linspace(0, 199, steps)).astype(int)
     alpha_bar = np.cumprod(1 - gaussian_run.betas())[kept]
     betas = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])

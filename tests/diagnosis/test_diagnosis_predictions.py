@@ -20,7 +20,7 @@ def probe():
 
 @pytest.fixture(scope="module")
 def healthy(probe):
-    return measure.by_t(probe, ONE, HELD_OUT, None, T)
+    return measure.by_t(probe, ONE, HELD_OUT, {}, T)
 
 
 # ---- what is measured ----------------------------------------------------------------
@@ -57,8 +57,8 @@ def unchanged_error():
 
 def test_the_noise_depends_on_image_and_level_alone(probe):
     index = np.array([3, 3, 7])
-    one = probe(ONE, HELD_OUT, None, index, np.array([5, 50, 5]), np.array([5, 9, 7]))
-    other = probe(ONE, HELD_OUT, None, index[:1], np.array([5]), np.array([5]))
+    one = probe(ONE, HELD_OUT, {}, index, np.array([5, 50, 5]), np.array([5, 9, 7]))
+    other = probe(ONE, HELD_OUT, {}, index[:1], np.array([5]), np.array([5]))
     assert one.errors["no noise"][0] == other.errors["no noise"][0]
     assert len(set(one.errors["no noise"].tolist())) == 3
 
@@ -67,7 +67,7 @@ def test_values_outside_are_counted_beyond_a_margin():
     halves = np.where(np.arange(gaussian_run.MEAN.size) % 4 == 0, 1.4, 0.8)
     image = halves.reshape(1, *gaussian_run.SHAPE).astype(np.float32)
 
-    def perfect(params, x_t, t_seen, labels):
+    def perfect(params, x_t, t_seen, condition):
         return x_t  # taken for x̂_0 below
 
     probe = measure.make_probe(
@@ -81,7 +81,7 @@ def test_values_outside_are_counted_beyond_a_margin():
     )
     # At t = 0 x_t is the image, but for noise of deviation √β = 0.022.
     zero = np.zeros(1, int)
-    found = probe(ONE, image, None, zero, zero, zero)
+    found = probe(ONE, image, {}, zero, zero, zero)
     assert found.outside[0] == pytest.approx(0.25)
     np.testing.assert_allclose(found.x_0[0], image[0], atol=0.15)
 
@@ -97,7 +97,7 @@ def test_an_exact_network_is_well(healthy):
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.6])
 def test_untrained_and_scaled_weights_are_found(probe, scale):
-    found = measure.by_t(probe, np.float32(scale), HELD_OUT, None, T)
+    found = measure.by_t(probe, np.float32(scale), HELD_OUT, {}, T)
     finding = predictions.denoising(T, U, found.errors)
     assert finding.verdict == findings.PROBLEM
     assert "no better than a trivial guess at" in finding.said
@@ -147,7 +147,7 @@ def told(apply, name="linear"):
     alpha_bar = np.cumprod(1 - gaussian_run.betas(name))[T]
     u = alpha_bar / (1 - alpha_bar) * gaussian_run.STD**2
     levels = T[predictions.in_band(u)][:5]
-    errors = measure.by_told(probe, ONE, HELD_OUT[:16], None, levels, T)
+    errors = measure.by_told(probe, ONE, HELD_OUT[:16], {}, levels, T)
     assert errors.shape == (len(levels), len(T))
     return predictions.noise_level(levels, T, errors, 13)
 
@@ -165,14 +165,17 @@ def test_a_network_of_another_schedule_is_found():
 
 def test_timesteps_in_another_unit_are_found():
     exact = gaussian_run.network()
-    half = lambda params, x, t, labels: exact(params, x, t // 2, labels)  # noqa: E731
+
+    def half(params, x, t, condition):
+        return exact(params, x, t // 2, condition)
+
     finding = told(half)
     assert finding.verdict == findings.PROBLEM
     assert "is best when told t =" in finding.said
 
 
 def test_a_network_that_ignores_t_is_not_misled():
-    finding = told(lambda params, x, t, labels: 0 * x)
+    finding = told(lambda params, x, t, condition: 0 * x)
     assert finding.verdict == findings.OK
 
 
@@ -204,7 +207,7 @@ def test_outputs_that_mean_something_else_are_recognised(name):
     mean = gaussian_run.MEAN.reshape(-1)
     exact = ref_oracle.Oracle(reference, mean, gaussian_run.STD).optimal(name)
     probe = gaussian_run.probe(gaussian_run.lines(exact))
-    probed = measure.by_t(probe, ONE, HELD_OUT, None, T)
+    probed = measure.by_t(probe, ONE, HELD_OUT, {}, T)
     finding = meaning(probed, "noise")
     assert finding.verdict == findings.PROBLEM
     assert finding.said.startswith(f"read as {name} the output has ")
@@ -214,7 +217,7 @@ def test_outputs_that_mean_something_else_are_recognised(name):
 @pytest.mark.parametrize("name", ["noise", "x_0", "v"])
 def test_an_exact_and_an_untrained_output_mean_nothing_else(probe, healthy, name):
     assert meaning(healthy, "noise").verdict == findings.OK
-    untrained = measure.by_t(probe, ZERO, HELD_OUT, None, T)
+    untrained = measure.by_t(probe, ZERO, HELD_OUT, {}, T)
     assert meaning(untrained, name).verdict == findings.OK
 
 
@@ -234,7 +237,7 @@ def test_an_old_average_that_is_as_good_is_well():
 
 def test_an_average_of_the_initial_weights_is_found(probe, healthy):
     # 0.9999^10000 = 0.37; weights that are 0 stand for the start
-    stale = measure.by_t(probe, ZERO, HELD_OUT, None, T)
+    stale = measure.by_t(probe, ZERO, HELD_OUT, {}, T)
     used, other = stale.errors[measure.NETWORK], healthy.errors[measure.NETWORK]
     finding = predictions.weights(
         "ema", name="0.9999", share=0.37, used=used, other=other
@@ -277,7 +280,7 @@ def test_an_exact_network_stays_in_range(healthy):
 
 
 def test_scaled_weights_leave_the_range(probe):
-    outside = measure.by_t(probe, np.float32(20), HELD_OUT, None, T).outside
+    outside = measure.by_t(probe, np.float32(20), HELD_OUT, {}, T).outside
     finding = predictions.clipping(T, U, outside.mean(axis=1), clip=True)
     assert finding.verdict != findings.OK
 

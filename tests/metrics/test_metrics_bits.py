@@ -11,7 +11,7 @@ from reference import likelihood as ref_likelihood
 from reference import process as ref_process
 from reference import reverse as ref_reverse
 
-from ddpm_jax.core import keys
+from ddpm_jax.core import conditions, errors, keys
 from ddpm_jax.diffusion import process, schedules
 from ddpm_jax.metrics import bits
 from ddpm_jax.runtime import sharding
@@ -19,10 +19,13 @@ from ddpm_jax.runtime import sharding
 SHAPE, LEVELS, NUM_STEPS, SEED = (4, 4, 1), 17, 6, 5
 NUM_IMAGES = 11
 BETAS = schedules.make_betas("cosine", NUM_STEPS)
+LABELS = {"label": conditions.Spec((), "int32")}
 
 
 class Images:
     """Random images with labels; remembers what was asked for."""
+
+    name = "random"
 
     def __init__(self):
         random = np.random.default_rng(0)
@@ -36,9 +39,11 @@ class Images:
         return {"image": self.image[indices], "label": self.label[indices]}
 
 
-def output(params, x, t_seen, labels, xp):
+def output(params, x, t_seen, condition, xp):
     """A noise prediction that depends on everything it is given."""
-    shift = 0 if labels is None else params["labels"][labels].reshape(-1, 1, 1, 1)
+    shift = 0
+    if condition:
+        shift = params["labels"][condition["label"]].reshape(-1, 1, 1, 1)
     time = 0.1 * xp.asarray(t_seen).reshape(-1, 1, 1, 1)
     return xp.tanh(params["scale"] * x + shift + time)
 
@@ -81,7 +86,7 @@ def score(
         **{
             "num_images": NUM_IMAGES,
             "batch_size": batch_size,
-            "conditional": True,
+            "condition_spec": LABELS,
             **options,
         },
     )
@@ -95,7 +100,7 @@ def truth(num_images=NUM_IMAGES, conditional=True, seed=SEED):
     """The bound of every image in float64, with the same noise."""
     data = Images()
     x_0 = np.float64(data.image[:num_images])
-    labels = data.label[:num_images] if conditional else None
+    condition = {"label": data.label[:num_images]} if conditional else {}
     stream = keys.key_for(seed, "evaluate/noise", index=np.arange(num_images))
     draws = [
         np.float64(keys.normal_each(keys.fold_in_each(stream, k), SHAPE))
@@ -106,7 +111,7 @@ def truth(num_images=NUM_IMAGES, conditional=True, seed=SEED):
     def predict(x_t, t):
         return ref_reverse.reverse(
             reference,
-            output(jax.tree.map(np.float64, PARAMS), x_t, t, labels, np),
+            output(jax.tree.map(np.float64, PARAMS), x_t, t, condition, np),
             x_t,
             t,
             prediction="noise",
@@ -147,9 +152,15 @@ def test_result_equals_float64():
 
 
 def test_unconditional_networks_get_no_labels():
-    result = evaluate(conditional=False)
+    result = evaluate(condition_spec={})
     check(result, truth(conditional=False))
     assert result.total != pytest.approx(truth()["total"].mean(), rel=1e-3)
+
+
+def test_a_condition_that_the_data_lacks_is_refused():
+    specs = {**LABELS, "caption": conditions.Spec((77,), "int32")}
+    with pytest.raises(errors.Refusal, match="'caption', and the data 'random' gives"):
+        evaluate(condition_spec=specs)
 
 
 def test_seed_and_clipping_count():

@@ -18,17 +18,20 @@ OBJECTIVE = {"prediction": "noise", "variance": "fixed_small", "loss": "simple"}
 RANDOM = np.random.default_rng(3)
 IMAGES = RANDOM.uniform(-1, 1, (NUM_IMAGES, *SHAPE)).astype(np.float32)
 LABELS = RANDOM.integers(0, 3, NUM_IMAGES).astype(np.int32)
+CONDITION = {"label": LABELS}
 PARAMS = {"scale": np.float32(0.6), "shift": np.array([0.3, -0.1, 0.0], np.float32)}
 
 
-def network(params, x, t_seen, labels, xp=jnp):
+def network(params, x, t_seen, condition, xp=jnp):
     """A noise prediction that depends on everything it is given."""
-    shift = 0 if labels is None else params["shift"][labels].reshape(-1, 1, 1, 1)
+    shift = 0
+    if condition:
+        shift = params["shift"][condition["label"]].reshape(-1, 1, 1, 1)
     time = 0.01 * xp.asarray(t_seen).reshape(-1, 1, 1, 1)
     return params["scale"] * x + shift + time
 
 
-def silent(params, x, t_seen, labels):
+def silent(params, x, t_seen, condition):
     """Predicts no noise at all."""
     return 0 * x
 
@@ -36,7 +39,7 @@ def silent(params, x, t_seen, labels):
 def make(apply=network, mesh_shape=(1, 1), batch_size=16, **changes):
     devices = jax.devices()[: mesh_shape[0] * mesh_shape[1]]
     mesh = sharding.make_mesh(*mesh_shape, devices=devices)
-    options = {"images": IMAGES, "labels": LABELS, "seed": SEED, **changes}
+    options = {"images": IMAGES, "condition": CONDITION, "seed": SEED, **changes}
     objective = options.pop("objective", OBJECTIVE)
     options.setdefault("timesteps_per_image", PER_IMAGE)
     schedule = process.Schedule.from_betas(options.pop("betas", BETAS))
@@ -59,7 +62,7 @@ def noise(seed=SEED):
     return np.float64(draws)
 
 
-def truth(labels=LABELS):
+def truth(condition=CONDITION):
     """E‖ε − ε_θ(√ᾱ x_0 + √(1−ᾱ) ε, t)‖² for every pair, DDPM eq. 14, in float64."""
     alpha_bar = np.cumprod(1 - np.asarray(BETAS, np.float64))
     fixed = validation.pairs(NUM_IMAGES, PER_IMAGE, NUM_STEPS)
@@ -67,7 +70,7 @@ def truth(labels=LABELS):
     level = alpha_bar[fixed.t].reshape(-1, 1, 1, 1)
     x_t = np.sqrt(level) * np.float64(IMAGES)[fixed.image] + np.sqrt(1 - level) * draw
     params = {name: np.float64(value) for name, value in PARAMS.items()}
-    given = None if labels is None else labels[fixed.image]
+    given = {key: values[fixed.image] for key, values in condition.items()}
     error = draw - network(params, x_t, fixed.t, given, xp=np)
     return fixed, (error**2).mean(axis=(1, 2, 3))
 
@@ -93,7 +96,7 @@ def test_result_equals_float64():
 
 
 def test_unconditional_networks_get_no_labels():
-    check(make(labels=None)(), *truth(labels=None))
+    check(make(condition={})(), *truth(condition={}))
 
 
 def test_predicting_no_noise_costs_the_mean_square_of_the_noise():
@@ -136,9 +139,9 @@ def test_the_same_value_every_time_and_another_of_another_seed():
 def test_it_follows_the_parameters_and_compiles_once():
     traces = []
 
-    def counted(params, x, t_seen, labels):
+    def counted(params, x, t_seen, condition):
         traces.append(x.shape)
-        return network(params, x, t_seen, labels)
+        return network(params, x, t_seen, condition)
 
     validate = make(counted)
     first = validate()
@@ -184,7 +187,7 @@ def test_a_quarter_without_timesteps_has_no_value():
 
 def test_no_images_are_refused():
     with pytest.raises(errors.Refusal, match=r"data\.test_fraction.*validate_every=0"):
-        make(images=IMAGES[:0], labels=LABELS[:0])
+        make(images=IMAGES[:0], condition={"label": LABELS[:0]})
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():
@@ -193,5 +196,5 @@ def test_a_batch_that_devices_cannot_share_is_refused():
 
 
 def test_labels_belong_to_images():
-    with pytest.raises(ValueError, match="6 labels for 7 images"):
-        make(labels=LABELS[:-1])
+    with pytest.raises(ValueError, match="6 of 'label' for 7 images"):
+        make(condition={"label": LABELS[:-1]})

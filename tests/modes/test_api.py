@@ -15,7 +15,7 @@ import small_runs
 
 import ddpm_jax
 from ddpm_jax import config as config_lib
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.models import custom
 from ddpm_jax.runtime import devices
 
@@ -102,6 +102,47 @@ def test_another_seed_does_not_compile_again(run, caplog):
     assert "sample" not in "".join(
         record.message for record in caplog.records if "Compiling" in record.message
     )
+
+
+@pytest.mark.parametrize(
+    ("num", "batch_size", "counts"),
+    [(16, None, [16]), (20, 8, [8, 16, 20]), (5, 64, [5])],
+)
+def test_progress_is_told_after_every_batch(run, num, batch_size, counts):
+    told = []
+    images = run.sample(
+        num, batch_size=batch_size, progress=lambda *counted: told.append(counted)
+    )
+    assert told == [(done, num) for done in counts]
+    assert len(images) == num
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "ddim", "eta": 0.5, "guidance_scale": 2.0}]
+)
+def test_a_trajectory_ends_at_the_images_and_changes_none(run, settings):
+    settings = {"batch_size": 8, "seed": 3, **settings}
+    images = run.sample(12, **settings)
+    found = run.sample(12, trajectory=[0, 2, 3], **settings)
+    np.testing.assert_array_equal(found.images, images)
+    assert found.images.dtype == np.uint8
+    assert found.states.shape == found.estimates.shape == (3, 12, 8, 8, 1)
+    assert found.states.dtype == found.estimates.dtype == np.float32
+    # The last of 4 positions is the image before it is rounded to bytes.
+    grey = np.clip(np.round((found.states[-1] + 1) * 127.5), 0, 255)
+    np.testing.assert_array_equal(grey, images)
+    assert (grey / 127.5 - 1 != found.states[-1]).any()
+    # At t_next = −1 there is no noise: x is x̂_0, but for rounding in its sum.
+    np.testing.assert_allclose(found.states[-1], found.estimates[-1], atol=2e-4)
+    assert np.abs(found.states[0] - found.states[-1]).mean() > 0.1
+
+
+def test_a_trajectory_is_kept_position_by_position(run):
+    every = run.sample(8, trajectory=range(4))
+    for position in range(4):
+        one = run.sample(8, trajectory=[position])
+        np.testing.assert_array_equal(one.states[0], every.states[position])
+        np.testing.assert_array_equal(one.estimates[0], every.estimates[position])
 
 
 def test_one_label_by_index_or_name_or_array(run):
@@ -222,7 +263,19 @@ def test_the_example_of_the_document(workdir, tmp_path):
     assert losses[-1] < 0.5 < losses[0]
 
 
-@pytest.mark.parametrize("block", BLOCKS[2:], ids=["linen", "nnx"])
+def test_the_conditioned_example_is_a_network():
+    names = {"jnp": jnp, "jax": jax, "ddpm_jax": ddpm_jax}
+    exec(compile(BLOCKS[2], "docs/your_network.md", "exec"), names)
+    network = names["labelled"]
+    params = network.init(jax.random.key(0))
+    given = {"label": jnp.array([3, 10], jnp.int32)}
+    output = network.apply(params, jnp.ones((2, 8, 8, 1)), jnp.array([0, 5]), given)
+    wanted = np.asarray(params["label"])[[3, 10]].reshape(2, 1, 1, 1)
+    np.testing.assert_array_equal(output, np.broadcast_to(wanted, output.shape))
+    assert network.condition_spec["label"] == conditions.Spec((), "int32", 10)
+
+
+@pytest.mark.parametrize("block", BLOCKS[3:], ids=["linen", "nnx"])
 def test_the_flax_examples_are_networks(block):
     names = {"jnp": jnp, "jax": jax, "ddpm_jax": ddpm_jax}
     exec(compile(block, "docs/your_network.md", "exec"), names)
@@ -342,6 +395,137 @@ def test_an_unfit_network_leaves_no_trace(network, change, words, tmp_path):
     with pytest.raises(errors.Refusal, match=re.escape(words)):
         ddpm_jax.train(config, tmp_path / "run", network=scale_network(**network))
     assert not (tmp_path / "run").exists()
+
+
+# ---- conditions of a network of one's own --------------------------------------------
+
+LABEL_SPEC = {"label": ((), "int32", 10)}
+
+
+def shifted(params, x, labels):
+    return params["scale"] * x + params["shift"][labels][:, None, None, None]
+
+
+def label_network(condition_spec=None, seen=None):
+    """The input scaled and shifted by the label, by either signature of apply."""
+
+    def of_labels(params, x, t, labels, dropout_keys):
+        seen.append(labels)
+        return shifted(params, x, labels)
+
+    def of_condition(params, x, t, condition, dropout_keys):
+        seen.append(condition)
+        return shifted(params, x, condition["label"])
+
+    seen = [] if seen is None else seen
+    return ddpm_jax.network(
+        lambda key: {"scale": jnp.ones(()), "shift": jax.random.normal(key, (11,))},
+        of_labels if condition_spec is None else of_condition,
+        condition_spec=condition_spec,
+    )
+
+
+def label_config():
+    config = small_config()
+    config.model.class_conditional = True
+    config.train.label_dropout = 0.5
+    return config
+
+
+def test_labels_come_in_a_dictionary_or_alone(workdir, tmp_path):
+    seen, made = {}, {}
+    for name, spec in (("labels", None), ("condition", LABEL_SPEC)):
+        network = label_network(spec, seen.setdefault(name, []))
+        run = ddpm_jax.train(label_config(), tmp_path / name, network=network)
+        made[name] = run.sample(16, labels=[3, 7], guidance_scale=2.0)
+    assert all(type(given) is dict for given in seen["condition"])
+    assert all(given.keys() == {"label"} for given in seen["condition"])
+    labels = seen["labels"] + [given["label"] for given in seen["condition"]]
+    assert len(labels) > 4
+    assert {(given.dtype.name, given.ndim) for given in labels} == {("int32", 1)}
+    # The same network, drop-out and guidance: the same images.
+    np.testing.assert_array_equal(made["labels"], made["condition"])
+
+
+def test_the_label_that_means_none_is_that_of_the_specification():
+    x, t = jnp.ones((3, 2, 2, 1)), jnp.zeros(3, jnp.int32)
+    network = label_network(LABEL_SPEC)
+    params = {"scale": jnp.ones(()), "shift": jnp.arange(11.0)}
+    given = {"label": jnp.array([4, 0, 9], jnp.int32)}
+    output = network.apply(params, x, t, given)
+    np.testing.assert_array_equal(output[:, 0, 0, 0], [5, 1, 10])
+    nothing = conditions.without(network.condition_spec, given)
+    output = network.apply(params, x, t, nothing)
+    np.testing.assert_array_equal(output[:, 0, 0, 0], [11, 11, 11])
+
+
+def test_the_old_signature_gets_no_labels_without_classes():
+    def apply(params, x, t, labels, dropout_keys):
+        assert labels is None
+        assert dropout_keys is None
+        return params["w"] * x
+
+    network = ddpm_jax.network(lambda key: {"w": jnp.zeros(())}, apply)
+    assert network.apply({"w": jnp.ones(())}, jnp.ones((1, 2)), jnp.zeros(1)).all()
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {},
+        {"label": jnp.zeros(2)},
+        {"label": jnp.zeros((2, 1), jnp.int32)},
+        {"label": jnp.zeros(2, jnp.int32), "caption": jnp.zeros(2, jnp.int32)},
+    ],
+    ids=["missing", "float", "of another rank", "unknown"],
+)
+def test_another_condition_than_the_specified_is_refused(condition):
+    network = label_network(LABEL_SPEC)
+    params = network.init(jax.random.key(0))
+    with pytest.raises(errors.Refusal, match=r"'label'|'caption'"):
+        network.apply(params, jnp.ones((2, 4, 4, 1)), jnp.zeros(2), condition)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3,
+        "int32",
+        (),
+        ((),),
+        ((), "int33", 10),
+        ((-1,), "int32", 10),
+        ((2, None, -3), "float32"),
+        ((1.5,), "int32"),
+        (("four",), "int32"),
+        (4, "int32"),
+        ((), "int32", 10, True),
+    ],
+    ids=repr,
+)
+def test_wrong_specifications_are_refused(entry):
+    with pytest.raises(errors.Refusal, match=r"condition_spec\['label'\] is .*int32"):
+        label_network({"label": entry})
+
+
+@pytest.mark.parametrize(
+    ("conditional", "spec", "words"),
+    [
+        (True, {}, "model.class_conditional=True with a network that reads no cond"),
+        (False, LABEL_SPEC, "model.class_conditional=False with a network that reads"),
+        (True, {"mask": ((8, 8, 1), "float32")}, "with a network that reads mask"),
+    ],
+)
+def test_classes_that_contradict_the_specification(conditional, spec, words, tmp_path):
+    config = label_config()
+    config.model.class_conditional = conditional
+    config.train.label_dropout = 0.0
+    with pytest.raises(errors.Refusal, match=re.escape(words)):
+        ddpm_jax.train(config, tmp_path / "run", network=label_network(spec))
+    assert not (tmp_path / "run").exists()
+
+
+# ---- its parameters ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

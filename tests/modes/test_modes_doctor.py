@@ -3,17 +3,15 @@
 import dataclasses
 import re
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_runs
 
 from ddpm_jax.core import errors
-from ddpm_jax.diffusion import process, samplers
+from ddpm_jax.diffusion import process, solvers
 from ddpm_jax.modes import doctor
 from ddpm_jax.runs import checkpoints
 from ddpm_jax.runtime import devices, versions
-from ddpm_jax.sampling import sampler
 
 
 def test_a_sound_machine_passes(tell, monkeypatch):
@@ -53,20 +51,19 @@ def test_an_error_of_the_machine_is_a_failed_check():
 
 
 def test_one_sampler_in_the_place_of_another_is_found(monkeypatch):
-    methods = {"ddim": lambda eta: samplers.ancestral()}
-    monkeypatch.setattr(sampler, "METHODS", methods)
+    monkeypatch.setitem(solvers.SOLVERS, "ddim", lambda eta: solvers.ancestral())
     assert not doctor.sampler("ddim", 0.0, 10).good
 
 
 def test_timesteps_of_another_spacing_are_found(monkeypatch):
-    whole = process.tables
+    whole = process.padded_tables
 
-    def shifted(schedule):
-        tables = whole(schedule)
-        seen = jnp.maximum(tables.timesteps_seen - 30, 0)
+    def shifted(schedule, length):
+        tables = whole(schedule, length)
+        seen = np.maximum(tables.timesteps_seen - 30, 0)
         return dataclasses.replace(tables, timesteps_seen=seen)
 
-    monkeypatch.setattr(sampler.process, "tables", shifted)
+    monkeypatch.setattr(process, "padded_tables", shifted)
     assert not doctor.sampler("ancestral", 0.0, 10).good
 
 

@@ -20,12 +20,11 @@ from ddpm_jax.evaluation import (
     feature_networks,
     feature_pass,
     image_sets,
-    metric_table,
     references,
     sample_scorer,
 )
 from ddpm_jax.metrics import features as features_lib
-from ddpm_jax.metrics import frechet, proxy, statistics
+from ddpm_jax.metrics import frechet, proxy, statistics, table
 from ddpm_jax.modes import evaluate as mode
 from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import archive as archive_lib
@@ -406,7 +405,7 @@ def test_a_stop_while_the_reference_is_measured(tmp_path):
 def test_eight_devices_score_like_one(inception, photos, tmp_path):
     config = config_lib.base()
     config.evaluation.reference = photos[1]
-    every = [name for name in metric_table.METRICS if name != "proxy_fd"]
+    every = [name for name in table.METRICS if name != "proxy_fd"]
     found = []
     for count in (1, 8):
         mesh = sharding.make_mesh(devices=jax.devices()[:count])
@@ -429,4 +428,4 @@ def test_eight_devices_score_like_one(inception, photos, tmp_path):
 
 
 def test_every_name_is_a_metric():
-    assert set(rules.METRICS) == {metric_table.BITS, *metric_table.METRICS}
+    assert set(table.NAMES) == {table.BITS, *table.METRICS}

@@ -16,7 +16,7 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.models import functional
 from ddpm_jax.modes import plan
 from ddpm_jax.runs import checkpoint_arrays
@@ -112,7 +112,9 @@ def test_a_run_that_does_not_fit_is_told_what_to_change(tell, monkeypatch, param
     config = tiny()
     facts, _ = planning.facts(config)
     network = build_network.network(config, facts)
-    forward = cost.forward_flops(network.apply, network.shapes, (8, 8, 1), True)
+    condition = conditions.abstract(network.condition_spec, 1)
+    assert condition.keys() == {"label"}
+    forward = cost.forward_flops(network.apply, network.shapes, (8, 8, 1), condition)
     seconds = 1e9 * 16 * 3 * forward / (8 * 1e12 * plan.ASSUMED_MFU)
     takes = tables["time"]["training takes"]
     assert takes.startswith(progress.duration(seconds))

@@ -14,7 +14,6 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import sources
 from ddpm_jax.evaluation import image_sets
 from ddpm_jax.modes import diagnose, sample
-from ddpm_jax.runs import directory
 from ddpm_jax.sampling import generation, sampler
 
 STEPS = 4
@@ -115,7 +114,7 @@ def test_from_training_to_samples(kind, tmp_path, capsys):
     said = capsys.readouterr().out
     assert is_image or "no grid: samples of the shape" in said
     if not is_image:
-        run_config, _ = trained_run.read(directory.RunDir.open_existing(folder))
+        run_config = trained_run.read(folder).config
         with pytest.raises(errors.Refusal, match="--mode=diagnose: one example"):
             diagnose.run(run_config, folder)
 

@@ -153,6 +153,13 @@ def test_structure_is_what_numbers_do_not_change():
     assert structure not in [other.structure() for other in others]
 
 
+def test_settings_that_are_floats_are_inputs():
+    settings = asked(guidance_scale=3.0, steps=5).inputs()["settings"]
+    wanted = {"eta": 0, "guidance_scale": 3, "dynamic_threshold": 0}
+    assert settings == wanted
+    assert {value.dtype.name for value in settings.values()} == {"float32"}
+
+
 def test_inputs_have_one_shape_for_any_number_of_steps():
     shapes = []
     for steps in (1, 7, 20):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.core import conditions
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, respacing, schedules
 from ddpm_jax.runtime import sharding
@@ -205,6 +205,23 @@ def test_the_condition_of_an_image():
     condition = recipe.condition_of(np.array([0, 1, 2, 5, 100]), LABELLED)
     assert condition["label"].dtype == np.int32
     assert condition["label"].tolist() == [1, 2, 1, 2, 1]
+
+
+def test_a_key_without_values_is_at_no_condition_or_refused():
+    specs = {
+        **LABELLED,
+        "mass": conditions.Spec((2,), "float32", none=(0.5, 1)),
+        "depth": conditions.Spec((), "float32", none=-1),
+    }
+    recipe = label_recipe((1, 2))
+    condition = recipe.condition_of(np.arange(3), specs)
+    assert condition["label"].tolist() == [1, 2, 1]
+    assert condition["mass"].tolist() == [[0.5, 1]] * 3
+    assert condition["depth"].tolist() == [-1] * 3
+    assert {v.dtype.name for v in condition.values()} == {"int32", "float32"}
+    specs["pose"] = conditions.Spec((), "float32")
+    with pytest.raises(errors.Refusal, match="'pose' and got none"):
+        recipe.condition_of(np.arange(3), specs)
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0])

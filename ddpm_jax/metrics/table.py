@@ -1,24 +1,21 @@
-"""The metrics of samples: what each needs, and how it is made from features."""
+"""The metrics of samples: what each needs, and how it is made from features.
+
+A metric is its file in `ddpm_jax/metrics/` and its entry of `METRICS` here. Scores
+import their mathematics when they are taken: the command line, which checks names by
+this table, should not wait for JAX.
+"""
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from ddpm_jax.core import errors
-from ddpm_jax.metrics import features as features_lib
-from ddpm_jax.metrics import (
-    frechet,
-    kernel,
-    precision,
-    proxy,
-    scores,
-    statistics,
-)
 
-BITS = "bits_per_dim"
+BITS = "bits_per_dim"  # of a network, not of samples: it has no entry below
+INCEPTION = "inception-2015"  # feature networks, by name
+PROXY, PROXY_RANDOM = "proxy_fd", "proxy_fd_random"
+PROXY_DIMENSION = 64
 KID_SUBSET = 1000
 
 
@@ -46,12 +43,12 @@ class Compared(NamedTuple):
     """What metrics compare samples with.
 
     Attributes:
-        statistics: Gaussians, or None where no metric asks for them.
+        statistics: a `statistics.ReferenceStatistics`, or None where no metric asks.
         features: "pool" features, float32 [n, D], likewise.
     """
 
-    statistics: statistics.ReferenceStatistics | None
-    features: np.ndarray | None
+    statistics: Any
+    features: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +82,8 @@ def _frechet(metric, feature):
     """Return the score of a Fréchet distance of one feature."""
 
     def score(samples, reference, mesh):
+        from ddpm_jax.metrics import frechet
+
         del mesh
         mean, covariance = reference.statistics.gaussians[feature]
         moments = samples.moments(feature)
@@ -105,6 +104,8 @@ def _frechet(metric, feature):
 
 
 def _inception_score(samples, reference, mesh):
+    from ddpm_jax.metrics import scores
+
     del reference, mesh
     found = scores.inception_score(samples.kept["logits"])
     error = found.deviation and found.deviation / math.sqrt(found.splits)
@@ -115,6 +116,8 @@ def _inception_score(samples, reference, mesh):
 
 
 def _precision_recall(samples, reference, mesh):
+    from ddpm_jax.metrics import precision
+
     found = precision.precision_recall(
         reference.features, samples.kept["pool"], mesh=mesh
     )
@@ -126,6 +129,8 @@ def _precision_recall(samples, reference, mesh):
 
 
 def _kid(samples, reference, mesh):
+    from ddpm_jax.metrics import kernel
+
     del mesh
     features = samples.kept["pool"]
     # Subsets of half a set at most, or they would all be one and show no error.
@@ -154,10 +159,10 @@ def _distance(name, network, feature, dimension):
 
 
 METRICS = {
-    "fid": _distance("fid", features_lib.INCEPTION, "pool", 2048),
-    "sfid": _distance("sfid", features_lib.INCEPTION, "spatial", 2023),
+    "fid": _distance("fid", INCEPTION, "pool", 2048),
+    "sfid": _distance("sfid", INCEPTION, "spatial", 2023),
     "inception_score": Metric(
-        network=features_lib.INCEPTION,
+        network=INCEPTION,
         compares="nothing",
         cards=("inception_score",),
         score=_inception_score,
@@ -166,7 +171,7 @@ METRICS = {
         lower_is_better=False,
     ),
     "precision_recall": Metric(
-        network=features_lib.INCEPTION,
+        network=INCEPTION,
         compares="features",
         cards=("precision", "recall"),
         score=_precision_recall,
@@ -175,15 +180,17 @@ METRICS = {
         lower_is_better=False,
     ),
     "kid": Metric(
-        network=features_lib.INCEPTION,
+        network=INCEPTION,
         compares="features",
         cards=("kid",),
         score=_kid,
         kept=("pool",),
     ),
-    proxy.TRAINED: _distance(proxy.TRAINED, proxy.TRAINED, "pool", proxy.DIMENSION),
-    proxy.RANDOM: _distance(proxy.RANDOM, proxy.RANDOM, "pool", proxy.DIMENSION),
+    PROXY: _distance(PROXY, PROXY, "pool", PROXY_DIMENSION),
+    PROXY_RANDOM: _distance(PROXY_RANDOM, PROXY_RANDOM, "pool", PROXY_DIMENSION),
 }
+
+NAMES = (BITS, *METRICS)  # of evaluation.metric
 
 
 def check_count(names: Sequence[str], count: int) -> list[str]:
@@ -205,7 +212,7 @@ def check_count(names: Sequence[str], count: int) -> list[str]:
             )
         if count <= metric.dimension:
             cure = "use more"
-            if metric.network == features_lib.INCEPTION:
+            if metric.network == INCEPTION:
                 cure += ", or read the kernel distance (kid), which has no bias"
             notes.append(
                 f"{name}: {count} samples for {metric.dimension} features give a value "
