@@ -9,17 +9,10 @@ import jax
 import numpy as np
 
 from ddpm_jax.diffusion import losses
-from ddpm_jax.training import resources
+from ddpm_jax.training import resources, update
 
-MEANS = ("loss", "mse", "vb", "grad_norm")
-READ = (
-    *MEANS,
-    "learning_rate",
-    "finite",
-    "quarter_loss",
-    "quarter_count",
-    "ema_initial_share",
-)
+UNTOLD = ("t", "example_loss", "block_norms")  # need not stay on the device
+TOLD = tuple(name for name in update.COMMON if name not in UNTOLD)
 
 
 @dataclasses.dataclass
@@ -68,9 +61,9 @@ class Progress:
         self._rate = None  # steps per second
 
     def add(self, metrics: dict[str, Any]) -> None:
-        """Take the device metrics of one step."""
-        # The others, such as the loss of each image, need not stay on the device.
-        self._current.metrics.append({name: metrics[name] for name in READ})
+        """Take the device metrics of one step: the common ones and its own scalars."""
+        names = (*TOLD, *_own(metrics))
+        self._current.metrics.append({name: metrics[name] for name in names})
 
     def turn(self, step: int, wait_seconds: float) -> dict[str, Any] | None:
         """Close the interval before `step` and return the record of the one before it.
@@ -130,10 +123,17 @@ class Progress:
             self._counted_to, self._clock = done, now
 
 
+def _own(metrics):
+    """Return the names of the scalars that not every kind of step has, sorted."""
+    own = metrics.keys() - set(update.COMMON)
+    return sorted(name for name in own if getattr(metrics[name], "ndim", None) == 0)
+
+
 def _means(fetched):
     """Return means over the steps that counted, and the loss by quarter of t."""
     good = [metrics for metrics in fetched if metrics["finite"]]
-    record = {name: _mean([metrics[name] for metrics in good]) for name in MEANS}
+    names = ("loss", *_own(fetched[0]), "grad_norm")
+    record = {name: _mean([metrics[name] for metrics in good]) for name in names}
     record["skipped"] = len(fetched) - len(good)
     record["learning_rate"] = float(fetched[-1]["learning_rate"])
     for rate, share in fetched[-1]["ema_initial_share"].items():

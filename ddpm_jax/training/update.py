@@ -15,6 +15,20 @@ from ddpm_jax.training import blocks
 from ddpm_jax.training import ema as ema_lib
 from ddpm_jax.training import state as state_lib
 
+# The metrics of every kind of step; a kind's own are scalars of other names.
+COMMON = (
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "finite",
+    "t",
+    "example_loss",
+    "block_norms",
+    "quarter_loss",
+    "quarter_count",
+    "ema_initial_share",
+)
+
 
 def drawer(seed: int, state: state_lib.TrainState):
     """Return `purpose → key` for this step.
@@ -53,7 +67,8 @@ def update_state(
             the timestep sampler, and whatever `loss_terms` reads.
         loss_terms: `(params, part of the examples [b, ...]) → terms`: "loss" [b],
             unweighted, and further values [b] whose means become metrics of the same
-            names. An example's terms do not depend on the others in its part.
+            names, none of them in `COMMON`. An example's terms do not depend on the
+            others in its part.
         num_steps: T′ of the process, for the quarters of t.
         timestep_sampler: a value of `diffusion.timesteps`; it is told t and loss.
         optimizer: Optax transformation.
@@ -68,9 +83,13 @@ def update_state(
         "example_loss" [B], unweighted; in that of `blocks.block_names` "block_norms"
         [K] of the gradient; by quarter of t "quarter_loss" (sums) and "quarter_count",
         [4]; by EMA "ema_initial_share".
+
+    Raises:
+        ValueError: a term has the name of a common metric.
     """
     t, weight = examples["t"], examples["weight"]
     gradient, terms = _accumulate(loss_terms, state.params, examples, microbatches)
+    _check_names(terms)
     loss = jnp.mean(terms["loss"] * weight)
     block_norms, grad_norm = blocks.norms(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
@@ -97,6 +116,15 @@ def update_state(
         "ema_initial_share": state.ema_initial_share,
     }
     return state, metrics
+
+
+def _check_names(terms):
+    """Refuse terms whose means the common metrics would replace."""
+    taken = sorted(name for name in terms if name in COMMON and name != "loss")
+    if taken:
+        raise ValueError(
+            f"the loss term {taken[0]!r} has the name of a common metric: rename it"
+        )
 
 
 def _accumulate(loss_terms, params, examples, microbatches):

@@ -197,9 +197,9 @@ def record_steps(folder) -> None:
         return training_losses(tables, network, x_0, t, noise, **objective)
 
     def step_and_note(state, batch, *, apply, **options):
-        def apply_and_note(params, x_t, t_seen, labels, *, dropout_keys):
-            drawn.update(labels=labels, dropout=jax.random.key_data(dropout_keys))
-            return apply(params, x_t, t_seen, labels, dropout_keys=dropout_keys)
+        def apply_and_note(params, x_t, t_seen, condition, *, dropout_keys):
+            drawn.update(condition, dropout=jax.random.key_data(dropout_keys))
+            return apply(params, x_t, t_seen, condition, dropout_keys=dropout_keys)
 
         state, metrics = take_step(state, batch, apply=apply_and_note, **options)
         return state, {**metrics, "drawn": dict(drawn)}

@@ -12,7 +12,7 @@ import pytest
 from small_runs import STEPS, TINY, assert_same_bits, checkpoints, metrics
 from test_modes_sampling import archive
 
-DRAWN = ("x_0", "t", "noise", "labels", "dropout")
+DRAWN = ("x_0", "t", "noise", "label", "dropout")
 
 
 def commands_of(run, *modes):
@@ -74,7 +74,7 @@ def test_two_processes_draw_what_one_draws(pair, single):
         for one, other in zip(expected, found, strict=True):
             for name in DRAWN:
                 assert one[name].tobytes() == other[name].tobytes(), name
-    drawn = np.concatenate([record["labels"] for record in expected])
+    drawn = np.concatenate([record["label"] for record in expected])
     assert (drawn == 10).any()  # labels were dropped
     assert len(np.unique(drawn)) > 5
     noises = [np.load(path) for path in pair[0].glob("noise-*.npy")]

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from ddpm_jax.core import conditions
 from ddpm_jax.diffusion import process, schedules, timesteps
 from ddpm_jax.runtime import sharding
 from ddpm_jax.training import state as state_lib
@@ -18,6 +19,7 @@ IMAGE_SHAPE = (8, 8, 1)
 PIXELS, WIDTH, BATCH = 64, 64, 16
 NUM_CLASSES = 10
 NULL = NUM_CLASSES
+LABELLED = {"label": conditions.Spec((), "int32", NULL)}
 LEVELS = 17
 KEEP = 0.9
 # LLVM's optimisations take most of the time of these tests and change no truth in them.
@@ -60,12 +62,12 @@ def make_params(seed=1, outputs=2):
     }
 
 
-def apply(params, x, t, labels=None, *, dropout_keys=None):
+def apply(params, x, t, condition, *, dropout_keys=None):
     """One hidden layer over all pixels, with time, label and dropout."""
     hidden = x.reshape(len(x), -1) @ params["in"]
     hidden += jnp.sin(t / 7.0)[:, None] * params["time"]
-    if labels is not None:
-        hidden += params["labels"][labels]
+    if "label" in condition:
+        hidden += params["labels"][condition["label"]]
     hidden = jnp.tanh(hidden)
     if dropout_keys is not None:
         keep = jax.vmap(lambda key: jax.random.bernoulli(key, KEEP, (WIDTH,)))
@@ -93,25 +95,25 @@ reveal.defvjp(
 )
 
 
-def revealing_params(size=BATCH, dropout=True):
-    slots = {
-        "x_t": np.zeros((size, *IMAGE_SHAPE), np.float32),
-        "t": np.zeros(size, np.float32),
-        "labels": np.zeros(size, np.float32),
-    }
+def revealing_params(size=BATCH, dropout=True, specs=LABELLED):
+    shapes = {"x_t": IMAGE_SHAPE, "t": ()}
+    shapes |= {key: spec.shape for key, spec in specs.items()}
     if dropout:
-        slots["dropout_keys"] = np.zeros((size, 4), np.float32)
+        shapes["dropout_keys"] = (4,)
+    slots = {
+        name: np.zeros((size, *shape), np.float32) for name, shape in shapes.items()
+    }
     return {"network": make_params(), "slots": slots}
 
 
-def revealing_apply(params, x, t, labels, *, dropout_keys=None):
+def revealing_apply(params, x, t, condition, *, dropout_keys=None):
     """`apply` whose gradient shows its inputs."""
-    shown = {"x_t": x, "t": t, "labels": labels}
+    shown = {"x_t": x, "t": t, **condition}
     if dropout_keys is not None:
         # Halves of the 32-bit words: exact in float32.
         words = jax.random.key_data(dropout_keys)
         shown["dropout_keys"] = jnp.concatenate([words >> 16, words & 0xFFFF], axis=1)
-    output = apply(params["network"], x, t, labels, dropout_keys=dropout_keys)
+    output = apply(params["network"], x, t, condition, dropout_keys=dropout_keys)
     for name, value in shown.items():
         output += reveal(params["slots"][name], value.astype(jnp.float32))
     return output
@@ -190,6 +192,7 @@ def make_step(*, optimizer, tables=None, sampler=None, network=apply, **options)
         "seed": 0,
         "objective": HYBRID,
         "learning_rate": lambda update: 1e-3,
+        "condition_spec": LABELLED,
         **options,
     }
     return functools.partial(

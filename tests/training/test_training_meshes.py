@@ -74,7 +74,8 @@ def unet_parts(levels):
         scale = 1 / np.sqrt(max(np.prod(shape.shape[:-1]), 4))
         return (scale * random.normal(size=shape.shape)).astype(np.float32)
 
-    return jax.tree.map(draw, network.shapes), network.apply
+    params = jax.tree.map(draw, network.shapes)
+    return params, network.apply, network.condition_spec
 
 
 def unet_of_one_level():
@@ -86,12 +87,13 @@ def unet_of_two_levels():
 
 
 def perceptron_parts():
-    return small.make_params(), small.apply
+    return small.make_params(), small.apply, small.LABELLED
 
 
 def prepared(parts, mesh_shape):
     """A mesh, a state on it, and the compiled step of Adam."""
-    params, apply = parts()
+    params, apply, specs = parts()
+    assert specs == small.LABELLED
     mesh = small.make_mesh(mesh_shape)
     sampler = small.Recording(timesteps.uniform(20))
     optimizer = optax.chain(small.recorder(), optax.adam(RATE, BETA_1, BETA_2, EPSILON))
@@ -100,7 +102,7 @@ def prepared(parts, mesh_shape):
         optimizer=optimizer,
         sampler=sampler,
         network=apply,
-        null_label=small.NULL,
+        condition_spec=specs,
         label_dropout=0.1,
         dropout=True,
     )
@@ -244,7 +246,7 @@ def test_data_parallelism_exchanges_the_gradients_once():
         (perceptron_parts, run(perceptron_parts, (8, 1)).program),
         (unet_of_one_level, prepared(unet_of_one_level, (8, 1))[2].as_text()),
     ):
-        params, _ = parts()
+        params, *_ = parts()
         gradients = bytes_of(jax.tree.leaves(params))
         kinds, total = traffic(text)
         assert kinds.keys() <= {"all-reduce", "all-gather"}

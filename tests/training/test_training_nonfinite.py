@@ -158,9 +158,9 @@ def test_refusal_names_the_steps_and_what_to_do():
 IDS = 1000 + np.arange(small.BATCH)
 
 
-def touchy_apply(params, x, t, labels=None, *, dropout_keys=None):
+def touchy_apply(params, x, t, condition, *, dropout_keys=None):
     """A perceptron plus 0·√root: finite, with the gradient 0·∞ where root is 0."""
-    output = small.apply(params["network"], x, t, labels, dropout_keys=dropout_keys)
+    output = small.apply(params["network"], x, t, condition, dropout_keys=dropout_keys)
     return output + 0 * jax.numpy.sqrt(params["root"])
 
 

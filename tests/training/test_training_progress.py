@@ -28,6 +28,7 @@ class OnDevice:
 
     def __init__(self, value, is_ready=True):
         self.value, self.was_read = value, False
+        self.ndim = np.ndim(value)
         self.is_ready = lambda: is_ready
 
     def __array__(self, dtype=None, copy=None):
@@ -54,6 +55,17 @@ def metrics(step, *, is_ready=True, **changes):
     on_device = {name: OnDevice(value, is_ready) for name, value in values.items()}
     share = OnDevice(np.float32(0.5**step), is_ready)
     return {**on_device, "ema_initial_share": {"0.5": share}}
+
+
+def of_another_kind(step):
+    """Metrics of a step that has one term of its own besides the loss."""
+    values = metrics(step)
+    terms = [values.pop(name) for name in ("mse", "vb")]
+    return values | {
+        "accuracy": terms[0],
+        "example_hits": OnDevice(np.ones(16, np.float32)),
+        "drawn": {"noise": OnDevice(np.float32(0))},
+    }
 
 
 def make(first_step=0, last_step=100, batch_size=16, **flops):
@@ -127,6 +139,25 @@ def test_means(clock):
     assert all(
         value is None or type(value) in (int, float) for value in record.values()
     )
+
+
+def test_means_of_another_kind_of_step(clock):
+    """Its own scalars, whatever their names, where the U-Net has mse and vb."""
+    steps = [of_another_kind(step) for step in range(1, 8)]
+    unet, other = make(), make()
+    for step, values in enumerate(steps, start=1):
+        unet.add(metrics(step))
+        other.add(values)
+    (usual,), (record,) = unet.flush(7, 0.0), other.flush(7, 0.0)
+    assert list(usual)[:5] == ["step", "loss", "mse", "vb", "grad_norm"]
+    assert list(record)[:4] == ["step", "loss", "accuracy", "grad_norm"]
+    assert record["accuracy"] == usual["mse"]
+    assert usual.keys() - record.keys() == {"mse", "vb"}
+    assert record.keys() - usual.keys() == {"accuracy"}
+    assert not any(values["example_hits"].was_read for values in steps)
+    assert not any(values["drawn"]["noise"].was_read for values in steps)
+    lines = [progress.line(each, 100).split("images/s")[0] for each in (record, usual)]
+    assert lines[0].rpartition("  ")[0] == lines[1].rpartition("  ")[0] != ""
 
 
 def test_rates_of_a_device_that_keeps_up(clock):

@@ -46,7 +46,6 @@ def make_job(mesh_shape):
         tables=small.make_tables(2),
         sampler=sampler,
         seed=SEED,
-        null_label=small.NULL,
         label_dropout=0.2,
         dropout=True,
         microbatches=2,

@@ -3,6 +3,7 @@
 import functools
 import inspect
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -11,6 +12,7 @@ import small_training as small
 import softmax_step
 
 from ddpm_jax.diffusion import process, timesteps
+from ddpm_jax.training import progress, update
 
 T, CLASSES, RATE, EPSILON = 20, small.NUM_CLASSES, 0.5, 1e-2
 BETAS = np.linspace(0.01, 0.2, T)
@@ -39,9 +41,8 @@ class Lopsided:
         return {"t": t, "loss": loss}
 
 
-@functools.cache
-def prepared(name, microbatches):
-    """A state and a compiled step."""
+def uncompiled(name, microbatches):
+    """A state and a step."""
     optimizer, sampler = OPTIMIZERS[name], Lopsided()
     params = {
         "kernel": small.normals(small.PIXELS, CLASSES, seed=5) / 8,
@@ -60,6 +61,13 @@ def prepared(name, microbatches):
     state = small.make_state(
         params, optimizer=optimizer, sampler=sampler, ema_decays=(0.9,)
     )
+    return state, step
+
+
+@functools.cache
+def prepared(name, microbatches):
+    """A state and a compiled step."""
+    state, step = uncompiled(name, microbatches)
     return state, small.compiled(step)
 
 
@@ -124,6 +132,40 @@ def test_a_batch_that_is_not_finite_is_left_out(microbatches):
     assert np.isnan(metrics["example_loss"]).sum() == 1
     assert (int(after.step), int(after.skipped)) == (2, 1)
     small.assert_same_bits(after.replace(step=state.step, skipped=state.skipped), state)
+
+
+def test_it_reports_its_own_metrics():
+    """The means of its terms stand in its records, and no other kind's do."""
+    state, step = prepared("sgd", 2)
+    watch = progress.Progress(first_step=0, last_step=3, batch_size=small.BATCH)
+    accuracies = []
+    for number in range(3):
+        state, metrics = step(state, small.make_batch(seed=number))
+        assert metrics.keys() == {*update.COMMON, "accuracy"}
+        watch.add(metrics)
+        accuracies.append(float(metrics["accuracy"]))
+    assert len(set(accuracies)) > 1
+    (record,) = watch.flush(3, 0.0)
+    assert record["accuracy"] == pytest.approx(np.mean(accuracies), rel=1e-6)
+    assert not record.keys() & {"mse", "vb"}
+    assert "loss" in progress.line(record, 3)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+@pytest.mark.parametrize("name", [n for n in update.COMMON if n != "loss"])
+def test_a_term_named_like_a_common_metric_is_refused(monkeypatch, name, microbatches):
+    def renamed(state, examples, loss_terms, **tail):
+        def terms(params, part):
+            loss, accuracy = loss_terms(params, part).values()
+            return {"loss": loss, name: accuracy}
+
+        return update_state(state, examples, terms, **tail)
+
+    update_state = update.update_state
+    monkeypatch.setattr(update, "update_state", renamed)
+    state, step = uncompiled("sgd", microbatches)
+    with pytest.raises(ValueError, match=f"{name!r} has the name of a common metric"):
+        jax.eval_shape(step, state, small.make_batch())
 
 
 def test_a_kind_of_step_is_short():

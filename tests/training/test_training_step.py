@@ -1,7 +1,9 @@
 """One train step: draws, microbatches, history, bad numbers, metrics."""
 
+import dataclasses
 import functools
 import warnings
+import zlib
 
 import chex
 import jax
@@ -12,6 +14,7 @@ import pytest
 import small_training as small
 from reference import timesteps as ref_timesteps
 
+from ddpm_jax.core import conditions
 from ddpm_jax.diffusion import process, timesteps
 from ddpm_jax.training import state as state_lib
 
@@ -19,26 +22,30 @@ from ddpm_jax.training import state as state_lib
 
 
 @functools.cache
-def revealing_step(mesh_shape, seed):
+def revealing_step(mesh_shape, seed, bare):
     """A mesh, an initial state on it, and a compiled step that shows its draws."""
+    tables = small.make_tables()
+    if bare:
+        ones = jnp.ones_like(tables.sqrt_one_minus_alpha_bar)
+        tables = dataclasses.replace(tables, sqrt_one_minus_alpha_bar=ones)
     mesh = small.make_mesh(mesh_shape)
     state = small.make_state(
         small.revealing_params(), optimizer=optax.sgd(1.0), mesh=mesh
     )
     step = small.make_step(
         optimizer=optax.sgd(1.0),
+        tables=tables,
         network=small.revealing_apply,
         seed=seed,
-        null_label=small.NULL,
         label_dropout=0.5,
         dropout=True,
     )
     return mesh, state, small.on_mesh(step, state, mesh, donate=False)
 
 
-def shown_inputs(mesh_shape=(1, 1), seed=0, **changes):
-    """What the network was given in one step, by name."""
-    mesh, state, step = revealing_step(mesh_shape, seed)
+def shown_inputs(mesh_shape=(1, 1), seed=0, bare=False, **changes):
+    """What the network was given in one step, by name; if `bare`, x_t is the noise."""
+    mesh, state, step = revealing_step(mesh_shape, seed, bare)
     for name, value in changes.items():
         placed = jax.device_put(jnp.int32(value), state.step.sharding)
         state = state.replace(**{name: placed})
@@ -64,10 +71,48 @@ def test_draws_are_what_they_should_be(shown):
     assert abs(noise.mean()) < 5 / np.sqrt(noise.size)
     assert abs(noise.var() - 1) < 5 * np.sqrt(2 / noise.size)
     given = small.make_batch()["label"]
-    dropped = shown["labels"] != given
-    np.testing.assert_array_equal(shown["labels"][dropped], small.NULL)
+    dropped = shown["label"] != given
+    np.testing.assert_array_equal(shown["label"][dropped], small.NULL)
     assert 0 < dropped.sum() < len(given)
     assert len(np.unique(shown["dropout_keys"], axis=0)) == small.BATCH
+
+
+def documented_key(purpose, seed, step, draw_epoch):
+    """The key of `core.keys`, by its documentation alone."""
+    key = jax.random.key(seed)
+    for word in (zlib.crc32(f"train/{purpose}".encode()), draw_epoch, step):
+        key = jax.random.fold_in(key, word)
+    return key
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"seed": 5, "step": 0, "draw_epoch": 0},
+        {"seed": 5, "step": 7, "draw_epoch": 2},
+    ],
+)
+def test_draws_are_those_of_the_documented_keys(place):
+    """To the bit, so that a run of an earlier version goes on with its draws."""
+    found = shown_inputs(**place, bare=True)
+    keys = {
+        purpose: documented_key(purpose, **place)
+        for purpose in ("t", "noise", "label", "dropout")
+    }
+    t = np.array(jax.random.randint(keys["t"], (small.BATCH,), 0, 20))
+    np.testing.assert_array_equal(found["t"], t)
+    # Compiled as the step is, for optimisations change the last bit of a normal.
+    shape = (small.BATCH, *small.IMAGE_SHAPE)
+    normal = small.compiled(functools.partial(jax.random.normal, shape=shape))
+    noise = normal(keys["noise"])
+    assert found["x_t"].tobytes() == np.array(noise).tobytes()
+    drop = np.array(jax.random.bernoulli(keys["label"], 0.5, (small.BATCH,)))
+    assert 0 < drop.sum() < small.BATCH
+    label = np.where(drop, small.NULL, small.make_batch()["label"])
+    np.testing.assert_array_equal(found["label"], label)
+    for row, shown_words in enumerate(found["dropout_keys"]):
+        words = jax.random.key_data(jax.random.fold_in(keys["dropout"], row))
+        np.testing.assert_array_equal(shown_words, [*(words >> 16), *(words & 0xFFFF)])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +131,7 @@ def test_draws_are_new(shown, change):
     assert np.all(other["x_t"] != shown["x_t"])
     assert np.all(np.any(other["dropout_keys"] != shown["dropout_keys"], axis=1))
     assert np.any(other["t"] != shown["t"])
-    assert np.any(other["labels"] != shown["labels"])
+    assert np.any(other["label"] != shown["label"])
 
 
 def test_a_roll_back_draws_anew_for_the_same_batch(shown):
@@ -97,7 +142,6 @@ def test_a_roll_back_draws_anew_for_the_same_batch(shown):
         optimizer=optimizer,
         tables=process.tables(process.Schedule.from_betas(betas)),
         network=small.revealing_apply,
-        null_label=small.NULL,
         label_dropout=0.5,
         dropout=True,
     )
@@ -110,12 +154,12 @@ def test_a_roll_back_draws_anew_for_the_same_batch(shown):
         assert int(after.draw_epoch) == epoch
         slots = small.to_numpy(after.params["slots"])
         np.testing.assert_array_equal(metrics["t"], slots["t"])
-        kept = slots["labels"] != small.NULL
-        np.testing.assert_array_equal(slots["labels"][kept], batch["label"][kept])
+        kept = slots["label"] != small.NULL
+        np.testing.assert_array_equal(slots["label"][kept], batch["label"][kept])
         # Grey values are 1/8 apart, the noise is below 5·√(20e-6).
         np.testing.assert_array_equal(np.round(8 * slots["x_t"]) / 8, batch["image"])
         seen.append(slots)
-    for name in ("x_t", "t", "labels", "dropout_keys"):
+    for name in ("x_t", "t", "label", "dropout_keys"):
         assert np.any(seen[0][name] != seen[1][name])
 
 
@@ -147,6 +191,8 @@ def test_noise_is_drawn_by_what_is_given():
 
 # ---- label drop-out ------------------------------------------------------------------
 
+NEVER_DROPPED = {"label": conditions.Spec((), "int32")}
+
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_label_dropout(rate):
@@ -157,30 +203,78 @@ def test_label_dropout(rate):
     step = small.make_step(
         optimizer=optax.sgd(1.0),
         network=small.revealing_apply,
-        null_label=small.NULL if rate else None,
+        condition_spec=small.LABELLED if rate else NEVER_DROPPED,
         label_dropout=rate,
     )
     batch = small.make_batch(size)
     after, _ = small.compiled(step)(state, batch)
-    labels = np.array(after.params["slots"]["labels"])
+    labels = np.array(after.params["slots"]["label"])
     dropped = labels != batch["label"]
     np.testing.assert_array_equal(labels[dropped], small.NULL)
     # Five standard deviations of a binomial share; exactly none at rate 0.
     assert abs(dropped.mean() - rate) <= 5 * np.sqrt(rate * (1 - rate) / size)
 
 
-def test_unconditional_network_gets_no_labels():
+# A key that is never dropped, and two that are: a label and a vector.
+CROP = {"crop": conditions.Spec((2,), "float32")}
+TEXT = {"text": conditions.Spec((3,), "float32", np.float32([-1, -2, -3]))}
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [{**small.LABELLED, **CROP}, {**small.LABELLED, **TEXT}, {**TEXT, **CROP}],
+    ids=" ".join,
+)
+def test_keys_with_a_none_are_dropped_together_and_others_never(specs):
+    size, rate = 4096, 0.3
+    optimizer = optax.sgd(1.0)
+    params = small.revealing_params(size, dropout=False, specs=specs)
+    step = small.make_step(
+        optimizer=optimizer,
+        network=small.revealing_apply,
+        condition_spec=specs,
+        label_dropout=rate,
+    )
+    random = np.random.default_rng(5)
+    given = {
+        "image": small.make_batch(size)["image"],
+        "label": random.integers(0, small.NUM_CLASSES, size).astype(np.int32),
+        "crop": random.uniform(size=(size, 2)).astype(np.float32),
+        "text": random.uniform(size=(size, 3)).astype(np.float32),
+    }
+    state = small.make_state(params, optimizer=optimizer)
+    after, _ = small.compiled(step)(state, given)
+    slots = small.to_numpy(after.params["slots"])
+    assert slots.keys() == {"x_t", "t", *specs}
+
+    dropped = None
+    for key, spec in specs.items():
+        rows = slots[key].reshape(size, -1)
+        wanted = given[key].reshape(size, -1)
+        if spec.none is not None:
+            nothing = np.broadcast_to(spec.none, (size, *spec.shape)).reshape(size, -1)
+            if dropped is None:
+                dropped = np.any(rows != wanted, axis=1)
+            wanted = np.where(dropped[:, None], nothing, wanted)
+        np.testing.assert_array_equal(rows, wanted, err_msg=key)
+    assert abs(dropped.mean() - rate) <= 4 * np.sqrt(rate * (1 - rate) / size)
+
+
+@pytest.mark.parametrize("specs", [None, {}])
+@pytest.mark.parametrize("names", [("image",), ("image", "label")])
+def test_unconditional_network_gets_no_condition(specs, names):
     seen = []
 
-    def network(params, x, t, labels, *, dropout_keys):
-        seen.append((labels, dropout_keys))
-        return small.apply(params, x, t)
+    def network(params, x, t, condition, *, dropout_keys):
+        seen.append((condition, dropout_keys))
+        return small.apply(params, x, t, condition)
 
     optimizer = optax.sgd(1.0)
     state = small.make_state(small.make_params(), optimizer=optimizer)
-    step = small.make_step(optimizer=optimizer, network=network)
-    jax.eval_shape(step, state, {"image": small.make_batch()["image"]})
-    assert seen == [(None, None)]
+    step = small.make_step(optimizer=optimizer, network=network, condition_spec=specs)
+    batch = small.make_batch()
+    jax.eval_shape(step, state, {name: batch[name] for name in names})
+    assert seen == [({}, None)]
 
 
 # ---- gradient ------------------------------------------------------------------------
@@ -221,7 +315,6 @@ def weighted_step(microbatches, loss, mesh_shape=(1, 1)):
         optimizer=optimizer,
         sampler=sampler,
         objective=objective,
-        null_label=small.NULL,
         label_dropout=0.2,
         dropout=True,
         microbatches=microbatches,
@@ -340,9 +433,9 @@ def test_history_equals_a_replay_in_image_order(microbatches):
 # ---- numbers that are not finite -----------------------------------------------------
 
 
-def exploding_apply(params, x, t, labels=None, *, dropout_keys=None):
+def exploding_apply(params, x, t, condition, *, dropout_keys=None):
     """`apply` plus 0·√root: finite, with the gradient 0·∞ where root is 0."""
-    output = small.apply(params["network"], x, t, labels, dropout_keys=dropout_keys)
+    output = small.apply(params["network"], x, t, condition, dropout_keys=dropout_keys)
     return output + 0 * jnp.sqrt(params["root"])
 
 
