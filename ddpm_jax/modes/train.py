@@ -142,7 +142,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                     config, run_dir, saved, abstract, network, mesh
                 ),
                 note_bad=crash_report.Notes(
-                    config,
+                    network.condition_spec,
                     run_dir,
                     order,
                     dataset,

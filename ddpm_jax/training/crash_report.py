@@ -10,11 +10,11 @@ from ddpm_jax.training import blocks, nonfinite
 class Notes:
     """Writes crashes/step_<n>.json: t, images and norms of a step that was left out."""
 
-    def __init__(self, config, run_dir, order, dataset, *, command: str):
+    def __init__(self, condition_spec, run_dir, order, dataset, *, command: str):
         """Keep what names the images of a step.
 
         Args:
-            config: of the run.
+            condition_spec: what the network reads besides x and t.
             run_dir: the run.
             order: its data order.
             dataset: its training split.
@@ -24,7 +24,8 @@ class Notes:
         self._order = order
         self._dataset = dataset
         self._command = command
-        self._conditional = config.model.class_conditional
+        # Of arrays, such as texts or images, a record of numbers could say little.
+        self._scalars = [key for key, s in condition_spec.items() if s.shape == ()]
         self._norms = jax.jit(lambda params: blocks.norms(params)[0])
 
     def __call__(self, bad: nonfinite.BadStep, state) -> None:
@@ -38,12 +39,12 @@ class Notes:
         if not distributed.is_first():
             return
         ids = self._order.indices(bad.step - 1)
-        labels = self._dataset.fetch(ids)["label"] if self._conditional else None
+        batch = self._dataset.fetch(ids) if self._scalars else {}
         record = nonfinite.crash_record(
             bad,
             block_names=blocks.block_names(state.params),
             image_ids=ids,
-            labels=labels,
+            condition={key: batch[key] for key in self._scalars},
             param_norms=norms,
             versions=versions.versions(),
             command=self._command,

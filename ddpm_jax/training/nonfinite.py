@@ -110,7 +110,7 @@ def crash_record(
     *,
     block_names: tuple[str, ...],
     image_ids,
-    labels,
+    condition,
     param_norms,
     versions: dict[str, str],
     command: str,
@@ -123,7 +123,7 @@ def crash_record(
         bad: the step.
         block_names: from `blocks.block_names`, K names.
         image_ids: [B] indices of the batch in the data set.
-        labels: [B], or None for an unconditional network.
+        condition: numbers [B] that the network was given, by key, such as the labels.
         param_norms: [K] from `blocks.norms` of the parameters, as they are when this is
             called: the bad step left them alone, a few good ones may have followed.
         versions: of the packages.
@@ -131,8 +131,7 @@ def crash_record(
     """
     t, losses = bad.metrics["t"], bad.metrics["example_loss"]
     columns = {"id": image_ids, "t": t, "loss": losses}
-    if labels is not None:
-        columns["label"] = labels
+    columns |= condition
     bad_first = np.argsort(np.isfinite(losses), kind="stable")
     bad_blocks = _not_finite(block_names, bad.metrics["block_norms"])
     return {

@@ -207,7 +207,7 @@ def record_of(kind, labels=True):
         bad,
         block_names=names,
         image_ids=IDS,
-        labels=batch["label"] if labels else None,
+        condition={"label": batch["label"]} if labels else {},
         param_norms=jax.device_get(blocks.norms(after.params)[0]),
         versions={"jax": "1.2.3"},
         command="python -m ddpm_jax.main --once-more",
