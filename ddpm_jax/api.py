@@ -14,6 +14,7 @@ from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.config import reading, rules
+from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, reverse
 from ddpm_jax.models import custom, functional
@@ -130,7 +131,7 @@ class Run:
         float32 for continuous data.
 
         Image i is the image i that --mode=sample makes with the same settings. What is
-        not given is as in the run's config.sampling.
+        not given, but for seed and weights, is as in the run's config.sampling.
 
         Args:
             labels: class index or name, or several, which the images take in turn.
@@ -240,4 +241,9 @@ class Trajectory(NamedTuple):
 
 
 def _positions(trajectory) -> tuple[int, ...]:
-    return () if trajectory is None else tuple(int(k) for k in trajectory)
+    positions = tuple(trajectory or ())
+    if not all(isinstance(k, int | np.integer) for k in positions):
+        raise errors.Refusal(
+            f"trajectory={positions}: give whole numbers, positions on the way from 0"
+        )
+    return positions

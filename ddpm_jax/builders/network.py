@@ -112,9 +112,10 @@ def label_rows(config, facts):
 
 def label_spec(config, facts: DataInfo) -> dict[str, conditions.Spec]:
     """Return the part of a condition that model.class_conditional asks for."""
+    null = null_label(config, facts)  # refuses drop-out without labels
     if not config.model.class_conditional:
         return {}
-    return {"label": conditions.Spec((), "int32", null_label(config, facts))}
+    return {"label": conditions.Spec((), "int32", null)}
 
 
 def custom_network(given, config, facts):
@@ -137,6 +138,12 @@ def custom_network(given, config, facts):
             f"model.class_conditional={config.model.class_conditional} with a network "
             f"that reads {', '.join(network.condition_spec) or 'no condition'}: set it "
             "to True if and only if condition_spec has a 'label'"
+        )
+    if config.train.label_dropout and not conditions.has_none(network.condition_spec):
+        raise errors.Refusal(
+            f"train.label_dropout={config.train.label_dropout} with a network whose "
+            'condition_spec has no value for "no condition": give it as the third '
+            "entry of a key, such as the number of classes, or set label_dropout=0"
         )
     channels = facts.shape[-1]
     learned = config.diffusion.variance in reverse.LEARNED_VARIANCES

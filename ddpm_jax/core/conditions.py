@@ -155,7 +155,7 @@ def abstract(specs: Specs, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
         if None in spec.shape:
             raise errors.Refusal(
                 f"the condition {key!r} has the shape {list(spec.shape)}, which leaves "
-                "an axis open: give arrays instead"
+                "an axis open: a network that is trained needs its length"
             )
     return {
         key: jax.ShapeDtypeStruct((batch, *spec.shape), np.dtype(spec.dtype))

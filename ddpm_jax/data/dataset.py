@@ -94,7 +94,8 @@ class Dataset:
             image, label, *more = self.read(indices, crop_draws)
         else:
             image, label, *more = self.read(indices)
-        return {"image": image, "label": label, **(more[0] if more else {})}
+        # The images and labels last: no condition may take their names.
+        return {**(more[0] if more else {}), "image": image, "label": label}
 
     def fingerprint(self) -> str:
         """Return a hex string that changes with the data.

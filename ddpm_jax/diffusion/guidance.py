@@ -25,9 +25,10 @@ def extrapolate(main: Network, other: Network, scale: float) -> Network:
     and 0 evaluate one network alone and return its whole output. With a weaker
     checkpoint as `other` this is autoguidance.
     """
-    if scale == 1:
+    is_number = not isinstance(scale, jax.Array)
+    if is_number and scale == 1:
         return main
-    if scale == 0:
+    if is_number and scale == 0:
         return other
 
     def network(x_t, t_seen):
@@ -122,7 +123,9 @@ def classifier(
             f"unknown form {form!r} of classifier guidance: choose 'mean' (ancestral) "
             "or 'score' (DDIM)"
         )
-    if form == "score" and np.any(tables.schedule.alpha_bar == 0):
+    # Tables that are inputs of a program have no schedule: they were looked at before.
+    schedule = tables.schedule
+    if form == "score" and schedule and np.any(schedule.alpha_bar == 0):
         raise errors.Refusal(
             "score form of classifier guidance with ᾱ = 0 at the last step: x_0 cannot "
             "be recovered from the shifted noise; use form 'mean' with ancestral steps"

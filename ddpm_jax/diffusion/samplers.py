@@ -7,6 +7,7 @@ twice. "renoise" jumps upward with a draw of q(x_{t_next} | x_t), without the ne
 Where guided is False, the plain network is evaluated instead of the guided one.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -59,7 +60,7 @@ def encoding_path(num_steps: int) -> Path:
 
     The step beyond T′−1 is left out: it adds visible noise (ADM appendix).
     """
-    return tuple((t, t + 1, STEP) for t in range(num_steps - 1))
+    return reverse_ddim().path(num_steps)
 
 
 class Entries(NamedTuple):
@@ -134,7 +135,7 @@ class Loop(NamedTuple):
     plain: reverse.Denoiser | None = None
     prediction_transforms: Sequence[PredictionTransform] = ()
     step_transforms: Sequence[StepTransform] = ()
-    transform_noise_fn: NoiseFn | None = None
+    transform_noise_fns: Sequence[NoiseFn] = ()
 
     def start(self, x_T, t) -> Chain:
         """Return the chain at x_T [B, ..., C], before the entry that starts at t."""
@@ -184,19 +185,18 @@ class Loop(NamedTuple):
         )
 
     def _predict(self, x, t, is_guided):
-        def guided(x, t):
-            prediction = self.denoise(x, t)
-            for prediction_transform in self.prediction_transforms:
-                prediction = prediction_transform(x, t, prediction)
-            return prediction
-
         if self.plain is None:
-            return guided(x, t)
-        return jax.lax.cond(is_guided, guided, self.plain, x, t)
+            prediction = self.denoise(x, t)
+        else:
+            prediction = jax.lax.cond(is_guided, self.denoise, self.plain, x, t)
+        for prediction_transform in self.prediction_transforms:
+            prediction = prediction_transform(x, t, prediction)
+        return prediction
 
     def _transformed(self, x, t_next, position):
-        for step_transform in self.step_transforms:
-            x = step_transform(x, t_next, self.transform_noise_fn(position))
+        pairs = zip(self.step_transforms, self.transform_noise_fns, strict=True)
+        for step_transform, noise_fn in pairs:
+            x = step_transform(x, t_next, noise_fn(position))
         return x
 
 
@@ -211,7 +211,7 @@ def sample(
     denoiser_transforms: Sequence[reverse.DenoiserTransform] = (),
     prediction_transforms: Sequence[PredictionTransform] = (),
     step_transforms: Sequence[StepTransform] = (),
-    transform_noise_fn: NoiseFn | None = None,
+    transform_noise_fn: NoiseFn | Sequence[NoiseFn] | None = None,
     path: Path | None = None,
     trajectory: Sequence[int] | None = None,
 ) -> Sampled:
@@ -228,8 +228,8 @@ def sample(
         denoiser_transforms: denoiser → denoiser, in order, before the next.
         prediction_transforms: guidance, in order; its form must fit the step.
         step_transforms: act on the state; see `StepTransform`.
-        transform_noise_fn: their noise; position 0 is x_T, position k+1 follows
-            position k of the path.
+        transform_noise_fn: the noise of a single one, or one function for each;
+            position 0 is x_T, position k+1 follows position k of the path.
         path: the solver's own by default.
         trajectory: positions on the path whose results are kept; memory is that of
             the kept ones, whatever the number of steps.
@@ -240,9 +240,12 @@ def sample(
     path = tuple(step.path(tables.num_steps) if path is None else path)
     kept = np.asarray(() if trajectory is None else trajectory, np.int32)
     check(tables.num_steps, denoise, step, path, prediction_transforms, kept)
-    if step_transforms and transform_noise_fn is None:
+    given = transform_noise_fn
+    noise_fns = (given,) if callable(given) else tuple(given or ())
+    if len(noise_fns) < len(step_transforms):
         raise errors.Refusal(
-            "step_transforms without transform_noise_fn: give them a noise stream"
+            f"{len(step_transforms)} step_transforms and {len(noise_fns)} streams of "
+            "noise in transform_noise_fn: give them a noise stream each"
         )
     if plain is None and not all((*entry, True)[3] for entry in path):
         raise errors.Refusal(
@@ -250,6 +253,7 @@ def sample(
         )
     for denoiser_transform in denoiser_transforms:
         denoise = denoiser_transform(denoise)
+        plain = None if plain is None else denoiser_transform(plain)
     loop = Loop(
         tables,
         denoise,
@@ -260,7 +264,7 @@ def sample(
         plain,
         prediction_transforms,
         step_transforms,
-        transform_noise_fn,
+        noise_fns[: len(step_transforms)],
     )
 
     def body(chain, numbered):
@@ -331,10 +335,17 @@ def check(
                 f"'renoise' from t = {t} to {t_next}: it adds noise, so t_next must "
                 "be larger"
             )
-        if kind not in (RENOISE, *getattr(step, "kinds", (STEP,))):
+        kinds = (RENOISE, *getattr(step, "kinds", (STEP,)))
+        if kind not in kinds:
             raise errors.Refusal(
-                f"a {kind!r} entry with a solver that evaluates the network once a "
-                "step: use 'step'"
+                f"a {kind!r} entry with {type(step).__name__}: its entries are "
+                f"{' or '.join(map(repr, kinds))}"
+            )
+    for (_, reached, *_), (t, *_) in itertools.pairwise(path):
+        if t != reached:
+            raise errors.Refusal(
+                f"a path that reaches t = {reached} and goes on from {t}: start every "
+                "entry where the one before ends"
             )
     step.check_path(path)
     for prediction_transform in prediction_transforms:

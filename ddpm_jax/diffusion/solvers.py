@@ -130,6 +130,10 @@ class ReverseDdim(Memoryless):
 
     reads = "score"
 
+    def path(self, num_steps):
+        """Return the T′−1 steps upward; one beyond T′−1 adds visible noise (ADM)."""
+        return tuple((t, t + 1, STEP) for t in range(num_steps - 1))
+
     def __call__(self, tables, x_t, prediction, t, t_next, noise):
         del t, noise
         sqrt_next, one_minus_next = marginal(tables, t_next, x_t)

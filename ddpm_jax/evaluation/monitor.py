@@ -11,6 +11,7 @@ from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
+from ddpm_jax.core import conditions
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import likelihood, sample_scorer
 from ddpm_jax.metrics import bits, table
@@ -60,9 +61,19 @@ def grid_path(run_dir, done: int):
     return run_dir.samples / f"step_{done}.png"
 
 
-def check(config, facts) -> None:
-    """Refuse sampling and evaluation fields that would fail hours later."""
-    build_sampling.recipe(config, facts)
+def check(config, facts, network, dataset) -> None:
+    """Refuse data and fields that would fail after the run is made, or hours later.
+
+    Args:
+        config, facts: of the run.
+        network: to be trained.
+        dataset: its training split.
+    """
+    specs, first = network.condition_spec, dataset.fetch([0])
+    conditions.check(specs, conditions.selected(specs, first, dataset.name), 1)
+    recipe = build_sampling.recipe(config, facts)
+    if config.train.sample_every or config.train.evaluate_every:
+        recipe.condition_of(np.arange(1), specs)
     build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
         if table.BITS in rules.metric_names(config.evaluation.in_training):

@@ -26,6 +26,16 @@ class OwnNetwork(functional.Network):
 
     takes_labels: bool = False
 
+    def apply(self, params, x, t, condition=None, *, dropout_keys=None):
+        """Run the network, see `Network.apply`.
+
+        One that takes labels gets those that are given, until a config says which.
+        """
+        if self.takes_labels and not self.condition_spec:
+            given = functional.as_condition(condition)
+            return self.forward(params, x, t, given, dropout_keys=dropout_keys)
+        return super().apply(params, x, t, condition, dropout_keys=dropout_keys)
+
     def init(self, key, shardings=None):
         """Draw the parameters, see `Network.init`."""
         return jax.jit(self.initialise, out_shardings=shardings)(key)
@@ -89,21 +99,34 @@ def own_network(
     )
 
 
+TYPES = ("int32", "float32", "bool")  # that a condition may have, as batches hold it
+OF_TRAINING = ("image",)  # what a batch holds besides conditions
+
+
 def _specs(given) -> dict[str, conditions.Spec]:
     """Return the user's specification of a condition, checked."""
     specs = {}
     for key, entry in given.items():
+        if key in OF_TRAINING:
+            raise errors.Refusal(
+                f"condition_spec[{key!r}]: this is the name of the training images "
+                "themselves; give the condition another name"
+            )
         try:
             shape, dtype, none = (*entry, None)[:3]
             spec = conditions.Spec(tuple(shape), np.dtype(dtype).name, none)
-            good = all(n is None or n == int(n) >= 0 for n in spec.shape)
+            good = len(entry) in (2, 3) and spec.dtype in TYPES
+            good &= all(n is None or n == int(n) >= 0 for n in spec.shape)
+            if none is not None:
+                fitting = tuple(1 if n is None else n for n in spec.shape)
+                np.broadcast_to(np.asarray(none, spec.dtype), fitting)
         except (TypeError, ValueError):
             good = False
-        if not good or len(entry) not in (2, 3):
+        if not good:
             raise errors.Refusal(
                 f"condition_spec[{key!r}] is {entry!r}: give (shape of one example, "
-                "dtype, value that means no condition or None), such as "
-                '((), "int32", 10)'
+                f"one of {', '.join(TYPES)}, and the value of that shape that means no "
+                'condition, or None), such as ((), "int32", 10)'
             )
         specs[key] = spec
     return specs
@@ -163,9 +186,21 @@ def check_output(
         )
 
 
-def note(network: functional.Network | None) -> dict[str, str]:
+def note(network: functional.Network | None) -> dict[str, Any]:
     """Return what config.json says of a network: nothing of one that it describes."""
-    return {"network": NOTE} if isinstance(network, OwnNetwork) else {}
+    if not isinstance(network, OwnNetwork):
+        return {}
+    if network.takes_labels:
+        return {"network": NOTE}
+    return {"network": NOTE, "condition_spec": _plain(network.condition_spec)}
+
+
+def _plain(specs) -> dict[str, list]:
+    """Return a specification as JSON holds it."""
+    return {
+        key: [list(s.shape), s.dtype, np.asarray(s.none).tolist()]
+        for key, s in specs.items()
+    }
 
 
 def check_note(saved: dict, network: functional.Network | None, workdir) -> None:
@@ -189,4 +224,10 @@ def check_note(saved: dict, network: functional.Network | None, workdir) -> None
         raise errors.Refusal(
             f"{workdir} was trained with the network that its config describes: leave "
             "network=… out, or choose another workdir for yours"
+        )
+    before = saved.get("condition_spec")
+    if before is not None and before != note(network).get("condition_spec"):
+        raise errors.Refusal(
+            f"{workdir} was trained with condition_spec={before}, and the network that "
+            f"is given has {note(network).get('condition_spec')}: give the same"
         )

@@ -114,7 +114,7 @@ def as_condition(given) -> conditions.Condition:
     """Return a condition from what callers write: {}, None, or labels alone."""
     if given is None:
         return {}
-    return given if isinstance(given, Mapping) else {"label": given}
+    return given if isinstance(given, Mapping) else {"label": jnp.asarray(given)}
 
 
 def functional(

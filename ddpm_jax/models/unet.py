@@ -70,7 +70,7 @@ def unet(
     dtype: str = "float32",
     remat: str | bool = "none",
 ) -> functional.Network:
-    """Return a U-Net as a pair of functions, see `network.Network`.
+    """Return a U-Net as a pair of functions, see `functional.Network`.
 
     The defaults are the dialect of Improved DDPM and ADM. That of DDPM: sinusoid
     "sin_cos", sinusoid_shift 1, norm_epsilon 1e-6, downsample_padding "end", qkv_order

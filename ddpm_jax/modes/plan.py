@@ -30,7 +30,7 @@ def run(config, topology: str = "") -> None:
 
     Args:
         config: the whole config, its values checked.
-        topology: of the TPU to plan for, see `topologies.devices`; "" for the devices
+        topology: of the TPU to plan for, see `tpu_topology.devices`; "" for the devices
             of this machine.
 
     Raises:

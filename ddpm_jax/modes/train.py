@@ -57,7 +57,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         network = build_network.custom_network(network, config, facts)
     train_step = build_step.train_step(config, facts, network)
     abstract = build_training.abstract_state(config, network, mesh)
-    monitor.check(config, facts)
+    monitor.check(config, facts, network, dataset)
     is_new = distributed.from_first(saved_run is None)
     if config.train.init_from and is_new:  # a run that exists needs its source no more
         trained_run.check_transfer(config, network)

@@ -1,7 +1,7 @@
 """The files of checkpoints: which count, which are whole, which are kept.
 
 Everything here looks at the disk or changes it and knows of no array and of no other
-process: `ddpm_jax.runtime.checkpoints` lets process 0 alone call it.
+process: `ddpm_jax.runs.checkpoints` lets process 0 alone call it.
 """
 
 import os

@@ -94,7 +94,7 @@ def memory_bytes(device: jax.Device) -> int | None:
     """Return the bytes that a program may use on a device, or None if nobody tells.
 
     The device itself knows best: it knows what JAX leaves to others. One that is only
-    described (see `topologies`) or does not tell has what its data sheet says.
+    described (see `tpu_topology`) or does not tell has what its data sheet says.
     """
     try:
         told = device.memory_stats() or {}

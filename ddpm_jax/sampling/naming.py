@@ -86,7 +86,8 @@ def differences(
     ours = as_dict(settings, fingerprints, weights) | {"numerics": runtime.NUMERICS}
     usual = {setting.name: setting.usual for setting in settings}
     theirs = {**usual, "numerics": 1, **saved}
-    theirs.pop("version", None)
+    if theirs.pop("version", 1) > VERSION:
+        return [f"its version is {saved['version']} and ours {VERSION}"]
     ours, theirs = (_plain(values) for values in (ours, theirs))
     return [
         f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"

@@ -1,17 +1,19 @@
 """The recipe: everything that decides image i, but the weights.
 
 A recipe holds numbers, names and tuples only: it is frozen, hashable and JSON both
-ways; arrays and networks stand in it by fingerprint. From it alone derive
+ways; arrays and networks stand in it by fingerprint. Its settings are what was asked
+for, one for each field of config.sampling; its parts are what they mean. It gives
 
     structure()   what a program is compiled for: names and shapes
     inputs()      what the compiled program is given: path, tables, numbers, seed
     request()     what is kept beside images, and must be equal to add to them
     tag()         the name of their folder
 
-so that nothing that changes an image can be missing from its name.
+The last two derive from the settings and fingerprints, so that no field can be missing.
 """
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -73,8 +75,7 @@ class Structure(NamedTuple):
     guidance: str
     transforms: tuple[str, ...]
     kinds: frozenset[str]
-    has_condition: bool
-    has_interval: bool
+    has_unguided: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,22 +132,32 @@ class Recipe:
 
     def make_solver(self):
         """Return the solver, a value of `diffusion.solvers`."""
-        return solvers.SOLVERS[self.solver.name](**dict(self.solver.options))
+        return _make(solvers.SOLVERS, self.solver)
 
     def make_hooks(self) -> tuple[reverse.X0Hook, ...]:
         """Return the hooks on x̂_0."""
-        return tuple(HOOKS[hook.name](**dict(hook.options)) for hook in self.hooks)
+        return tuple(_make(HOOKS, hook) for hook in self.hooks)
 
-    def check(self) -> None:
-        """Refuse parts that do not belong together; every value is on the host here."""
+    def check(self, kept=()) -> None:
+        """Refuse parts that do not belong together; every value is on the host here.
+
+        Args:
+            kept: positions on the path whose results are wanted.
+        """
         reverse.check_parameterisation(
             self.schedule, prediction=self.prediction, variance=self.variance
         )
         denoise = reverse.Denoiser(
             None, None, self.prediction, self.variance, self.make_hooks()
         )
+        formed = [TRANSFORMS[part.name] for part in self.transforms]
         samplers.check(
-            self.schedule.num_steps, denoise, self.make_solver(), self.whole_path
+            self.schedule.num_steps,
+            denoise,
+            self.make_solver(),
+            self.whole_path,
+            [transform for transform in formed if transform.form],
+            kept,
         )
 
     def structure(self) -> Structure:
@@ -160,8 +171,7 @@ class Recipe:
             guidance="" if self.guidance is None else self.guidance.name,
             transforms=tuple(transform.name for transform in self.transforms),
             kinds=frozenset(kind for _, _, kind, *_ in self.whole_path),
-            has_condition=bool(self.condition),
-            has_interval=not all((*entry, True)[3] for entry in self.whole_path),
+            has_unguided=not all((*entry, True)[3] for entry in self.whole_path),
         )
 
     def inputs(self) -> dict[str, Any]:
@@ -251,6 +261,19 @@ class Recipe:
     def tag(self, weights: Weights) -> str:
         """Return the name of the images' folder."""
         return naming.tag(self.settings, weights)
+
+
+def _make(table, part: Part):
+    """Return what a part stands for in a table of functions."""
+    make, options = table[part.name], dict(part.options)
+    takes = inspect.signature(make).parameters
+    unknown = sorted(options.keys() - takes.keys())
+    if unknown:
+        raise errors.Refusal(
+            f"{part.name!r} takes no option {unknown[0]!r}: choose among "
+            f"{', '.join(takes) or 'none'}"
+        )
+    return make(**options)
 
 
 def _numbers(part: Part) -> dict[str, np.float32]:

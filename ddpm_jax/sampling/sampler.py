@@ -61,7 +61,8 @@ class Sampler:
         Raises:
             Refusal: parts of the recipe that do not belong together.
         """
-        recipe.check()
+        recipe.check(kept=trajectory)
+        _check_named(recipe, {*(arrays or {}), *(others or {})})
         self.recipe, self.network, self.mesh = recipe, network, mesh
         others = others or {}
         networks = tuple((name, other) for name, (other, _) in others.items())
@@ -104,12 +105,29 @@ class Sampler:
         return params, self._inputs, index, condition
 
 
-@functools.lru_cache(maxsize=16)
-def compiled(structure: Structure, network, others: tuple = ()):
-    """Return the jitted `(params, inputs, index, condition) → samplers.Sampled`.
+def _check_named(recipe, names):
+    """Refuse arrays and networks that the recipe, and so the request, does not name."""
+    unnamed = sorted(names - dict(recipe.fingerprints).keys())
+    if unnamed:
+        raise ValueError(
+            f"{unnamed[0]!r} changes images and has no fingerprint in the recipe"
+        )
 
-    There is one for each structure and network, so that a process that samples with
-    other numbers compiles nothing.
+
+def compiled(structure: Structure, network, others: tuple = ()):
+    """Return the program of a structure, compiled once for a network.
+
+    The network keeps its programs, so that they go when it goes.
+    """
+    programs = vars(network).setdefault("_sampling_programs", {})
+    key = (structure, others)
+    if key not in programs:
+        programs[key] = _program(structure, network, others)
+    return programs[key]
+
+
+def _program(structure: Structure, network, others: tuple):
+    """Return the jitted `(params, inputs, index, condition) → samplers.Sampled`.
 
     Args:
         structure: from `Recipe.structure`.
@@ -148,20 +166,26 @@ def compiled(structure: Structure, network, others: tuple = ()):
             },
         )
         by_place = transforms.made(structure.transforms, inputs["transforms"], tools)
-        denoise = denoiser(structure.guidance)
-        for transform in by_place[transforms.DENOISER]:
-            denoise = transform(denoise)
+
+        def transformed(denoise):
+            for transform in by_place[transforms.DENOISER]:
+                denoise = transform(denoise)
+            return denoise
+
         loop = samplers.Loop(
             tables=tables,
-            denoise=denoise,
+            denoise=transformed(denoiser(structure.guidance)),
             solver=inputs["solver"],
             noise_fn=noise_of("sample/noise"),
             kept=inputs["kept"],
             kinds=structure.kinds,
-            plain=denoiser("") if structure.has_interval else None,
+            plain=transformed(denoiser("")) if structure.has_unguided else None,
             prediction_transforms=by_place[transforms.PREDICTION],
             step_transforms=by_place[transforms.STEP],
-            transform_noise_fn=noise_of("sample/transform"),
+            transform_noise_fns=[
+                noise_of(f"sample/transform/{k}")
+                for k in range(len(by_place[transforms.STEP]))
+            ],
         )
         start = keys.key_for(seed, "sample/x_T", index=index)
         x_T = draws.x_T_each(start, shape)

@@ -26,7 +26,7 @@ class Tools(NamedTuple):
         index: int32 [B], numbers of the images.
         condition: of these images, by key.
         arrays: what the caller gave by name, such as an image and its mask.
-        networks: by name, `(x_t, t_seen) → output` with their weights in them.
+        networks: by name, `(x_t, t_seen, condition) → output` with their weights.
     """
 
     tables: process.Tables
@@ -43,10 +43,13 @@ class Transform(NamedTuple):
         place: one of `PLACES`.
         make: `(tools, **options) → callable` of that place; options are the numbers of
             the recipe's part, traced.
+        form: of a prediction transform, "mean" or "score": what the solver must read;
+            "" for both.
     """
 
     place: str
     make: Callable
+    form: str = ""
 
 
 TRANSFORMS: dict[str, Transform] = {}

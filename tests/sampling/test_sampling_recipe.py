@@ -68,6 +68,7 @@ def test_a_folder_of_version_0_1_is_found_and_continued(tmp_path):
         ({"checkpoint": 30}, "checkpoint is 30 there and 60 here"),
         ({"temperature": 0.5}, "temperature is 0.5 there and None here"),
         ({"numerics": 7}, "numerics is 7 there and 1 here"),
+        ({"version": 99}, "its version is 99 and ours 2"),
     ],
 )
 def test_images_of_another_request_are_refused(tmp_path, change, told):
@@ -143,7 +144,6 @@ def test_structure_is_what_numbers_do_not_change():
     others = [
         make_recipe(4, (1,)),
         make_recipe(4, (1,), guidance=recipe_lib.part("unconditional")),
-        make_recipe(4, guidance=guided(2.0)),
         make_recipe(4, (1,), guidance=guided(2.0), hooks=()),
         make_recipe(
             4, (1,), guidance=guided(2.0), solver=recipe_lib.part("ddim", eta=0.0)

@@ -60,7 +60,9 @@ def brighten(tools, *, by):
 @pytest.fixture(autouse=True)
 def table(monkeypatch):
     for name, entry in {
-        "classifier": transforms.Transform(transforms.PREDICTION, classifier),
+        "classifier": transforms.Transform(
+            transforms.PREDICTION, classifier, form="score"
+        ),
         "known": transforms.Transform(transforms.STEP, keep_known),
         "brighter": transforms.Transform(transforms.DENOISER, brighten),
     }.items():
@@ -68,7 +70,10 @@ def table(monkeypatch):
 
 
 def make_recipe(*parts, **options):
-    return plain_recipe(**{"solver": DDIM, "transforms": parts, **options})
+    names = ("classifier", "known", "mask")
+    prints = tuple((name, "f00d") for name in names)
+    given = {"solver": DDIM, "transforms": parts, "fingerprints": prints}
+    return plain_recipe(**{**given, **options})
 
 
 def make(recipe, count=8, batch_size=8, mesh_shape=(1, 1), **given):
@@ -193,6 +198,38 @@ def test_what_is_used_enters_the_request_by_fingerprint():
     (told,) = other.differences(recipe.request(weights), weights)
     assert "c0ffee" in told
     assert recipe_lib.Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_an_array_without_a_fingerprint_is_a_defect():
+    recipe = make_recipe(recipe_lib.part("known", share=1.0), fingerprints=())
+    with pytest.raises(ValueError, match="fingerprint"):
+        make(recipe, **INPAINTING)
+
+
+def test_a_form_that_the_solver_does_not_read_is_refused():
+    parts = (recipe_lib.part("classifier", scale=0.3),)
+    recipe = make_recipe(*parts, solver=recipe_lib.part("ancestral"))
+    with pytest.raises(errors.Refusal, match="score"):
+        recipe.check()
+
+
+def test_two_step_transforms_draw_noise_of_their_own(monkeypatch):
+    def add(tools, *, scale):
+        return lambda x, t_next, noise: x + scale * noise
+
+    entry = transforms.Transform(transforms.STEP, add)
+    monkeypatch.setitem(transforms.TRANSFORMS, "add", entry)
+    added, taken = recipe_lib.part("add", scale=1.0), recipe_lib.part("add", scale=-1.0)
+    path = ((0, -1, "step"),)
+    plain = make(make_recipe(path=path))
+    both = make(make_recipe(added, taken, path=path))
+    assert np.mean(np.abs(both - plain)) > 0.1  # with one stream they would cancel
+
+
+def test_options_that_a_part_does_not_take_are_refused():
+    recipe = make_recipe(solver=recipe_lib.part("ddim", etta=0.5))
+    with pytest.raises(errors.Refusal, match="'ddim' takes no option 'etta'"):
+        recipe.check()
 
 
 def test_an_unknown_transform_is_refused():
