@@ -51,9 +51,11 @@ def listed(labels: Sequence[int | str]) -> tuple[int | str, ...]:
 
 def told(labels: Sequence[int], names: Sequence[str]) -> str:
     """Return the names of the classes that are made: "cat, dog in turn"."""
-    shown = [names[label] for label in labels[:MANY]]
+    if len(labels) == 1:
+        return names[labels[0]]
+    shown = [_typed(names[label]) for label in labels[:MANY]]
     more = f", … ({len(labels)})" if len(labels) > MANY else ""
-    return ", ".join(shown) + more + (" in turn" if len(labels) > 1 else "")
+    return ", ".join(shown) + more + " in turn"
 
 
 def _index(text, names):
