@@ -134,7 +134,9 @@ class Run:
         not given, but for seed and weights, is as in the run's config.sampling.
 
         Args:
-            labels: class index or name, or several, which the images take in turn.
+            labels: class name or index, or several, which the images take in turn. A
+                number that is one class's name and another's index is refused:
+                "name:1" and "index:1" say which.
             seed: decides every draw, together with i.
             steps: 1 … T steps of the sampler.
             method: "ancestral" or "ddim".

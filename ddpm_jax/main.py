@@ -74,7 +74,7 @@ def main(argv=None) -> int:
 
 
 def parse(argv) -> command_line.Command | None:
-    """Return the command, or None where only help was asked for.
+    """Return the command, or None where only help or the version was asked for.
 
     Raises:
         Refusal: anything that is not understood.

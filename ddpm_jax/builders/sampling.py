@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import class_labels
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.network import check_kind, null_label
 from ddpm_jax.builders.process import objective, respaced, schedule
@@ -116,8 +117,8 @@ def sampling_labels(config, facts: DataInfo) -> tuple[int, ...] | None:
     """Return the labels to cycle through, or None for an unconditional network.
 
     Raises:
-        Refusal: labels for an unconditional network, an unknown name, an index out of
-            range.
+        Refusal: labels for an unconditional network, or one that is not known, see
+            `class_labels.indices`.
     """
     labels = tuple(config.sampling.labels)
     if not config.model.class_conditional:
@@ -129,21 +130,7 @@ def sampling_labels(config, facts: DataInfo) -> tuple[int, ...] | None:
         return None
     if not labels:
         return tuple(range(facts.num_classes))
-    return tuple(_class_index(label, facts) for label in labels)
-
-
-def _class_index(label, facts):
-    known = ", ".join(facts.class_names)
-    if isinstance(label, str) and label in facts.class_names:
-        return facts.class_names.index(label)
-    if isinstance(label, str):
-        raise errors.Refusal(f"unknown class {label!r}: choose among {known}")
-    if not 0 <= label < facts.num_classes:
-        raise errors.Refusal(
-            f"label {label} is out of range: choose 0 … {facts.num_classes - 1} "
-            f"({known})"
-        )
-    return label
+    return class_labels.indices(labels, facts.class_names)
 
 
 def scorer(config, facts: DataInfo, network: functional.Network):

@@ -103,7 +103,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.num_samples = 64  # images to make
     sampling.batch_size = 64  # images made at a time; changes no image
     sampling.eta = 0.0  # noise share of ddim, 0 … 1
-    sampling.labels = ()  # indices or names, one per sample or cycled; () for all
+    sampling.labels = ()  # names, else indices, in turn; name:1, index:1; () for all
     sampling.guidance_scale = 1.0  # 1 is plain conditional, 0 unconditional
     sampling.weights = "auto"  # ema, raw, or whichever is better
     sampling.checkpoint = "last"  # or best, by the first of evaluation.in_training

@@ -13,11 +13,13 @@ from absl import flags
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.config import modes as modes_lib
+from ddpm_jax.config import near_misses, reading, rules
 from ddpm_jax.config import overrides as overrides_lib
-from ddpm_jax.config import reading, rules
 from ddpm_jax.core import errors
+from ddpm_jax.runtime import versions
 
 HELP = ("--help", "-h", "-help", "--helpfull")
+VERSION = ("--version", "-version")
 # Flags of every mode: (name, default, meaning).
 COMMON = (
     ("mode", "train", "what to do"),
@@ -76,7 +78,7 @@ class Command:
 def parse(
     argv: Sequence[str], modes: Mapping[str, modes_lib.Mode], about: str
 ) -> Command | None:
-    """Return the command, or None where only help was asked for.
+    """Return the command, or None where only help or the version was asked for.
 
     The config is that of --config, else that of the run in --workdir, with the
     --config.… overrides applied.
@@ -89,9 +91,9 @@ def parse(
     Raises:
         Refusal: anything that is not understood.
     """
-    if any(argument in HELP for argument in argv[1:]):
-        print(about)
-        print(help_text(modes))
+    told = _asked_to_tell(argv[1:], modes, about)
+    if told:
+        print(told)
         return None
     short = {name for mode in modes.values() for name in mode.short_fields}
     fields, rest = [], []
@@ -106,9 +108,7 @@ def parse(
     if mode.arguments:
         own[mode.arguments] = tuple(positional)
     elif positional:
-        raise errors.Refusal(
-            f"unexpected argument {positional[0]!r}: every argument is --name=value"
-        )
+        raise near_misses.of_argument(positional[0], modes)
     if mode.needs == modes_lib.NOTHING:
         return Command(mode.name, flags=own)
 
@@ -132,6 +132,19 @@ def parse(
     )
 
 
+def _asked_to_tell(arguments, modes, about):
+    """Return the help or the versions if they are asked for, else ""."""
+    if arguments[:1] == ["help"] or any(a in HELP for a in arguments):
+        return f"{about}\n{help_text(modes)}"
+    if arguments[:1] == ["version"] or any(a in VERSION for a in arguments):
+        found = versions.versions()
+        return (
+            f"ddpm_jax {found['ddpm_jax']}, jax {found['jax']}, "
+            f"Python {found['python']}"
+        )
+    return ""
+
+
 def help_text(modes: Mapping[str, modes_lib.Mode]) -> str:
     """Return the list of modes and flags that --help prints."""
     lines = ["Modes:"]
@@ -146,6 +159,7 @@ def help_text(modes: Mapping[str, modes_lib.Mode]) -> str:
             lines.append(f"      --{name + '=…':<18} --config.{path}")
     lines.append("Flags of every mode:")
     lines += [f"  --{name:<16} {meaning}" for name, _, meaning in COMMON]
+    lines.append("  --version          of ddpm_jax, jax and Python")
     lines.append("Fields: ddpm_jax/config/__init__.py.")
     return "\n".join(lines)
 
@@ -173,9 +187,16 @@ def _parse_flags(parser, argv):
     """Return the arguments that are no flags."""
     try:
         return parser(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        meant = near_misses.of_flag(error.flagname, argv)
+        raise meant or _no_flag(error) from error
     except flags.Error as error:
-        text = " ".join(str(error).split())
-        raise errors.Refusal(f"{text}; --help lists the flags") from error
+        raise _no_flag(error) from error
+
+
+def _no_flag(error):
+    text = " ".join(str(error).split())
+    return errors.Refusal(f"{text}; --help lists the flags")
 
 
 def _own_flags(parser, mode, modes):

@@ -68,6 +68,7 @@ def apply(config, program: str, overrides, *, where: str):
         reading.check_name(name, where=where)
     # The last one counts; the parser would append to a tuple that is given twice.
     last = dict(zip(names, overrides, strict=True))
+    class_names = _taken_as_text(last, rules.NAMES)
     parser = flags.FlagValues()
     argv = [program, *last.values()]
     config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
@@ -76,8 +77,21 @@ def apply(config, program: str, overrides, *, where: str):
     except flags.Error as error:
         raise errors.Refusal(_explain(error, last, config)) from error
     rules.normalise_tuples(parser.config)
+    if class_names is not None:
+        parser.config.sampling.labels = class_names
     _prefer_given_steps(parser.config, names)
     return parser.config
+
+
+def _taken_as_text(overrides, name):
+    """Take the argument of a field out of `overrides`; return its text in a tuple.
+
+    The flag parser reads Python: to it True, 1e3 and "cat, black" are no class names.
+    """
+    if "=" not in overrides.get(name, ""):
+        return None
+    text = _parts(overrides.pop(name))[2].removeprefix("=")
+    return (text,) if text else ()
 
 
 def _explain(error, overrides, config):

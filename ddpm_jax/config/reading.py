@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import functools
 import importlib.util
+import inspect
 import pathlib
 import sys
 from typing import Any
@@ -36,10 +37,7 @@ def from_file(spec: str) -> config_dict.ConfigDict:
     name, _, variant = spec.partition(":")
     path = pathlib.Path(name)
     if not path.is_file():
-        folder = path.parent
-        there = sorted(str(file) for file in folder.glob("*.py"))
-        hint = f"; there are {', '.join(there)}" if there else ""
-        raise errors.Refusal(f"config file {name!r} does not exist{hint}")
+        raise _no_file(path, variant)
     module_spec = importlib.util.spec_from_file_location("ddpm_jax_config", path)
     if module_spec is None:
         raise errors.Refusal(
@@ -49,6 +47,7 @@ def from_file(spec: str) -> config_dict.ConfigDict:
     try:
         with _importable(path.parent):
             module_spec.loader.exec_module(module)
+        _check_variant(module.get_config, name, variant)
         config = module.get_config(variant) if variant else module.get_config()
         values = config.to_dict()
     except errors.Refusal:
@@ -61,6 +60,36 @@ def from_file(spec: str) -> config_dict.ConfigDict:
         ) from error
     say_renamed(leaves(values))
     return from_dict(values, where=name)
+
+
+def _no_file(path, variant):
+    """Return the refusal of a path that is no file, with what is there instead."""
+    if path.is_dir():
+        there = _python_files(path)
+        hint = f"choose one of {there}" if there else "give the path of a .py file"
+        return errors.Refusal(f"config {str(path)!r} is a folder: {hint}")
+    named = path.with_name(path.name.removesuffix(".py") + ".py")
+    for meant in (named, "configs" / named):
+        if meant.is_file():
+            spec = f"{meant}:{variant}" if variant else meant
+            return errors.Refusal(
+                f"config file {str(path)!r} does not exist: did you mean {spec}?"
+            )
+    there = _python_files(path.parent)
+    hint = f"; there are {there}" if there else ""
+    return errors.Refusal(f"config file {str(path)!r} does not exist{hint}")
+
+
+def _python_files(folder):
+    return ", ".join(sorted(str(file) for file in folder.glob("*.py")))
+
+
+def _check_variant(get_config, name, variant):
+    if variant and not inspect.signature(get_config).parameters:
+        raise errors.Refusal(
+            f"config file {name!r} takes no variant, and {variant!r} was given: say "
+            f"{name} alone"
+        )
 
 
 @contextlib.contextmanager
@@ -145,7 +174,7 @@ def say_renamed(pairs) -> None:
 
 def check_name(path: str, *, where: str) -> None:
     """Refuse a dotted field name that the schema does not have; suggest one."""
-    known = _fields()
+    known = fields()
     if path in known:
         return
     last = path.rpartition(".")[2]
@@ -159,7 +188,7 @@ def check_name(path: str, *, where: str) -> None:
 
 
 @functools.cache
-def _fields() -> tuple[str, ...]:
+def fields() -> tuple[str, ...]:
     """Return the dotted names of the schema, which is long to build for each field."""
     return tuple(path for path, _ in leaves(config_lib.base().to_dict()))
 

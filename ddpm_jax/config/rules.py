@@ -22,6 +22,8 @@ TUPLE_ELEMENTS = {
     "train.writers": (str,),
     "sampling.labels": (int, str),
 }
+# Class names, in which commas and blanks may be: `builders` knows which there are.
+NAMES = "sampling.labels"
 
 METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
 
@@ -74,9 +76,9 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
     """Undo what the flag parser does to tuples, in place.
 
     It reads an empty value as one empty string, and names separated by commas as one
-    name: `--config.sampling.labels=cat,dog`.
+    name: `--config.train.writers=wandb,tensorboard`.
     """
-    for path in TUPLE_ELEMENTS:
+    for path in set(TUPLE_ELEMENTS) - {NAMES}:
         section, field = path.split(".")
         elements = []
         for element in config[section][field]:

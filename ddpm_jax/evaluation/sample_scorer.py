@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import class_labels
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import rules
@@ -50,7 +51,9 @@ def _of_images(config) -> list[str]:
     best.json still compares.
     """
     skipped = (*build_sampling.CHANGE_NO_IMAGE, *build_sampling.OF_WEIGHTS, *OF_0_1)
-    return [str(config.sampling[name]) for name in OF_0_1] + [
+    of_0_1 = {name: config.sampling[name] for name in OF_0_1}
+    of_0_1["labels"] = class_labels.listed(of_0_1["labels"])
+    return [str(value) for value in of_0_1.values()] + [
         f"{name}={config.sampling[name]}"
         for name, usual in config_lib.base().sampling.items()
         if name not in skipped and config.sampling[name] != usual

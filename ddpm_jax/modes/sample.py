@@ -1,7 +1,7 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
+from ddpm_jax.builders import class_labels, trained_run
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
@@ -24,6 +24,10 @@ def run(config, workdir) -> None:
     trained = trained_run.open_run(saved, config)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")
+    labels = build_sampling.sampling_labels(config, saved.facts)
+    # Guidance of scale 0 leaves the classes out.
+    if labels is not None and config.sampling.guidance_scale:
+        say(f"classes: {class_labels.told(labels, saved.facts.class_names)}")
 
     store = generation.open_store(saved.run_dir.samples, recipe, weights)
     made_by = sampler.Sampler(recipe, trained.network, trained.mesh)
@@ -36,7 +40,6 @@ def run(config, workdir) -> None:
         batch_size=batch_size,
         levels=saved.facts.levels,
     ):
-        labels = build_sampling.sampling_labels(config, saved.facts)
         write_grid(store, wanted, labels)
 
 

@@ -147,14 +147,16 @@ def test_guidance_two_extrapolates_and_zero_ignores_the_labels(sampled, trained,
     sample(tell, trained, guidance_scale=0)
     free, folder = archive(trained)
     (folder / "samples.npz").unlink()
-    sample(tell, trained, guidance_scale=0, labels=3)
+    told = sample(tell, trained, guidance_scale=0, labels=3)
+    assert "classes:" not in told.out
     threes, _ = archive(trained)
     np.testing.assert_array_equal(free["arr_0"], threes["arr_0"])
     assert threes["arr_1"].tolist() == [3] * 16
 
 
 def test_labels_are_cycled(trained, tell):
-    sample(tell, trained, labels="3,7", num_samples=8)
+    told = sample(tell, trained, labels="3,7", num_samples=8)
+    assert "classes: 3, 7 in turn\n" in told.out
     assert archive(trained)[0]["arr_1"].tolist() == [3, 7] * 4
 
 
