@@ -193,19 +193,27 @@ class Run:
         snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
         return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
 
-    def denoiser(self, *, weights: str = "auto", labels=None):
+    def denoiser(self, *, steps: int | None = None, weights: str = "auto", labels=None):
         """Return x̂_0 as a function, for experiments with `ddpm_jax.diffusion`.
 
         Args:
+            steps: 1 … T steps that the process is cut down to; all T by default.
             weights: see `params`.
             labels: int32 [B], or a condition by key; None for an unconditional run.
 
         Returns:
-            `(tables, denoise)`: the tables of the whole process, and the callable
-            `(x_t [B, ..., C], t [B]) → reverse.Prediction` that its samplers take.
+            `(tables, denoise)`: the tables of the process, and the callable
+            `(x_t [B, ..., C], t [B]) → reverse.Prediction` that samplers take with
+            these tables; t counts the steps of this process.
+
+        Raises:
+            Refusal: a number of steps that the process does not have.
         """
         config, params = self._trained.config, self.params(weights)
-        tables = process.tables(self.schedule)
+        schedule = self.schedule
+        if steps is not None:
+            schedule = build_process.respaced(self._asked(steps=steps), "sampling")
+        tables = process.tables(schedule)
         return tables, reverse.denoiser(
             tables,
             lambda x_t, t_seen: self.network.apply(params, x_t, t_seen, labels),

@@ -72,6 +72,9 @@ CONFINED = {
     "tensorflow": ("ddpm_jax/convert/",),
     "safetensors": ("ddpm_jax/convert/",),
 }
+# Keys and draws are made where flags of JAX change no number of them.
+DRAWING = "ddpm_jax/core/keys.py"
+DRAWS_NOTHING = ("jax.random.fold_in", "jax.random.key_data")
 UNWANTED = ("tensorflow", "torch")  # at import, wherever
 
 MAX_FILE_LINES = 400
@@ -154,6 +157,21 @@ def confinement_faults(path, source):
     return faults
 
 
+def drawing_faults(path, source):
+    used = {
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+    }
+    used |= set(imported(source))
+    return [
+        f"{path} uses {name}"
+        for name in sorted(used)
+        if name.startswith("jax.random.") and name not in DRAWS_NOTHING
+        if path != DRAWING
+    ]
+
+
 def size_faults(path, source):
     faults = []
     lines = source.splitlines()
@@ -209,6 +227,10 @@ def test_mathematics_is_pure():
 
 def test_changing_libraries_stay_in_their_places():
     assert faults_of(confinement_faults) == []
+
+
+def test_one_module_draws():
+    assert faults_of(drawing_faults) == []
 
 
 def test_files_and_functions_are_small():
@@ -365,6 +387,19 @@ def test_purity_is_not_found():
 )
 def test_a_library_out_of_place_is_found(path, source):
     assert len(confinement_faults(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jax\nkey = jax.random.key(0)",
+        "import jax\njax.random.normal(key, ())",
+        "from jax.random import normal",
+    ],
+)
+def test_a_draw_elsewhere_is_found(source):
+    assert len(drawing_faults("ddpm_jax/models/new.py", source)) == 1
+    assert drawing_faults(DRAWING, source) == []
 
 
 def test_size_is_found():

@@ -170,8 +170,13 @@ def bits_per_dim(
     Args:
         x_0: [B, ..., C] on the grid of `levels`.
         noise_fn: position k → noise [B, ..., C]; position k is t = T′−1−k.
+
+    Raises:
+        Refusal: levels that data cannot have, or a denoiser of another process than
+            the tables.
     """
     check_levels(levels)
+    reverse.check_process(tables, denoise)
 
     def term(_, position):
         t = jnp.full(x_0.shape[0], tables.num_steps - 1 - position)

@@ -33,7 +33,7 @@ class Gaussian:
 
     def noise(self, key, shape, dtype=jnp.float32) -> jax.Array:
         """Return the noise of a batch, of `shape` [B, ...], from one key."""
-        return jax.random.normal(key, shape, dtype)
+        return keys_lib.normal(key, shape, dtype)
 
     def noise_each(self, keys, shape) -> jax.Array:
         """Return noise [B, *shape], example i from keys[i]."""

@@ -230,6 +230,30 @@ def check_parameterisation(schedule, *, prediction, variance):
         )
 
 
+def check_process(tables: process.Tables, denoise) -> None:
+    """Refuse a denoiser of another process than that of the tables.
+
+    Its t would count other steps, and the result be noise without a word.
+
+    Args:
+        tables: of the process.
+        denoise: a `Denoiser`; others pass, and so does what has no schedule.
+
+    Raises:
+        Refusal: both say of which process they are, and they differ.
+    """
+    if not isinstance(denoise, Denoiser) or denoise.tables is None:
+        return
+    ours, theirs = tables.schedule, denoise.tables.schedule
+    if ours is None or theirs is None or ours == theirs:
+        return
+    raise errors.Refusal(
+        f"tables of {ours.num_steps} steps, and a denoiser of another process, of "
+        f"{theirs.num_steps} steps: make both of one process, as "
+        f"run.denoiser(steps={ours.num_steps}) returns them"
+    )
+
+
 def predict(
     tables, output, x_t, t, *, prediction, variance, x_0_hooks=()
 ) -> Prediction:

@@ -235,11 +235,14 @@ def sample(
             the kept ones, whatever the number of steps.
 
     Raises:
-        Refusal: step, path, transforms and hooks that do not belong together.
+        Refusal: step, path, transforms and hooks that do not belong together, or a
+            denoiser of another process than the tables.
     """
     path = tuple(step.path(tables.num_steps) if path is None else path)
     kept = np.asarray(() if trajectory is None else trajectory, np.int32)
     check(tables.num_steps, denoise, step, path, prediction_transforms, kept)
+    for one in (denoise, plain):
+        reverse.check_process(tables, one)
     given = transform_noise_fn
     noise_fns = (given,) if callable(given) else tuple(given or ())
     if len(noise_fns) < len(step_transforms):

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.core import keys
+
 HISTORY = 10  # losses kept for each t (Improved DDPM section 3.3)
 UNIFORM_SHARE = 0.001  # of every t, so that none is forgotten (the original code)
 
@@ -27,7 +29,7 @@ class Uniform:
     def sample(self, state, key, n):
         """Return t int32 [n] and weights float32 [n]."""
         del state
-        t = jax.random.randint(key, (n,), 0, self.num_steps)
+        t = keys.integers(key, (n,), self.num_steps)
         return t, jnp.ones(n, jnp.float32)
 
     def update(self, state, t, loss):
@@ -71,7 +73,7 @@ class LossSecondMoment:
     def sample(self, state: LossHistory, key, n):
         """Return t int32 [n] drawn from p, and weights 1/(T′ p_t) float32 [n]."""
         p = self.probabilities(state)
-        t = jax.random.categorical(key, jnp.log(p), shape=(n,))
+        t = keys.categorical(key, jnp.log(p), n)
         return t, 1 / (self.num_steps * p[t])
 
     def update(self, state: LossHistory, t, loss) -> LossHistory:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import conditions, errors
+from ddpm_jax.core import conditions, errors, keys
 from ddpm_jax.models import functional
 
 NOTE = "own"  # what config.json of a run says of its network
@@ -38,7 +38,8 @@ class OwnNetwork(functional.Network):
 
     def init(self, key, shardings=None):
         """Draw the parameters, see `Network.init`."""
-        return jax.jit(self.initialise, out_shardings=shardings)(key)
+        with keys.pinned():
+            return jax.jit(self.initialise, out_shardings=shardings)(key)
 
 
 def own_network(
@@ -68,7 +69,7 @@ def own_network(
         Refusal: parameters that are not float32 arrays, or no such specification.
     """
     specs = None if condition_spec is None else _specs(condition_spec)
-    drawn = jax.eval_shape(lambda: init(jax.random.key(0)))
+    drawn = jax.eval_shape(lambda: init(keys.key(0)))
     leaves, structure = jax.tree_util.tree_flatten_with_path(drawn)
     names = [functional.path_name(path) for path, _ in leaves]
     for name, (_, leaf) in zip(names, leaves, strict=True):
@@ -88,7 +89,8 @@ def own_network(
         by_name = functional.by_path(params)
         given = jax.tree.unflatten(structure, [by_name[name] for name in names])
         told = condition.get("label") if specs is None else dict(condition)
-        return apply(given, x, t, told, dropout_keys)
+        with keys.pinned():
+            return apply(given, x, t, told, dropout_keys)
 
     return OwnNetwork(
         shapes=_nested(names, [leaf for _, leaf in leaves]),

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ddpm_jax.core import conditions
+from ddpm_jax.core import conditions, keys
 from ddpm_jax.models import initialisation
 
 Params = dict[str, Any]
@@ -159,7 +159,7 @@ class _NoDraws:
     """
 
     def __init__(self):
-        self.key = jax.random.key(0)
+        self.key = keys.key(0)
 
     def params(self):
         return self.key

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.core import keys
+
 DISTRIBUTIONS = {
-    "uniform": lambda key, shape: jax.random.uniform(
-        key, shape, jnp.float32, minval=-1.0, maxval=1.0
-    ),
-    "normal": lambda key, shape: jax.random.normal(key, shape, jnp.float32),
+    "uniform": lambda key, shape: keys.uniform(key, shape, -1.0, 1.0),
+    "normal": keys.normal,
     "constant": lambda key, shape: jnp.ones(shape, jnp.float32),
 }
 

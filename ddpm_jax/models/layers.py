@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ddpm_jax.core import keys as keys_lib
 from ddpm_jax.models import convolution
 
 QKV_ORDERS = {
@@ -77,7 +78,7 @@ def dropout(
     def drop(key, example):
         layer_key = jax.random.fold_in(key, index)
         # Drawn flat, because random bits over several axes take long to compile.
-        kept = jax.random.bernoulli(layer_key, 1.0 - rate, (example.size,))
+        kept = keys_lib.bernoulli(layer_key, 1.0 - rate, (example.size,))
         kept = kept.reshape(example.shape)
         return jnp.where(kept, example / (1.0 - rate), 0.0).astype(example.dtype)
 

@@ -276,10 +276,10 @@ def noising() -> Verdict:
     tables = process.tables(schedule)
     worst = 0.0
     for t in (0, NUM_STEPS // 2, NUM_STEPS - 1):
-        key_0, key = jax.random.split(keys.key_for(0, "doctor/noising", step=t))
+        key_0, key = keys.split(keys.key_for(0, "doctor/noising", step=t))
         shape = (NUM_SAMPLES, len(data.mean))
-        x_0 = data.mean + np.sqrt(data.var) * jax.random.normal(key_0, shape)
-        noise = jax.random.normal(key, shape)
+        x_0 = data.mean + np.sqrt(data.var) * keys.normal(key_0, shape)
+        noise = keys.normal(key, shape)
         x_t = process.q_sample(tables, x_0, jnp.full(NUM_SAMPLES, t), noise)
         alpha_bar = schedule.alpha_bar[t]
         law = oracle.Gaussian(
@@ -308,7 +308,7 @@ def sampler(method: str, eta: float, steps: int) -> Verdict:
 def checkpoint() -> Verdict:
     """What is saved comes back, to the last bit, onto the same devices."""
     sharding = sharding_lib.replicated(sharding_lib.make_mesh())
-    drawn = jax.random.normal(keys.key_for(0, "doctor/checkpoint"), (1024, 256))
+    drawn = keys.normal(keys.key_for(0, "doctor/checkpoint"), (1024, 256))
     state = {"weights": jax.device_put(drawn, sharding)}
     shape = jax.ShapeDtypeStruct(drawn.shape, drawn.dtype, sharding=sharding)
     with (

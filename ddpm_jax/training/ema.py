@@ -17,6 +17,7 @@ def decay_at(decay: float, step, *, ramp: bool):
     """
     if not ramp:
         return jnp.asarray(decay, jnp.float32)
+    step = jnp.asarray(step, jnp.float32)  # an int32 makes float64 with jax_enable_x64
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 

@@ -66,7 +66,9 @@ def create(params, *, optimizer, ema_decays, timestep_sampler) -> TrainState:
         opt_state=optimizer.init(params),
         # Copies, because a donated state must not hold one buffer twice.
         ema={str(decay): jax.tree.map(jnp.copy, params) for decay in ema_decays},
-        ema_initial_share={str(decay): jnp.ones(()) for decay in ema_decays},
+        ema_initial_share={
+            str(decay): jnp.ones((), jnp.float32) for decay in ema_decays
+        },
         timesteps=timestep_sampler.init(),
         skipped=jnp.zeros((), jnp.int32),
         draw_epoch=jnp.zeros((), jnp.int32),

@@ -59,7 +59,7 @@ def train_step(
     }
     condition = {key: batch[key] for key in condition_spec or {}}
     if label_dropout:
-        drop = jax.random.bernoulli(draw("label"), label_dropout, t.shape)
+        drop = keys.bernoulli(draw("label"), label_dropout, t.shape)
         condition = conditions.dropped(condition_spec, condition, drop)
     examples["condition"] = condition
     if dropout:

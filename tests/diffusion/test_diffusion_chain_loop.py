@@ -9,7 +9,7 @@ import pytest
 from chains import SHAPE, STEPS, make_denoiser, make_tables, mixing, normals, run
 
 from ddpm_jax.core import errors
-from ddpm_jax.diffusion import guidance, reverse, samplers
+from ddpm_jax.diffusion import guidance, likelihood, process, reverse, samplers
 
 # ---- the loop ------------------------------------------------------------------------
 
@@ -368,6 +368,30 @@ def test_a_hook_that_cannot_reach_the_mean_is_refused():
             chain(samplers.ancestral(), other, reverse.clip(-1, 1))
         chain(samplers.ddim(eta=0.0), other)
     chain(samplers.ancestral(), reverse.clip(-1, 1))
+
+
+@pytest.mark.parametrize(
+    "other", [("linear", 1000, 20), ("cosine", 1000, 10)], ids=["steps", "betas"]
+)
+def test_a_denoiser_of_another_process_is_refused(other):
+    tables, theirs = make_tables("linear", 1000, 10), make_tables(*other)
+    words = f"tables of 10 steps, and a denoiser .* of {theirs.num_steps} steps"
+    denoise = make_denoiser(theirs)
+    with pytest.raises(errors.Refusal, match=words):
+        run(tables, denoise, samplers.ddim())
+    with pytest.raises(errors.Refusal, match=words):
+        run(tables, make_denoiser(tables), samplers.ddim(), plain=denoise)
+    x_0 = jnp.zeros(SHAPE)
+    with pytest.raises(errors.Refusal, match=words):
+        likelihood.bits_per_dim(tables, denoise, x_0, noise_fn=lambda k: x_0)
+
+
+def test_a_denoiser_of_an_equal_process_passes():
+    tables, equal = (make_tables("linear", 1000, 4) for _ in range(2))
+    padded = process.padded_tables(tables.schedule, 4)
+    for theirs in (equal, jax.tree.map(jnp.asarray, padded)):
+        denoise = reverse.Denoiser(theirs, mixing(), "x_0", "fixed_small", ())
+        run(tables, denoise, samplers.ddim())
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.5, float("nan")])

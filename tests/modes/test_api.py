@@ -15,7 +15,8 @@ import small_runs
 
 import ddpm_jax
 from ddpm_jax import config as config_lib
-from ddpm_jax.core import conditions, errors
+from ddpm_jax.core import conditions, errors, keys
+from ddpm_jax.diffusion import samplers
 from ddpm_jax.models import custom
 from ddpm_jax.runtime import devices
 
@@ -198,6 +199,40 @@ def test_the_denoiser_applies_the_network(run):
         jax.jit(denoise)(x_t, t).x_0, np.clip(wanted, -1, 1), rtol=1e-4, atol=1e-5
     )
     assert tables.num_steps == small_runs.T
+
+
+def test_the_denoiser_of_fewer_steps_makes_the_images(run):
+    labels = [3, 1, 4, 1]
+    tables, denoise = run.denoiser(steps=3, weights="raw", labels=jnp.array(labels))
+    assert tables.num_steps == denoise.tables.num_steps == 3
+    index = np.arange(4)
+    start = keys.key_for(0, "sample/x_T", index=index)
+    stream = keys.key_for(0, "sample/noise", index=index)
+    chain = samplers.sample(
+        tables,
+        denoise,
+        step=samplers.ancestral(),
+        x_T=keys.normal_each(start, (8, 8, 1)),
+        noise_fn=lambda k: keys.normal_each(keys.fold_in_each(stream, k), (8, 8, 1)),
+    )
+    given = {"labels": labels, "method": "ancestral", "weights": "raw"}
+    made = run.sample(4, steps=3, trajectory=[2], **given)
+    np.testing.assert_allclose(chain.x_0, made.states[0], atol=1e-4)
+
+
+def test_tables_of_another_process_than_the_denoiser_are_refused(run):
+    _, denoise = run.denoiser()
+    tables, _ = run.denoiser(steps=3)
+    with pytest.raises(errors.Refusal, match=f"3 steps, .* of {small_runs.T} steps"):
+        samplers.sample(
+            tables,
+            denoise,
+            step=samplers.ddim(),
+            x_T=jnp.zeros((1, 8, 8, 1)),
+            noise_fn=lambda k: jnp.zeros((1, 8, 8, 1)),
+        )
+    with pytest.raises(errors.Refusal, match="25"):
+        run.denoiser(steps=small_runs.T + 1)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
