@@ -69,7 +69,7 @@ def main(argv=None) -> int:
         return 1
     except KeyboardInterrupt:
         # Modes catch the signal themselves once there is something to save.
-        print("stopped on request; there was nothing to save yet", flush=True)
+        console_lib.say("stopped on request; there was nothing to save yet")
     return 0
 
 

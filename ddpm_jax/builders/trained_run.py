@@ -177,10 +177,20 @@ def chosen_step(config, saved_states: checkpoints.Checkpoints, say) -> int | Non
     """Return the step that sampling.checkpoint asks for, None for the newest whole one.
 
     Raises:
-        Refusal: there is no best one.
+        Refusal: there is no best one, or none of that step.
     """
-    if config.sampling.checkpoint == "last":
+    asked = config.sampling.checkpoint
+    if asked == "last":
         return None
+    if asked.isdecimal():
+        steps = saved_states.steps()
+        if int(asked) not in steps:
+            raise errors.Refusal(
+                f"sampling.checkpoint={asked}: no checkpoint of that step is kept; "
+                f"there are {', '.join(map(str, steps)) or 'none'}; see "
+                "train.keep_checkpoints and train.keep_every"
+            )
+        return int(asked)
     best = saved_states.best()
     if best is None:
         raise errors.Refusal(

@@ -106,7 +106,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.labels = ()  # names, else indices, in turn; name:1, index:1; () for all
     sampling.guidance_scale = 1.0  # 1 is plain conditional, 0 unconditional
     sampling.weights = "auto"  # ema, raw, or whichever is better
-    sampling.checkpoint = "last"  # or best, by the first of evaluation.in_training
+    sampling.checkpoint = "last"  # or a step, or best by evaluation.in_training
     sampling.clip = True  # clip x̂_0 to [−1, 1]
     sampling.dynamic_threshold = 0.0  # largest threshold; 0 for none
     sampling.seed = 0  # image i of a seed is the same for any batch size

@@ -16,7 +16,7 @@ from ddpm_jax.config import modes as modes_lib
 from ddpm_jax.config import near_misses, reading, rules
 from ddpm_jax.config import overrides as overrides_lib
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import versions
+from ddpm_jax.runtime import console, versions
 
 HELP = ("--help", "-h", "-help", "--helpfull")
 VERSION = ("--version", "-version")
@@ -93,7 +93,7 @@ def parse(
     """
     told = _asked_to_tell(argv[1:], modes, about)
     if told:
-        print(told)
+        console.say(told)
         return None
     short = {name for mode in modes.values() for name in mode.short_fields}
     fields, rest = [], []

@@ -28,7 +28,6 @@ NAMES = "sampling.labels"
 METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
 
 CHOICES = {
-    "sampling.checkpoint": ("last", "best"),
     "sampling.weights": ("auto", "ema", "raw"),
     "evaluation.weights": ("auto", "ema", "raw"),
     "evaluation.resize": ("tf-legacy", "pytorch-fid", "clean"),
@@ -130,6 +129,11 @@ def check_values(config: config_dict.ConfigDict) -> None:
     check(BELOW_ONE, lambda value: 0 <= value < 1, "0 … below 1")
     for path, choices in CHOICES.items():
         check([path], choices.__contains__, "one of " + ", ".join(choices))
+    check(
+        ["sampling.checkpoint"],
+        lambda value: value in ("last", "best") or value.isdecimal(),
+        "last, best, or the step of a checkpoint that is kept",
+    )
     check(
         METRIC_LISTS,
         _is_metric_list,

@@ -11,6 +11,7 @@ from pathlib import Path
 from ddpm_jax.core import errors
 from ddpm_jax.runs import best as best_lib
 from ddpm_jax.runtime import files
+from ddpm_jax.runtime.console import say
 from ddpm_jax.runs import manifests
 
 STAGING = "staging-"
@@ -162,6 +163,19 @@ class CheckpointFiles:
         self._delete_old()
 
     def _delete_old(self) -> None:
+        """Delete what is no longer kept; that it stays is no failed save."""
+        try:
+            self._delete_all_but_kept()
+        except OSError as error:
+            self._told_of(error)
+
+    def _told_of(self, error: OSError) -> None:
+        say(
+            f"warning: {error.filename or self.root} could not be removed "
+            f"({error.strerror}): the checkpoint is saved; remove it when it is free"
+        )
+
+    def _delete_all_but_kept(self) -> None:
         best = self.best()
         for step in self.steps()[: -self._keep]:
             is_kept = self._keep_every and step % self._keep_every == 0
@@ -175,7 +189,10 @@ class CheckpointFiles:
 
     def _clear_staging(self) -> None:
         for path in self.root.glob(f"{STAGING}*"):
-            shutil.rmtree(path)
+            try:
+                shutil.rmtree(path)
+            except OSError as error:  # a network disk where somebody reads it
+                self._told_of(error)
 
     def _set_aside(self, step: int, word: str) -> Path:
         target, count = self.root / f"{word}-{step}", 1

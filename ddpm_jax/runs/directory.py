@@ -11,6 +11,7 @@ from pathlib import Path
 import ddpm_jax
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import distributed, files, versions
+from ddpm_jax.runtime.console import say
 
 SHOWN_NAMES = 3
 MAX_CRASHES = 20  # records of bad steps: the first ones tell what later ones repeat
@@ -198,6 +199,11 @@ class RunDir:
                     f"another process trains in {self.path}: wait for it, or choose "
                     "another --workdir"
                 ) from error
+            except OSError as error:  # NFS, Lustre and others without locks
+                say(
+                    f"warning: {self.path} lies on a disk without locks "
+                    f"({error.strerror}): make sure that no other process trains in it"
+                )
             yield
 
     def check_writable(self) -> None:

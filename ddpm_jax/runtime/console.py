@@ -1,5 +1,6 @@
 """What the program says to its user."""
 
+import contextlib
 import os
 import sys
 
@@ -18,22 +19,43 @@ def silence(process: int) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line at once; a reader that has gone away does not end the work.
+    """Print a line at once; whatever becomes of the terminal, the work goes on.
 
     Processes other than 0 say nothing: they would say the same.
     """
-    if _others:
-        return
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        # `… | head`: from here on nobody reads, and later prints must not fail either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not _others:
+        _write(sys.stdout, line)
 
 
 def tell_error(line: str) -> None:
     """Print a line to stderr; processes other than 0 put their number before it."""
-    print(f"{_others}{line}", file=sys.stderr, flush=True)
+    _write(sys.stderr, f"{_others}{line}")
+
+
+def _write(stream, line: str) -> None:
+    """Write a line to a stream that may be closed, full, or of another alphabet.
+
+    A reader that has gone away, a lost connection or a full disk under a log is no
+    reason to lose the steps taken. What the stream's encoding lacks is escaped.
+    """
+    if stream is None:  # a program without a console
+        return
+    encoding = stream.encoding or "utf-8"
+    data = f"{line}\n".encode(encoding, "backslashreplace")
+    try:
+        stream.flush()
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        descriptor = None  # a stream in memory, or one that is closed
+    try:
+        if descriptor is None:
+            stream.write(data.decode(encoding))
+            stream.flush()
+        # Unbuffered: bytes left in a buffer would fail again when Python ends.
+        while descriptor is not None and data:
+            data = data[os.write(descriptor, data) :]
+    except (OSError, ValueError):
+        return  # nobody reads: there is no one to tell
 
 
 def tell_at_once(line: str) -> None:
@@ -41,4 +63,5 @@ def tell_at_once(line: str) -> None:
 
     It does not print: the main thread may hold the lock of a buffered stream.
     """
-    os.write(2, f"\n{_others}{line}\n".encode())
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{_others}{line}\n".encode(errors="backslashreplace"))

@@ -183,3 +183,19 @@ def test_other_images_never_mix_in_one_folder(sampled, tell):
     assert "annealed" in told.err
     assert "ancestral" in told.err
     assert content(folder) == before
+
+
+def test_a_step_is_sampled_from_while_its_checkpoint_is_kept(trained, tell):
+    options = ("--mode=sample", f"--workdir={trained}")
+    told = tell(*options, "--config.sampling.checkpoint=3")
+    assert told.status == 0, told.err
+    assert "step 3," in told.out
+    (tag,) = [p.name for p in (trained / "samples").iterdir() if p.is_dir()]
+    assert tag.endswith("-step3")
+    told = tell(*options, "--config.sampling.checkpoint=4")
+    assert told.status == 1
+    for part in ("sampling.checkpoint=4", "3, 6", "keep_every"):
+        assert part in told.err
+    told = tell(*options, "--config.sampling.checkpoint=newest")
+    assert told.status == 1
+    assert "'newest'" in told.err

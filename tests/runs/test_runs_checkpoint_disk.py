@@ -1,5 +1,7 @@
 """Disks that are too small, and disks that fill up during a save."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from ddpm_jax.core import errors
-from ddpm_jax.runs import checkpoints
+from ddpm_jax.runs import checkpoint_files, checkpoints
 
 
 @pytest.fixture
@@ -115,3 +117,22 @@ def test_a_save_that_fails_is_an_error_of_the_next_call(root):
     assert polled.startswith("poll: the checkpoint of step 2 could not be saved in")
     assert noted.startswith("note: the checkpoint of step 3 could not be saved in")
     assert steps == "(1, 2)"
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_fails_no_save(
+    tmp_path, monkeypatch, capsys
+):
+    """NFS keeps files that somebody reads; the folder is not empty then."""
+
+    def rmtree(path):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+    monkeypatch.setattr(checkpoint_files.shutil, "rmtree", rmtree)
+    with checkpoints.Checkpoints(tmp_path, keep=1) as store:
+        for step in (1, 2, 3):
+            store.save(step, {"w": jnp.full(4, float(step))})
+        store.wait()
+        assert store.steps() == (3,)
+    said = capsys.readouterr().out
+    assert "could not be removed" in said
+    assert "staging-deleted-1" in said

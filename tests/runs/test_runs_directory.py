@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -273,3 +274,16 @@ def test_a_kill_while_truncating_loses_no_record(run, monkeypatch):
     assert run.truncate_metrics_after(1) == 1
     assert run.read_metrics() == [{"step": 1}]
     assert '{"step": 2}' in run.superseded_metrics.read_text()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_warned_of(run, monkeypatch, capsys, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(directory.fcntl, "flock", flock)
+    with run.lock():
+        pass
+    said = capsys.readouterr().out
+    assert "without locks" in said
+    assert os.strerror(number) in said
