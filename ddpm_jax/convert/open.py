@@ -250,12 +250,31 @@ MARKS = {
 }
 
 
+# What training programs put before every name of a network that they wrap.
+WRAPPERS = {
+    "module.": "DataParallel",
+    "_orig_mod.": "torch.compile",
+    "model.": "a wrapper",
+    "ema_model.": "a wrapper of averages",
+}
+LATENT = "model.diffusion_model."  # no wrapper: another kind of model, told as such
+
+
 def _without_wrapper(opened):
-    """Return names in the file by name without what a parallel wrapper put before."""
-    if opened.shapes and all(name.startswith("module.") for name in opened.shapes):
-        opened.notes.append("the names began with 'module.' (DataParallel): taken off")
-        return {name.removeprefix("module."): name for name in opened.shapes}
-    return {name: name for name in opened.shapes}
+    """Return names in the file by name without what wrappers put before, in any order.
+
+    A prefix is taken off where all names have it.
+    """
+    names = {name: name for name in opened.shapes}
+    while names:
+        shared = [p for p in WRAPPERS if all(name.startswith(p) for name in names)]
+        if not shared or all(name.startswith(LATENT) for name in names):
+            return names
+        (prefix,) = shared
+        note = f"the names began with {prefix!r} ({WRAPPERS[prefix]}): taken off"
+        opened.notes.append(note)
+        names = {name.removeprefix(prefix): whole for name, whole in names.items()}
+    return names
 
 
 def _family(path, names, opened):

@@ -90,6 +90,22 @@ def test_a_parallel_wrapper_is_taken_off_aloud(tmp_path):
     assert "DataParallel" in source.notes[0]
 
 
+@pytest.mark.parametrize(
+    "prefix",
+    ["_orig_mod.", "model.", "ema_model.", "module._orig_mod.", "_orig_mod.module."],
+)
+def test_wrappers_are_taken_off_in_any_order(tmp_path, prefix):
+    wrapped = {f"{prefix}{key}": value for key, value in UNET.items()}
+    source = open_lib.open_source(saved(tmp_path / "model.safetensors", wrapped))
+    assert source.shapes.keys() == UNET.keys()
+    for key, value in UNET.items():
+        np.testing.assert_array_equal(source.tensors[key], value)
+    taken = [part for part in prefix.split(".") if part]
+    assert len(source.notes) == len(taken)
+    for part, note in zip(taken, source.notes, strict=True):
+        assert f"'{part}.'" in note
+
+
 def test_our_own_files(tmp_path):
     path = tmp_path / "model.safetensors"
     tensors = {"conv_in/kernel": np.ones((3, 3, 1, 2), np.float32)}
