@@ -141,7 +141,7 @@ class _Loop:
         job, train, due = self.job, self.job.train, intervals.due
         if missing and (ended := self.make_up(missing)):
             return ended
-        for _, batch in self.batches:
+        for batch in self.kept_batches():
             self.moving.beat(f"taking step {self.done + 1}")
             self.state, metrics = job.compiled(self.state, batch)
             self.watch.add(metrics)
@@ -174,6 +174,16 @@ class _Loop:
             if ends:
                 break
         return Outcome(self.done, FINISHED if self.done >= train.steps else STOPPED)
+
+    def kept_batches(self):
+        """Yield the batches; what ends the data saves the steps taken first."""
+        while True:
+            with self.keeping():
+                try:
+                    _, batch = next(self.batches)
+                except StopIteration:
+                    return
+            yield batch
 
     def make_up(self, missing) -> Outcome | None:
         """Look at what a stop came before; return how the loop ended, if it did."""
@@ -223,13 +233,14 @@ class _Loop:
 
     @contextlib.contextmanager
     def keeping(self):
-        """Save the state if writing or looking fails: it must not cost the steps taken.
+        """Save the state if data, writing or looking fails: no step taken is lost.
 
         One process can do so alone; of several the others would not know.
         """
         try:
             yield
         except Exception:
-            if distributed.count() == 1:
-                self.job.saved.save(self.done, self.state)
+            saved = self.job.saved
+            if distributed.count() == 1 and self.done not in (0, saved.latest_step()):
+                saved.save(self.done, self.state)
             raise

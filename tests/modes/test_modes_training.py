@@ -27,6 +27,7 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.data import dataset
 from ddpm_jax.report import page
 from ddpm_jax.runs import directory
 from ddpm_jax.runtime import files
@@ -226,6 +227,28 @@ def test_a_full_disk_is_one_sentence_and_costs_no_step(trained, tell, monkeypatc
     assert told.err.startswith(f"error: {path}: No space left on device; make room")
     assert told.err.count("\n") == 1
     assert trained_run.open_run(trained, say=lambda line: None).step >= 8
+
+
+def test_data_that_fail_cost_no_step(trained, tell, monkeypatch):
+    fetch, calls = dataset.Dataset.fetch, []
+
+    def failing(self, indices, draws=None):
+        calls.append(len(indices))
+        # Batches of 16; four are prepared ahead of the steps that are taken.
+        if calls.count(16) > 6:
+            raise OSError(errno.EIO, "Input/output error", "images/7.png")
+        return fetch(self, indices, draws)
+
+    monkeypatch.setattr(dataset.Dataset, "fetch", failing)
+    told = tell(
+        f"--workdir={trained}",
+        "--config.train.steps=20",
+        "--config.train.checkpoint_every=100",
+    )
+    assert told.status == 1
+    assert "images/7.png: Input/output error" in told.err
+    step = trained_run.open_run(trained, say=lambda line: None).step
+    assert step == STEPS + 6
 
 
 def test_a_report_that_cannot_be_written_stops_nothing(trained, tell, monkeypatch):
