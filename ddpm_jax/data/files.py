@@ -5,6 +5,7 @@
 
 import collections
 import dataclasses
+import json
 import os
 import pathlib
 import zipfile
@@ -20,6 +21,9 @@ from ddpm_jax.data import decoding
 LABELS_FILE = "labels.csv"
 BAD_MEMBERS_NAMED = 3
 EXTENSIONS_NAMED = 5
+RUNS_NAMED = 3
+RUN_CONFIG = "config.json"
+RUN_CONTENT = {"checkpoints", "metrics.jsonl"}  # one of them lies beside it
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2", ".zst")
 DEFLATE64 = 9  # number of the method in a zip file
 READABLE_METHODS = (
@@ -80,6 +84,7 @@ class Images:
         open: name → binary file, or `Unreadable` raised; of `labels.csv` too.
         has_labels: whether there is a `labels.csv` in the root.
         inside: "photos/" where names start below that folder of a zip file, else "".
+        runs: the folders that are passed over, as they hold the results of a run.
     """
 
     root: str
@@ -88,6 +93,7 @@ class Images:
     has_labels: bool
     open: Callable[[str], BinaryIO] = dataclasses.field(compare=False, repr=False)
     inside: str = dataclasses.field(default="", compare=False)
+    runs: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -116,9 +122,10 @@ def open_images(path) -> Images:
     """List the image files of a folder or of a .zip file.
 
     Folders are searched recursively, links included; hidden files and folders (and the
-    __MACOSX of zip files) are passed over. Where no image of a zip file lies outside of
-    one folder, nor labels.csv, names start below that folder, so that a zipped folder
-    reads as the folder.
+    __MACOSX of zip files) are passed over, and below a folder the directories of runs,
+    whose pictures would make a run on the folder around it change its own data. Where
+    no image of a zip file lies outside of one folder, nor labels.csv, names start below
+    that folder, so that a zipped folder reads as the folder.
 
     Raises:
         Refusal: nothing there, no images in it, or a file that is no sound zip file.
@@ -139,10 +146,11 @@ def open_images(path) -> Images:
         )
     if not images.entries:
         others = sum(count for _, count in images.ignored)
+        results = describe_runs(images)
         raise errors.Refusal(
             f"{path} holds no images ({others} other files{_listed(images.ignored)}): "
             f"{_packed(images.ignored)}it needs files ending in "
-            f"{', '.join(decoding.EXTENSIONS)}"
+            f"{', '.join(decoding.EXTENSIONS)}{results and f'; {results}'}"
         )
     return images
 
@@ -152,6 +160,19 @@ def describe_ignored(images: Images) -> str:
     count = sum(number for _, number in images.ignored)
     noun = "file" if count == 1 else "files"
     return f"ignored {count:,} other {noun}{_listed(images.ignored)}" if count else ""
+
+
+def describe_runs(images: Images) -> str:
+    """Return "passed over the directory of a run (runs/a): …", or "" without any."""
+    if not images.runs:
+        return ""
+    named = ", ".join(images.runs[:RUNS_NAMED])
+    named += ", …" if len(images.runs) > RUNS_NAMED else ""
+    count = len(images.runs)
+    what = (
+        "the directory of a run" if count == 1 else f"the directories of {count} runs"
+    )
+    return f"passed over {what} ({named}): the pictures there are results, not data"
 
 
 def _listed(ignored):
@@ -195,26 +216,42 @@ def _sorted_out(sizes: dict[str, int]):
 
 
 def _in_folder(root):
-    sizes = {}
+    sizes, runs = {}, []
 
     def search(folder, prefix, above):
         status = os.stat(folder)
         identity = (status.st_dev, status.st_ino)
         if identity in above:  # a link to a folder that contains it
             return
-        with os.scandir(folder) as found:
-            for entry in found:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    search(entry.path, f"{prefix}{entry.name}/", {*above, identity})
-                elif entry.is_file():
-                    sizes[prefix + entry.name] = entry.stat().st_size
+        with os.scandir(folder) as listed:
+            found = [entry for entry in listed if not entry.name.startswith(".")]
+        if prefix and _is_run(folder, {entry.name for entry in found}):
+            runs.append(prefix.removesuffix("/"))
+            return
+        for entry in found:
+            if entry.is_dir():
+                search(entry.path, f"{prefix}{entry.name}/", {*above, identity})
+            elif entry.is_file():
+                sizes[prefix + entry.name] = entry.stat().st_size
 
     search(root, "", set())
     return Images(
-        root=str(root), open=lambda name: open(root / name, "rb"), **_sorted_out(sizes)
+        root=str(root),
+        open=lambda name: open(root / name, "rb"),
+        runs=tuple(sorted(runs)),
+        **_sorted_out(sizes),
     )
+
+
+def _is_run(folder, names):
+    """Return whether a folder of these names is the directory of a run of ours."""
+    if RUN_CONFIG not in names or not names & RUN_CONTENT:
+        return False
+    try:  # by content too: others call their files so as well
+        stored = json.loads(pathlib.Path(folder, RUN_CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(stored, dict) and {"config", "data"} <= stored.keys()
 
 
 # ---- zip files -----------------------------------------------------------------------

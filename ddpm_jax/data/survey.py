@@ -47,6 +47,8 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
         found += reading.in_threads(look, part)
     ignored = files.describe_ignored(images)
     say(f"{images.root}: {len(images):,} images{f', {ignored}' if ignored else ''}")
+    if images.runs:
+        say(files.describe_runs(images))
     readable = [i for i, one in enumerate(found) if not isinstance(one, str)]
     unreadable = [
         (entry.name, one)

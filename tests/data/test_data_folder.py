@@ -609,6 +609,44 @@ def test_damage_inside_a_zip_file_is_the_files(tmp_path):
     assert any("left out: 007.png is damaged (Bad CRC" in line for line in said)
 
 
+@pytest.mark.parametrize("beside", ["metrics.jsonl", "checkpoints/1/a"])
+def test_the_directories_of_runs_are_passed_over_and_it_is_said(tmp_path, beside):
+    before = load(write(tmp_path, content())).fingerprint()
+    run = {
+        "runs/a/config.json": '{"config": {}, "data": {}}',
+        f"runs/a/{beside}": "",
+        "runs/a/samples/step_1.png": encoded(pixels(0)),
+    }
+    said = []
+    after = load(write(tmp_path, run), said=said)
+    assert after.fingerprint() == before
+    assert after.class_names == CLASSES
+    files.open_images(tmp_path / "runs/a/samples")  # asked for by name
+    with pytest.raises(errors.Refusal, match=r"no images .*the directory of a run"):
+        files.open_images(tmp_path / "runs")
+    write(tmp_path, {"x.png": encoded(pixels(0))})
+    load(tmp_path, said=said, labels="none")
+    assert said[-1] == (
+        "passed over the directory of a run (runs/a): the pictures there are results, "
+        "not data"
+    )
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"config.json": '{"config": {}, "data": {}}'},
+        {"config.json": '{"model_type": "x"}', "metrics.jsonl": ""},
+        {"config.json": "[", "metrics.jsonl": ""},
+        {"metrics.jsonl": "", "checkpoints/a": ""},
+    ],
+)
+def test_folders_that_only_look_like_runs_are_read(tmp_path, named):
+    write(tmp_path, content())
+    write(tmp_path / "cat", named)
+    assert len(files.open_images(tmp_path)) == len(CLASSES) * PER_CLASS
+
+
 def test_links_in_a_circle_end(tmp_path):
     write(tmp_path, content())
     (tmp_path / "cat" / "all").symlink_to(tmp_path, target_is_directory=True)
