@@ -51,6 +51,9 @@ def _dataset(name, split, request):
         images.root, len(images), request.say, known=looked.unreadable
     )
     labels = labels_lib.assign(images, request.labels)
+    odd = labels_lib.remark(images, labels)
+    if odd and split == "train":  # once, as both splits are loaded
+        request.say(odd)
     levels = survey.levels(looked.found, images.root)
     channels = survey.channels(looked.found, request.channels, images.root)
     names = [images.entries[i].name for i in looked.readable]

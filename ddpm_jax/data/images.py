@@ -9,6 +9,7 @@ from ddpm_jax.core import errors
 IMAGE_RANK = 3  # (height, width, channels)
 MOST_LEVELS = 2**16
 DEEP = 257  # 65,535 / 255: steps of 16 bits in one of 8
+MOST_COMMON_CHANNELS = 4  # colours and opacity
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -17,6 +18,17 @@ def is_image(shape: Sequence[int]) -> bool:
     Points [2] and sequences [20, 1] are none: no picture is made of them.
     """
     return len(shape) == IMAGE_RANK
+
+
+def looks_like_planes(height: int, width: int, channels: int) -> bool:
+    """Return whether [H, W, C] of this shape is likelier [C, H, W] or a volume.
+
+    There the last two axes are as alike as height and width are in an image.
+    """
+    if channels <= MOST_COMMON_CHANNELS:
+        return False
+    sides, rest = sorted((height, width)), sorted((width, channels))
+    return sides[1] * rest[0] >= rest[1] * sides[0]  # ratios, without division
 
 
 def stored_type(levels: int | None) -> np.dtype:

@@ -72,6 +72,30 @@ def assign(images: files.Images, how: str) -> Labels:
     return labels
 
 
+def remark(images: files.Images, labels: Labels) -> str:
+    """Return what is odd about classes by folder, "" for nothing: there is only one.
+
+    The folders below it are named where they can be classes.
+    """
+    names = [entry.name for entry in images.entries]
+    if len(labels.names) != 1 or not all(
+        name.startswith(f"{labels.names[0]}/") for name in names
+    ):
+        return ""
+    told = f"one class, {labels.names[0]!r}: every image lies in that folder"
+    common = posixpath.commonpath([posixpath.dirname(name) for name in names])
+    below = [name.removeprefix(f"{common}/").partition("/") for name in names]
+    folders = sorted({folder for folder, slash, _ in below if slash})
+    if not all(slash for _, slash, _ in below) or 2 * len(folders) > len(names):
+        return told
+    listed = ", ".join(folders[:NAMED]) + (", …" if len(folders) > NAMED else "")
+    if {folder.lower() for folder in folders} <= SPLIT_FOLDERS:
+        advice = images.how_to_open(f"{common}/{folders[-1]}")
+        return f"{told}, and below it are the splits {listed}: for one, {advice}"
+    advice = images.how_to_open(common)
+    return f"{told}; for classes by the folders below ({listed}), {advice}"
+
+
 def check_integers(ids, what: str) -> None:
     """Refuse class numbers that are not 0, 1, … without a gap.
 
@@ -112,8 +136,8 @@ def _by_folder(images, names):
         folders = sorted(set(classes))
         raise errors.Refusal(
             f"the sub-folders of {images.root} are splits, not classes "
-            f"({', '.join(folders)}): set data.path to {images.root}/{folders[-1]} or "
-            "another of them, or data.labels=none to join them"
+            f"({', '.join(folders)}): {images.how_to_open(folders[-1])} or another of "
+            "them, or set data.labels=none to join them"
         )
     return classes
 

@@ -1,17 +1,20 @@
 """Arrays of images in one .npz file, as OpenAI's codes write their samples."""
 
 import hashlib
+import io
 import pathlib
 
 import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import decoding, files, reading
+from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import labels as labels_lib
 from ddpm_jax.data.dataset import Dataset, Request, split_of
 
 IMAGE_KEYS = ("arr_0", "images")
 LABEL_KEYS = ("arr_1", "labels")
+VOLUMES_RANK = 5  # [N, D, H, W, C]
 
 
 def npz(split: str, request: Request) -> Dataset:
@@ -26,6 +29,8 @@ def npz(split: str, request: Request) -> Dataset:
     """
     images, ids = _arrays(request)
     count, height, width, own_channels = images.shape
+    if split == "train" and images_lib.looks_like_planes(height, width, own_channels):
+        request.say(_layout_remark(request.path, height, width, own_channels))
     shape = _shape(request, (height, width), own_channels)
     labels = _labels(ids, count, request)
     chosen = split_of(map(str, range(count)), request.test_fraction, split)
@@ -76,15 +81,45 @@ def _arrays(request):
             f"{path} holds {', '.join(held) or 'nothing'}: it needs "
             f"{' or '.join(IMAGE_KEYS)}, [N, H, W, C]"
         )
-    if images.ndim not in (3, 4) or 0 in images.shape:
-        raise errors.Refusal(
-            f"the images of {path} have the shape {images.shape}: save [N, H, W, C]"
-        )
+    _check_layout(path, images.shape)
     try:
         images = decoding.quantise(images)
     except decoding.Unreadable as error:
         raise errors.Refusal(f"{path} {error}") from error
     return images.reshape(*images.shape[:3], -1), ids
+
+
+def _check_layout(path, shape):
+    if len(shape) == VOLUMES_RANK and 0 not in shape:
+        flat = "images.shape[3:]" if shape[1] == 1 else "images.shape[2:]"
+        raise errors.Refusal(
+            f"the images of {path} have the shape {shape}, as volumes [N, D, H, W, C] "
+            f"do, and networks here take images: save their slices, images.reshape(-1, "
+            f"*{flat})"
+        )
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise errors.Refusal(
+            f"the images of {path} have the shape {shape}: save [N, H, W, C]"
+        )
+    # The rule for .npy files holds for each image here too: judge it as such a file.
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape[1:]}
+    )
+    try:
+        decoding.describe(header.getvalue())
+    except decoding.Unreadable as error:
+        raise errors.Refusal(
+            f"each image of {path} {error}, with images.transpose(0, 2, 3, 1)"
+        ) from error
+
+
+def _layout_remark(path, height, width, channels):
+    return (
+        f"{path}: read as images of {height}x{width} with {channels} channels; if they "
+        "are [N, C, H, W], save images.transpose(0, 2, 3, 1), and if they are volumes "
+        f"[N, D, H, W], their slices, images.reshape(-1, {width}, {channels})"
+    )
 
 
 def _one_of(arrays, keys):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import decoding, files, reading
+from ddpm_jax.data import images as images_lib
 
 PROGRESS_EVERY = 10_000  # files
 LISTED = 4  # of the commonest sizes or numbers of channels
@@ -47,6 +48,8 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
         found += reading.in_threads(look, part)
     ignored = files.describe_ignored(images)
     say(f"{images.root}: {len(images):,} images{f', {ignored}' if ignored else ''}")
+    if images.runs:
+        say(files.describe_runs(images))
     readable = [i for i, one in enumerate(found) if not isinstance(one, str)]
     unreadable = [
         (entry.name, one)
@@ -80,6 +83,20 @@ def _remarks(found):
         yield (
             f"read with 8 bits of more: {_images(deep)} in colour; for all bits save "
             "them as .npy arrays"
+        )
+    planes = [
+        (one.height, one.width, one.channels)
+        for one in found
+        if one.format == "NPY"
+        and images_lib.looks_like_planes(one.height, one.width, one.channels)
+    ]
+    if planes:
+        height, width, channels = planes[0]
+        yield (
+            f"read as {height}x{width} with {channels} channels: "
+            f"{_images(len(planes))}; if they are [C, H, W], save "
+            "array.transpose(1, 2, 0), and if they are volumes [D, H, W], each slice "
+            "array[i] as a file of its own"
         )
 
 

@@ -102,16 +102,24 @@ def test_new_files_move_no_other_between_the_splits(tmp_path):
     assert before <= after
 
 
-def test_a_zip_file_reads_as_the_folder(tmp_path):
-    folder = load(write(tmp_path / "f", content()))
-    plain = zipped(tmp_path / "a.zip", {**content(), "__MACOSX/cat/._0.png": b"x"})
-    nested = {f"flowers/{name}": data for name, data in content().items()}
-    for path in (plain, zipped(tmp_path / "b.zip", nested)):
-        dataset = load(path, source="zip")
-        assert dataset.class_names == CLASSES
-        assert dataset.content == folder.content
-        for name, values in everything(folder).items():
-            np.testing.assert_array_equal(everything(dataset)[name], values)
+def test_one_class_is_remarked_with_the_folders_below(tmp_path):
+    nested = {f"a/b/{name}": data for name, data in content().items()}
+    said = []
+    load(write(tmp_path / "f", nested), said=said)
+    [told] = [line for line in said if line.startswith("one class, 'a'")]
+    assert "the folders below (cat, dog, eel)" in told
+    advised = told.rpartition("set data.path to ")[2]
+    assert advised == f"{tmp_path}/f/a/b"
+    assert load(advised, said=said).class_names == CLASSES
+    load(zipped(tmp_path / "a.zip", nested), source="zip", said=said)
+    assert said[-1].endswith("unpack it and set data.path to its folder a/b")
+    flat = {f"a/{name}": data for name, data in many().items()}
+    load(write(tmp_path / "g", flat), said=said)
+    assert said[-1] == "one class, 'a': every image lies in that folder"
+    splits = {f"a/{s}/{n}": d for n, d in content().items() for s in ("test", "train")}
+    load(write(tmp_path / "h", splits), said=said)
+    assert "below it are the splits test, train" in said[-1]
+    assert said[-1].endswith(f"set data.path to {tmp_path}/h/a/train")
 
 
 def test_the_fingerprint_covers_names_sizes_and_labels_but_not_times(tmp_path):
@@ -486,44 +494,42 @@ def test_a_missing_path_is_refused(tmp_path):
     assert "set data.name to zip or npz" in refusal(file)
 
 
-@pytest.mark.parametrize(
-    "name", ["../a.png", "x/../../a.png", "/etc/a.png", "C:\\a.png"]
-)
-def test_zip_files_that_reach_outside_are_refused(tmp_path, name):
-    path = zipped(tmp_path / "a.zip", {**content(), name: encoded(pixels(0))})
-    message = refusal(path, source="zip")
-    assert "holds files outside of itself" in message
-    assert repr(name) in message
-
-
-def test_what_is_no_zip_file_is_refused(tmp_path):
-    path = tmp_path / "a.zip"
-    path.write_text("<!DOCTYPE html>\n<html><body>Quota exceeded</body></html>")
-    assert "is an HTML page, not a zip file" in refusal(path, source="zip")
-    path.write_text("hello")
-    assert "is no zip file" in refusal(path, source="zip")
-    whole = zipped(tmp_path / "b.zip", content()).read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    assert "is a damaged zip file" in refusal(path, source="zip")
-
-
-def test_encrypted_zip_files_are_refused(tmp_path):
-    path = zipped(tmp_path / "a.zip", content())
-    data = bytearray(path.read_bytes())
-    data[data.index(b"PK\x01\x02") + 8] |= 1  # general purpose bit 0: encrypted
-    path.write_bytes(data)
-    assert "is encrypted ('cat/00.png')" in refusal(path, source="zip")
-
-
-def test_damage_inside_a_zip_file_is_the_files(tmp_path):
-    path = zipped(tmp_path / "a.zip", many())
-    data = bytearray(path.read_bytes())
-    data[data.index(many()["007.png"]) + 100] ^= 255  # stored: its CRC is now wrong
-    path.write_bytes(data)
+@pytest.mark.parametrize("beside", ["metrics.jsonl", "checkpoints/1/a"])
+def test_the_directories_of_runs_are_passed_over_and_it_is_said(tmp_path, beside):
+    before = load(write(tmp_path, content())).fingerprint()
+    run = {
+        "runs/a/config.json": '{"config": {}, "data": {}}',
+        f"runs/a/{beside}": "",
+        "runs/a/samples/step_1.png": encoded(pixels(0)),
+    }
     said = []
-    for split in sources.SPLITS:
-        everything(load(path, split, source="zip", said=said))
-    assert any("left out: 007.png is damaged (Bad CRC" in line for line in said)
+    after = load(write(tmp_path, run), said=said)
+    assert after.fingerprint() == before
+    assert after.class_names == CLASSES
+    files.open_images(tmp_path / "runs/a/samples")  # asked for by name
+    with pytest.raises(errors.Refusal, match=r"no images .*the directory of a run"):
+        files.open_images(tmp_path / "runs")
+    write(tmp_path, {"x.png": encoded(pixels(0))})
+    load(tmp_path, said=said, labels="none")
+    assert said[-1] == (
+        "passed over the directory of a run (runs/a): the pictures there are results, "
+        "not data"
+    )
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"config.json": '{"config": {}, "data": {}}'},
+        {"config.json": '{"model_type": "x"}', "metrics.jsonl": ""},
+        {"config.json": "[", "metrics.jsonl": ""},
+        {"metrics.jsonl": "", "checkpoints/a": ""},
+    ],
+)
+def test_folders_that_only_look_like_runs_are_read(tmp_path, named):
+    write(tmp_path, content())
+    write(tmp_path / "cat", named)
+    assert len(files.open_images(tmp_path)) == len(CLASSES) * PER_CLASS
 
 
 def test_links_in_a_circle_end(tmp_path):

@@ -93,3 +93,21 @@ def test_pictures_of_what_is_stored():
 def test_which_states_are_images(shape, is_one):
     assert images.is_image(shape) == is_one
     assert not images.is_image((2,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "planes"),
+    [
+        ((16, 16, 3), False),
+        ((8, 16, 4), False),
+        ((16, 16, 5), False),
+        ((64, 64, 32), False),
+        ((40, 64, 9), False),
+        ((8, 16, 16), True),
+        ((12, 16, 16), True),
+        ((8, 16, 20), True),
+        ((16, 16, 16), True),
+    ],
+)
+def test_planes_are_told_from_channels_by_the_axes_that_are_alike(shape, planes):
+    assert images.looks_like_planes(*shape) == planes

@@ -45,6 +45,46 @@ def test_arrays_of_other_kinds(tmp_path):
     assert load(path, channels=1).shape == (8, 6, 1)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_first_is_refused_as_in_npy_files(tmp_path, channels):
+    images = np.zeros((40, channels, 16, 16), np.uint8)
+    images[:] = np.arange(40)[:, None, None, None]
+    path = tmp_path / "a.npz"
+    np.savez(path, arr_0=images)
+    with pytest.raises(errors.Refusal, match=r"looks like \[C, H, W\]") as refused:
+        load(path)
+    assert "images.transpose(0, 2, 3, 1)" in str(refused.value)
+    np.savez(path, arr_0=images.transpose(0, 2, 3, 1))
+    assert load(path).shape == (16, 16, channels)
+    (tmp_path / "npy").mkdir()
+    for i, image in enumerate(images):
+        np.save(tmp_path / f"npy/{i}.npy", image)
+    with pytest.raises(errors.Refusal, match=r"looks like \[C, H, W\]"):
+        sources.load("folder", "train", path=tmp_path / "npy")
+
+
+def test_planes_that_are_read_as_channels_are_remarked(tmp_path):
+    volumes = np.random.default_rng(0).integers(0, 256, (40, 8, 16, 16), np.uint8)
+    path = tmp_path / "a.npz"
+    np.savez(path, arr_0=volumes)
+    said = []
+    assert load(path, say=said.append).shape == (8, 16, 16)
+    [told] = said
+    assert "read as images of 8x16 with 16 channels" in told
+    assert "images.transpose(0, 2, 3, 1)" in told
+    assert told.endswith("images.reshape(-1, 16, 16)")
+    load(path, "test", say=said.append)
+    for other in (volumes.transpose(0, 2, 3, 1), volumes.reshape(-1, 16, 16), IMAGES):
+        np.savez(path, arr_0=other)
+        load(path, say=said.append)
+    assert len(said) == 1
+    (tmp_path / "npy").mkdir()
+    for i, volume in enumerate(volumes):
+        np.save(tmp_path / f"npy/{i}.npy", volume)
+    sources.load("folder", "train", path=tmp_path / "npy", say=said.append)
+    assert "with 16 channels: 40 images; if they are [C, H, W]" in said[-1]
+
+
 def test_the_fingerprint_covers_every_value(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, arr_0=IMAGES)
@@ -60,6 +100,12 @@ def test_the_fingerprint_covers_every_value(tmp_path):
     [
         ({"x": IMAGES}, {}, "holds x: it needs arr_0 or images"),
         ({"arr_0": IMAGES[0, 0]}, {}, r"shape \(6, 3\): save \[N, H, W, C\]"),
+        (
+            {"arr_0": IMAGES[..., None]},
+            {},
+            r"\(40, 8, 6, 3, 1\), as volumes .*slices.*reshape\(-1, \*images.shape\[2:",
+        ),
+        ({"arr_0": IMAGES[:, None]}, {}, r"reshape\(-1, \*images.shape\[3:"),
         ({"arr_0": IMAGES / 1.0}, {}, "floats from 0 to 255: scale them"),
         ({"arr_0": IMAGES.astype(int)}, {}, "type int64"),
         ({"arr_0": IMAGES, "arr_1": IDS * 2}, {}, "go up to 6 but leave out 1, 3, 5"),
