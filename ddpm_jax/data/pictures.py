@@ -151,12 +151,24 @@ def decode(data: bytes) -> tuple[np.ndarray, bool]:
     turn = 1 if _is_turned_by_pillow(image) else orientation
     with content.blaming():
         image.load()
+    if image.format == "PNG" and layout.mode == "LA":
+        _spread_transparency(image, data[24])
     if layout.bits == 16:
         pixels = _deep_pixels(image, layout)
     else:
         pixels = np.asarray(_converted(image, layout.mode))
         pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     return _turned(pixels, turn), layout.alpha
+
+
+def _spread_transparency(image, depth):
+    """Give a PNG's transparent grey value the range of the pixels.
+
+    Pillow spreads pixels of 2 and 4 bits over 0 … 255, but not that value.
+    """
+    value = image.info.get("transparency")
+    if depth in (2, 4) and isinstance(value, int) and value < 2**depth:
+        image.info["transparency"] = value * 255 // (2**depth - 1)
 
 
 def _converted(image, mode):

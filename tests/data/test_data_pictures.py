@@ -119,6 +119,23 @@ def test_a_transparent_value_of_16_bits_is_opacity():
     np.testing.assert_array_equal(decoding.decode(data, 1)[..., 0], on_white)
 
 
+@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("top", [False, True])
+def test_a_transparent_value_of_few_bits_is_opacity(depth, top):
+    row = bytes([0b00000000, 0b11111111])
+    header = struct.pack(">IIBBBBB", 16 // depth, 1, depth, 0, 0, 0, 0)
+    value = struct.pack(">H", top * (2**depth - 1))
+    parts = [(b"IHDR", header), (b"tRNS", value)]
+    parts += [(b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, held in parts:
+        data += struct.pack(">I", len(held)) + kind + held
+        data += struct.pack(">I", zlib.crc32(kind + held))
+    decoded = decoding.decode(data)[0]
+    ends = [[0, 255], [255, 0]] if top else [[0, 0], [255, 255]]
+    np.testing.assert_array_equal(decoded[[0, -1]], ends)
+
+
 @pytest.mark.parametrize("pixels", [GREY_16, (GREY_16 >> 8).astype(np.uint8)])
 def test_white_is_zero_is_inverted(pixels):
     decoded = decoding.decode(tiff(pixels, photometric=0))
