@@ -16,8 +16,10 @@ ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
 def describe(file) -> content.Description:
     """Return what the header of a picture says; the pixels are not decoded."""
     image, orientation = _open(file)
-    width, height = image.size
-    if orientation >= 5 and not _is_turned_by_pillow(image):  # a quarter turn
+    is_tiff = image.format == "TIFF"
+    # Whether Pillow has turned the size of a TIFF image yet depends on its version.
+    width, height = tiff.stored_size(image) if is_tiff else image.size
+    if orientation >= 5:  # a quarter turn
         width, height = height, width
     layout = _layout(image)
     with content.blaming():
@@ -148,7 +150,7 @@ def decode(data: bytes) -> tuple[np.ndarray, bool]:
     """Return the pixels [H, W, C] of a picture, and whether it has opacity."""
     image, orientation = _open(io.BytesIO(data))
     layout = _layout(image)
-    turn = 1 if _is_turned_by_pillow(image) else orientation
+    turn = 1 if image.format == "TIFF" else orientation  # Pillow's load turns those
     with content.blaming():
         image.load()
     if image.format == "PNG" and layout.mode == "LA":
@@ -199,11 +201,6 @@ def _deep_pixels(image, layout):
     # Pillow tells the one grey value that is transparent, and knows no such mode.
     opaque = pixels != image.info["transparency"]
     return np.stack([pixels, np.uint16(65535) * opaque], axis=-1)
-
-
-def _is_turned_by_pillow(image):
-    """Return whether Pillow turns a picture upright as it loads its pixels."""
-    return image.format == "TIFF"
 
 
 def _turned(pixels, orientation):

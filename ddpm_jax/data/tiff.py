@@ -7,10 +7,16 @@ files whose zero is white as negatives, and signed 8-bit numbers as unsigned one
 import numpy as np
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-BITS, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT = 258, 262, 277, 339  # tags
+WIDTH, HEIGHT = 256, 257  # tags
+BITS, PHOTOMETRIC, SAMPLES, SAMPLE_FORMAT = 258, 262, 277, 339
 WHITE_IS_ZERO = 0
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 NUMBERS = {UNSIGNED: "unsigned", SIGNED: "signed", FLOAT: "floating-point"}
+
+
+def stored_size(image) -> tuple[int, int]:
+    """Return (width, height) of an open TIFF image before it is turned upright."""
+    return image.tag_v2[WIDTH], image.tag_v2[HEIGHT]
 
 
 def has_signed_bytes(image) -> bool:
