@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 LARGEST_ZOOM = 1 / 0.8  # of a random crop (guided-diffusion's min_crop_frac 0.8)
+WHITE = np.float32(65535)  # of 16 bits
 
 
 def center(image: np.ndarray, size: tuple[int, int], *, alpha: bool = False):
@@ -31,16 +32,19 @@ def center(image: np.ndarray, size: tuple[int, int], *, alpha: bool = False):
     height, width = size
     if image.shape[:2] == (height, width):
         return image
-    bands = _covering(_bands(image, alpha), height, width)
+    weighted = _is_weighted(image, alpha)
+    bands = _covering(_bands(image, alpha, weighted), height, width)
     top, left = (bands[0].height - height) // 2, (bands[0].width - width) // 2
-    return _joined(bands, image.dtype)[top : top + height, left : left + width]
+    scaled = _joined(bands, image.dtype, weighted)
+    return scaled[top : top + height, left : left + width]
 
 
 def prepare_random(image: np.ndarray, size: tuple[int, int], *, alpha: bool = False):
     """Do the part of `random` that is the same for every draw; returns [H', W', C]."""
     largest = math.ceil(min(size) * LARGEST_ZOOM)
-    bands = _halved(_bands(image, alpha), *_zoomed(size, largest))
-    return _joined(bands, image.dtype)
+    weighted = _is_weighted(image, alpha)
+    bands = _halved(_bands(image, alpha, weighted), *_zoomed(size, largest))
+    return _joined(bands, image.dtype, weighted)
 
 
 def random(
@@ -64,7 +68,9 @@ def random(
     height, width = size
     shorter = min(size)
     side = _integer(draws[0], shorter, math.ceil(shorter * LARGEST_ZOOM))
-    scaled = _joined(_covering(_bands(image, alpha), *_zoomed(size, side)), image.dtype)
+    weighted = _is_weighted(image, alpha)
+    bands = _covering(_bands(image, alpha, weighted), *_zoomed(size, side))
+    scaled = _joined(bands, image.dtype, weighted)
     top = _integer(draws[1], 0, scaled.shape[0] - height)
     left = _integer(draws[2], 0, scaled.shape[1] - width)
     return scaled[top : top + height, left : left + width]
@@ -97,13 +103,24 @@ def _halved(bands, height, width):
     return bands
 
 
-def _bands(image, alpha):
+def _is_weighted(image, alpha):
+    """Return whether 16-bit colours are to be weighted with their opacity.
+
+    Pillow does so itself for 8 bits. Opaque images are left alone: weights that are
+    rounded would change their values.
+    """
+    return alpha and image.dtype == np.uint16 and bool((image[..., -1] < WHITE).any())
+
+
+def _bands(image, alpha, weighted):
     """Return Pillow images of all channels at once where it has such a mode."""
     from PIL import Image
 
     channels = image.shape[2]
     if image.dtype != np.uint8:
         image = image.astype(np.float32)
+        if weighted:
+            image[..., :-1] *= image[..., -1:] / WHITE
     elif channels == 3 or (alpha and channels in (2, 4)):
         return [Image.fromarray(np.ascontiguousarray(image))]
     return [
@@ -112,9 +129,13 @@ def _bands(image, alpha):
     ]
 
 
-def _joined(bands, dtype):
+def _joined(bands, dtype, weighted):
     arrays = [np.asarray(band) for band in bands]
     image = arrays[0] if arrays[0].ndim == 3 else np.stack(arrays, axis=-1)
+    if weighted:
+        opacity = image[..., -1:]
+        seen = opacity >= 0.5  # else it is rounded to nothing
+        image[..., :-1] *= np.where(seen, WHITE / np.where(seen, opacity, 1), 0)
     if image.dtype != dtype:  # bicubic weights overshoot at edges
         image = np.clip(np.rint(image), 0, np.iinfo(dtype).max).astype(dtype)
     return image

@@ -126,3 +126,28 @@ def test_draws_are_uniform_and_independent():
     assert (np.abs((centred**2).mean(0) - 1) < bound).all()
     for a, b in ((0, 1), (1, 2), (0, 2)):
         assert abs((centred[:, a] * centred[:, b]).mean()) < bound
+
+
+@pytest.mark.parametrize("cut", ["center", "random"])
+def test_transparent_pixels_of_16_bits_lend_no_colour(cut):
+    image = np.full((32, 32, 4), 65535, np.uint16)
+    image[..., :3] = 20_000
+    image[::3, :, :3] = 60_000
+    image[::3, :, 3] = 0
+    for size in ((16, 16), (11, 11)):
+        if cut == "center":
+            small = crops.center(image, size, alpha=True)
+        else:
+            prepared = crops.prepare_random(image, size, alpha=True)
+            small = crops.random(prepared, size, np.full(3, 0.5), alpha=True)
+        seen = small[..., 3] > 2_000
+        assert seen.any()
+        assert np.abs(small[seen][:, :3].astype(int) - 20_000).max() <= 20
+
+
+def test_opaque_16_bits_are_scaled_as_without_opacity():
+    image = np.random.default_rng(0).integers(0, 2**16, (30, 40, 4), dtype=np.uint16)
+    image[..., 3] = 65535
+    np.testing.assert_array_equal(
+        crops.center(image, (11, 11), alpha=True), crops.center(image, (11, 11))
+    )
