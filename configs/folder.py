@@ -176,11 +176,11 @@ def sizes_of(images):
     """
     shown = images.entries[:: max(1, len(images) // SHOWN_FILES)]
     described = [_describe(images, entry.name) for entry in shown]
-    sizes = {(image.height, image.width) for image in described if image}
+    sizes = {(i.height, i.width) for i in described if not isinstance(i, str)}
     if not sizes:
         raise errors.Refusal(
-            f"none of {len(shown)} files of {images.root} can be read as an image: "
-            "give the size after the path, as in @64, and --mode=data tells why"
+            f"none of {len(shown)} files of {images.root} can be read as an image; "
+            f"{shown[0].name} {described[0]}"
         )
     return sizes
 
@@ -212,12 +212,12 @@ def lies_in_classes(images):
 
 
 def _describe(images, name):
-    """Return what the header says; None if it is damaged, which reading tells later."""
+    """Return what the header says, or why it says nothing."""
     try:
         with images.open(name) as file:
             return decoding.describe(file)
-    except decoding.Unreadable:
-        return None
+    except decoding.Unreadable as error:
+        return str(error)
 
 
 def _split(text):
