@@ -12,6 +12,7 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.core import errors
 from ddpm_jax.data import sources
 from ddpm_jax.evaluation import likelihood, monitor
+from ddpm_jax.models import functional
 from ddpm_jax.modes import data as data_mode
 
 # "data" of the config.json of a run of version 1, and the data's fingerprint there.
@@ -102,7 +103,8 @@ def test_other_data_than_the_network_takes(config):
 
 def test_bits_per_dimension_and_scores_are_refused_before_training(config):
     facts = facts_of(shape=(2,), levels=None, num_classes=None)
-    monitor.check(config, facts)
+    data, network = points("train", None), functional.Network({}, None, None)
+    monitor.check(config, facts, network, data)
     config.train.evaluate_every = 10
     for metric, told in {
         "bits_per_dim": "bits_per_dim: the data is continuous",
@@ -110,7 +112,7 @@ def test_bits_per_dimension_and_scores_are_refused_before_training(config):
     }.items():
         config.evaluation.in_training = metric
         with pytest.raises(errors.Refusal, match=told):
-            monitor.check(config, facts)
+            monitor.check(config, facts, network, data)
     with pytest.raises(errors.Refusal, match="leave it out, and compare validation"):
         likelihood.prepare(config, facts)
 

@@ -24,7 +24,7 @@ def call(address):
     """Call in from threads; process 0 listens, every other one joins."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
 
-        def start(process, count, facts=FACTS, *, timeout=10.0, **options):
+        def start(process, count, facts=FACTS, *, timeout=30.0, **options):
             if process == 0:
                 return pool.submit(
                     rendezvous.hold, address, count, facts, timeout=timeout, **options
@@ -64,9 +64,9 @@ def test_all_are_there_and_alike(call, address):
     assert sorted(channels) == [1, 2]
     # Each is connected to the one it is called after.
     others[0].result().send({"who": 2})
-    assert channels[2].receive(5) == [{"who": 2}]
+    assert channels[2].receive(30) == [{"who": 2}]
     channels[1].send({"who": 0})
-    assert others[1].result().receive(5) == [{"who": 0}]
+    assert others[1].result().receive(30) == [{"who": 0}]
     # The port is free for JAX, while the connections stay.
     socket.create_server(rendezvous.split_address(address)).close()
     close(first, *others)

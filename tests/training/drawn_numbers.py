@@ -35,7 +35,7 @@ def training():
 
     def revealing(params, x, t, condition, *, dropout_keys=None):
         return small_training.revealing_apply(
-            params, x, t, condition["label"], dropout_keys=dropout_keys
+            params, x, t, condition, dropout_keys=dropout_keys
         )
 
     sgd = optax.sgd(1.0)
