@@ -195,3 +195,29 @@ def test_what_nothing_tells_is_asked_for_at_once(tell, tmp_path):
     assert "--config.model.num_heads" in told.err
     assert "--config.diffusion.schedule" not in told.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "given", "said"),
+    [
+        ({"rescale_betas_zero_snr": True}, (), "ᾱ = 0"),
+        ({"num_train_timesteps": 0}, (), "diffusion steps 0"),
+        ({"beta_end": 1.5}, (), "beta"),
+        ({"trained_betas": [0.1, 0.2]}, (), "betas"),
+        ({"thresholding": True, "sample_max_value": 0.5}, (), "dynamic_threshold"),
+        ({}, ("--config.sampling.dynamic_threshold=0.5",), "dynamic_threshold"),
+        ({}, ("--config.sampling.eta=2", "--config.sampling.method=ddim"), "eta"),
+    ],
+)
+def test_runs_that_could_not_be_sampled_are_not_written(
+    scheduler, given, said, tell, tmp_path
+):
+    source = diffusers_folder.save(
+        tmp_path / "ddpm",
+        weights("diffusers_ddpm_cifar_like"),
+        scheduler=diffusers_folder.SCHEDULER | scheduler,
+    )
+    told = convert(tell, source, tmp_path / "run", *given)
+    assert told.status == 1
+    assert said in told.err
+    assert not (tmp_path / "run").exists()
