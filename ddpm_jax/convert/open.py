@@ -2,15 +2,13 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 import pathlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from ddpm_jax.convert import readers
+from ddpm_jax.convert import places, readers
 from ddpm_jax.convert.formats import diffusers, native
 from ddpm_jax.core import errors
 
@@ -95,21 +93,24 @@ def open_source(path) -> Source:
     """Open a checkpoint: a file, a diffusers folder or a TensorFlow prefix.
 
     Args:
-        path: .pt, .pth, .bin, .ckpt (PyTorch), .safetensors; a folder with `unet/` or
-            the `unet` folder itself; `model.ckpt-790000` beside its .index.
+        path: .pt, .pth, .bin, .ckpt (PyTorch), .safetensors, the index of shards
+            (`….index.json`); a folder with `unet/` or `unet_ema/`, or such a folder
+            itself; `model.ckpt-790000` beside its .index.
 
     Raises:
         Refusal: there is nothing, it is damaged, no checkpoint, one of another model,
             or a library to read it is missing.
     """
     path = pathlib.Path(path).expanduser()
-    prefix = _tensorflow_prefix(path)
+    prefix = places.tensorflow_prefix(path)
     if prefix is not None:
         path, opened = prefix, readers.open_tensorflow(prefix)
     else:
-        path = _weights_of(path)
-        opened = readers.open_file(path)
-    opened.notes += _beside(path)
+        path, notes = places.weights_of(path)
+        sharded = places.INDEX.fullmatch(path.name)
+        opened = (readers.open_sharded if sharded else readers.open_file)(path)
+        opened.notes += notes
+    opened.notes += places.beside(path)
     return _source(path, opened)
 
 
@@ -119,7 +120,7 @@ def _source(path, opened):
     shapes = {key: tuple(opened.shapes[name]) for key, name in names.items()}
     if family == "diffusers":
         shapes = diffusers.trimmed(shapes)
-        opened.configs |= _configs(path.parent)
+        opened.configs |= places.configs(path.parent)
     dtypes = {key: opened.dtypes[name] for key, name in names.items()}
     others = sorted({dtype for dtype in dtypes.values() if dtype != "float32"})
     for dtype in others:
@@ -147,97 +148,6 @@ def _digest(files):
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-# ---- which file ----------------------------------------------------------------------
-
-WEIGHTS = tuple(
-    f"diffusion_pytorch_model{variant}.{suffix}"
-    for variant in ("", ".fp16")
-    for suffix in ("safetensors", "bin")
-)
-
-
-def _weights_of(path):
-    """Return the file of weights that a path means."""
-    if not path.exists():
-        raise errors.Refusal(
-            f"source {str(path)!r} does not exist: give a checkpoint file, a folder "
-            "that diffusers saved or the prefix of a TensorFlow checkpoint"
-        )
-    if path.is_file():
-        return path
-    for folder in (path / "unet", path):
-        for name in WEIGHTS:
-            if (folder / "config.json").is_file() and (folder / name).is_file():
-                return folder / name
-    there = sorted(
-        file.name for file in path.iterdir() if file.suffix in readers.SUFFIXES
-    )
-    advice = f"give one of its files: {', '.join(there)}" if there else "look elsewhere"
-    raise errors.Refusal(
-        f"folder {str(path)!r} holds no diffusers model (unet/config.json with "
-        f"unet/{WEIGHTS[0]}): {advice}"
-    )
-
-
-def _configs(folder):
-    """Return the JSON of a diffusers model whose weights lie in `folder`."""
-    places = {
-        "config.json": (folder,),
-        "scheduler_config.json": (
-            folder,
-            folder / "scheduler",
-            folder.parent / "scheduler",
-        ),
-    }
-    found = {}
-    for name, folders in places.items():
-        for place in folders:
-            if (place / name).is_file():
-                found[name] = _json(place / name)
-                break
-    return found
-
-
-def _json(path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise errors.Refusal(f"{path} is not JSON ({error}): fetch it again") from error
-
-
-def _beside(path):
-    """Return a note where raw and averaged weights of one step lie together."""
-    step = re.search(r"(\d{4,})\.pt$", path.name)
-    if not step or not re.match(r"(model|ema_)", path.name):
-        return []
-    averages = sorted(path.parent.glob(f"ema_*_{step[1]}.pt"))
-    raw = path.parent / f"model{step[1]}.pt"
-    if path == raw and averages:
-        return [
-            f"these are the raw weights of step {int(step[1])}; their average, which "
-            f"the papers sample from, lies beside them: {averages[0].name}"
-        ]
-    if path in averages and raw.exists():
-        return [f"these are averaged weights (EMA), not the raw ones of {raw.name}"]
-    return []
-
-
-def _tensorflow_prefix(path):
-    """Return the prefix of a TensorFlow checkpoint that a path means, or None."""
-    if path.is_dir():
-        indices = sorted(path.glob("*.index"))
-        if len(indices) > 1:
-            listed = ", ".join(index.stem for index in indices)
-            raise errors.Refusal(
-                f"folder {str(path)!r} holds several TensorFlow checkpoints: give one "
-                f"of {listed}"
-            )
-        return indices[0].with_suffix("") if indices else None
-    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", str(path))
-    found = pathlib.Path(prefix + ".index").is_file()
-    return pathlib.Path(prefix) if found else None
 
 
 # ---- which code ----------------------------------------------------------------------

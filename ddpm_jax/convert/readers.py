@@ -4,6 +4,7 @@ Nothing of a file is executed: PyTorch files are read as weights only.
 """
 
 import dataclasses
+import json
 import pathlib
 import pickle
 import re
@@ -223,6 +224,58 @@ def _check_is_state_dict(path, state, tensor):
             "the entry with the network's tensors (EMA where there is one) as a file "
             "of its own"
         )
+
+
+# ---- shards --------------------------------------------------------------------------
+
+
+def open_sharded(index: pathlib.Path) -> Opened:
+    """Open the files that an index (`….index.json`) lists, as one.
+
+    Raises:
+        Refusal: the index is damaged, or a file or a tensor that it lists is missing.
+    """
+    where = _weight_map(index)
+    shards = {name: _shard(index, name) for name in sorted(set(where.values()))}
+    for name, shard in where.items():
+        if name not in shards[shard].shapes:
+            raise errors.Refusal(
+                f"{index.with_name(shard)} lacks the tensor {name!r} that {index.name} "
+                "says is in it: fetch both from one place"
+            )
+    return Opened(
+        shapes={name: shards[shard].shapes[name] for name, shard in where.items()},
+        dtypes={name: shards[shard].dtypes[name] for name, shard in where.items()},
+        read=lambda name: shards[where[name]].read(name),
+        files=[index, *(file for shard in shards.values() for file in shard.files)],
+        notes=[f"in {len(shards)} parts"],
+    )
+
+
+def _weight_map(index):
+    """Return the name of the file by tensor, which must lie beside the index."""
+    try:
+        where = json.loads(index.read_text())["weight_map"]
+        plain = all(pathlib.PurePath(shard).name == shard for shard in where.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise errors.Refusal(
+            f"{index} is no index of shards (JSON with 'weight_map'): fetch it again"
+        ) from error
+    if not where or not plain:
+        raise errors.Refusal(
+            f"{index} lists no files that lie beside it: fetch the index and its parts "
+            "into one folder"
+        )
+    return where
+
+
+def _shard(index, name):
+    path = index.with_name(name)
+    if not path.is_file():
+        raise errors.Refusal(
+            f"{index} lists {name}, which is not beside it: fetch that part too"
+        )
+    return open_file(path)
 
 
 # ---- TensorFlow ----------------------------------------------------------------------

@@ -254,7 +254,7 @@ def test_json_that_is_none(tmp_path):
     tensors = dict.fromkeys(
         ("time_embedding.linear_1.weight", "conv_in.weight"), np.ones(1, np.float32)
     )
-    saved(tmp_path / open_lib.WEIGHTS[0], tensors)
+    saved(tmp_path / "diffusion_pytorch_model.safetensors", tensors)
     refused(tmp_path, "config.json is not JSON")
     (tmp_path / "config.json").write_text(json.dumps({"in_channels": 3}))
     assert open_lib.open_source(tmp_path).configs["config.json"] == {"in_channels": 3}
