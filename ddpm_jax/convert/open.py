@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from ddpm_jax.convert import places, readers
+from ddpm_jax.convert import networks, places, readers
 from ddpm_jax.convert.formats import diffusers, native
 from ddpm_jax.core import errors
 
@@ -95,13 +95,15 @@ def open_source(path) -> Source:
     Args:
         path: .pt, .pth, .bin, .ckpt (PyTorch), .safetensors, the index of shards
             (`….index.json`); a folder with `unet/` or `unet_ema/`, or such a folder
-            itself; `model.ckpt-790000` beside its .index.
+            itself; `model.ckpt-790000` beside its .index. After a `#`: the entry
+            of the file whose network is meant, as `last.ckpt#ema`.
 
     Raises:
         Refusal: there is nothing, it is damaged, no checkpoint, one of another model,
-            or a library to read it is missing.
+            holds several networks and `path` names none, or a library to read it is
+            missing.
     """
-    path = pathlib.Path(path).expanduser()
+    path, entry = places.entry_of(path)
     prefix = places.tensorflow_prefix(path)
     if prefix is not None:
         path, opened = prefix, readers.open_tensorflow(prefix)
@@ -111,11 +113,12 @@ def open_source(path) -> Source:
         opened = (readers.open_sharded if sharded else readers.open_file)(path)
         opened.notes += notes
     opened.notes += places.beside(path)
-    return _source(path, opened)
+    return _source(path, opened, entry)
 
 
-def _source(path, opened):
-    names = _without_wrapper(opened)
+def _source(path, opened, entry):
+    names, notes = networks.choose(path, opened.shapes, entry, opened.others)
+    opened.notes += notes
     family, names = _family(path, names, opened)
     shapes = {key: tuple(opened.shapes[name]) for key, name in names.items()}
     if family == "diffusers":
@@ -152,50 +155,16 @@ def _digest(files):
 
 # ---- which code ----------------------------------------------------------------------
 
-MARKS = {
-    # Family → names, each set of which marks it.
-    "openai": ({"time_embed.0.weight", "input_blocks.0.0.weight"},),
-    "diffusers": ({"time_embedding.linear_1.weight", "conv_in.weight"},),
-    "ho": ({"temb/dense0/W", "conv_in/W"}, {"temb.dense.0.weight", "conv_in.weight"}),
-}
-
-
-# What training programs put before every name of a network that they wrap.
-WRAPPERS = {
-    "module.": "DataParallel",
-    "_orig_mod.": "torch.compile",
-    "model.": "a wrapper",
-    "ema_model.": "a wrapper of averages",
-}
-LATENT = "model.diffusion_model."  # no wrapper: another kind of model, told as such
-
-
-def _without_wrapper(opened):
-    """Return names in the file by name without what wrappers put before, in any order.
-
-    A prefix is taken off where all names have it.
-    """
-    names = {name: name for name in opened.shapes}
-    while names:
-        shared = [p for p in WRAPPERS if all(name.startswith(p) for name in names)]
-        if not shared or all(name.startswith(LATENT) for name in names):
-            return names
-        (prefix,) = shared
-        note = f"the names began with {prefix!r} ({WRAPPERS[prefix]}): taken off"
-        opened.notes.append(note)
-        names = {name.removeprefix(prefix): whole for name, whole in names.items()}
-    return names
-
 
 def _family(path, names, opened):
     """Return the family of a file and its names in that family's newest form."""
     if native.METADATA in opened.configs:
         return "ddpm_jax", names
-    readers.check_not_foreign(path, names)
+    readers.check_not_foreign(path, names.values())
     newest = {diffusers.canonical(key): name for key, name in names.items()}
     if newest.keys() != names.keys():
         opened.notes.append("tensors with old diffusers names were renamed")
-    for family, marks in MARKS.items():
+    for family, marks in networks.MARKS.items():
         if any(mark <= newest.keys() for mark in marks):
             return family, newest
     listed = ", ".join(list(names)[:4])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ddpm_jax.convert import networks
 from ddpm_jax.convert.formats import ddpm, native
 from ddpm_jax.core import errors
 
@@ -34,6 +35,7 @@ class Opened:
         files: what the tensors lie in.
         notes: what was taken and what was left.
         configs: JSON beside the tensors, by its name.
+        others: names of what the files hold beside tensors.
     """
 
     shapes: dict[str, Shape]
@@ -42,6 +44,7 @@ class Opened:
     files: list[pathlib.Path]
     notes: list[str] = dataclasses.field(default_factory=list)
     configs: dict[str, dict] = dataclasses.field(default_factory=dict)
+    others: list[str] = dataclasses.field(default_factory=list)
 
 
 # ---- one file ------------------------------------------------------------------------
@@ -175,16 +178,17 @@ def _open_torch(path):
             f"{path} is no PyTorch file, or a damaged one of before 2020: give a file "
             "of weights"
         ) from error
-    _check_is_state_dict(path, state, torch.Tensor)
+    tensors, others = _flat(path, state, torch.Tensor)
 
     def read(name):
-        return state[name].detach().to(torch.float32).numpy()
+        return tensors[name].detach().to(torch.float32).numpy()
 
     return Opened(
-        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
-        dtypes={n: str(t.dtype).removeprefix("torch.") for n, t in state.items()},
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        dtypes={n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items()},
         read=read,
         files=[path],
+        others=others,
     )
 
 
@@ -202,28 +206,23 @@ def _of_torch(path, message):
     )
 
 
-def _check_is_state_dict(path, state, tensor):
+def _flat(path, state, tensor):
+    """Return the tensors of a PyTorch file by dotted names, and names of the others."""
     if isinstance(state, dict) and {"state", "param_groups"} <= state.keys():
         raise errors.Refusal(
             f"{path} is the state of an optimizer and holds no network: give the "
             "weights of the same step (model….pt or ema_….pt)"
         )
-    if not isinstance(state, dict):
+    entries = state if isinstance(state, list | tuple) else [state]
+    if not any(isinstance(entry, dict) for entry in entries):
         raise errors.Refusal(
             f"{path} holds a {type(state).__name__} and no tensors by name: save the "
             "network's state_dict() alone"
         )
-    if not state:
+    tensors, others = networks.flat(state, lambda value: isinstance(value, tensor))
+    if not tensors:
         raise errors.Refusal(f"{path} holds no tensors: give another file")
-    others = [str(key) for key, value in state.items() if not isinstance(value, tensor)]
-    if others:
-        within = (value for value in state.values() if isinstance(value, dict))
-        check_not_foreign(path, (str(name) for entry in within for name in entry))
-        raise errors.Refusal(
-            f"{path} holds more than a network, entries {', '.join(others[:6])}: save "
-            "the entry with the network's tensors (EMA where there is one) as a file "
-            "of its own"
-        )
+    return tensors, others
 
 
 # ---- shards --------------------------------------------------------------------------

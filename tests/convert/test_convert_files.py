@@ -186,7 +186,7 @@ def test_files_that_hold_more_than_tensors(tmp_path, torch):
     message = refused(path, "holds more than tensors", "run code", ".safetensors")
     assert "Linear" in message
     torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, path)
-    refused(path, "entries state_dict, epoch", "as a file of its own")
+    refused(path, "holds no network that is known here", "called state_dict.a")
     inner = {"model.diffusion_model.a": torch.ones(1)}
     torch.save({"state_dict": inner, "global_step": 3}, path)
     refused(path, "Stable Diffusion")

@@ -163,6 +163,21 @@ def test_an_openai_network_is_certified(tell, tmp_path):
     assert told.status == 0, told.err
 
 
+def test_the_average_of_a_training_checkpoint_is_certified(tell, tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {k: torch.tensor(v) for k, v in weights("gd_adm").items()}
+    raw = {f"module.{name}": tensor + 1 for name, tensor in tensors.items()}
+    path = tmp_path / "last.pt"
+    torch.save({"model": raw, "ema": tensors, "step": 7}, path)
+    told = convert(tell, path, tmp_path / "run", *OF_ADM)
+    assert told.status == 0, told.err
+    assert "took the average (EMA) 'ema'; also there: 'model.module'" in told.out
+    assert "parity certificate: our network agrees" in told.out
+    told = convert(tell, f"{path}#teacher", tmp_path / "other", *OF_ADM)
+    assert "no network 'teacher'" in told.err
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_network_of_diffusers_is_certified(tell, tmp_path):
     pytest.importorskip("torch")
     source = diffusers_model(tmp_path / "ddpm")
