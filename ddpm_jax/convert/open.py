@@ -2,15 +2,13 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 import pathlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from ddpm_jax.convert import readers
+from ddpm_jax.convert import networks, places, readers
 from ddpm_jax.convert.formats import diffusers, native
 from ddpm_jax.core import errors
 
@@ -95,31 +93,37 @@ def open_source(path) -> Source:
     """Open a checkpoint: a file, a diffusers folder or a TensorFlow prefix.
 
     Args:
-        path: .pt, .pth, .bin, .ckpt (PyTorch), .safetensors; a folder with `unet/` or
-            the `unet` folder itself; `model.ckpt-790000` beside its .index.
+        path: .pt, .pth, .bin, .ckpt (PyTorch), .safetensors, the index of shards
+            (`….index.json`); a folder with `unet/` or `unet_ema/`, or such a folder
+            itself; `model.ckpt-790000` beside its .index. After a `#`: the entry
+            of the file whose network is meant, as `last.ckpt#ema`.
 
     Raises:
         Refusal: there is nothing, it is damaged, no checkpoint, one of another model,
-            or a library to read it is missing.
+            holds several networks and `path` names none, or a library to read it is
+            missing.
     """
-    path = pathlib.Path(path).expanduser()
-    prefix = _tensorflow_prefix(path)
+    path, entry = places.entry_of(path)
+    prefix = places.tensorflow_prefix(path)
     if prefix is not None:
         path, opened = prefix, readers.open_tensorflow(prefix)
     else:
-        path = _weights_of(path)
-        opened = readers.open_file(path)
-    opened.notes += _beside(path)
-    return _source(path, opened)
+        path, notes = places.weights_of(path)
+        sharded = places.INDEX.fullmatch(path.name)
+        opened = (readers.open_sharded if sharded else readers.open_file)(path)
+        opened.notes += notes
+    opened.notes += places.beside(path)
+    return _source(path, opened, entry)
 
 
-def _source(path, opened):
-    names = _without_wrapper(opened)
+def _source(path, opened, entry):
+    names, notes = networks.choose(path, opened.shapes, entry, opened.others)
+    opened.notes += notes
     family, names = _family(path, names, opened)
     shapes = {key: tuple(opened.shapes[name]) for key, name in names.items()}
     if family == "diffusers":
         shapes = diffusers.trimmed(shapes)
-        opened.configs |= _configs(path.parent)
+        opened.configs |= places.configs(path.parent)
     dtypes = {key: opened.dtypes[name] for key, name in names.items()}
     others = sorted({dtype for dtype in dtypes.values() if dtype != "float32"})
     for dtype in others:
@@ -149,143 +153,18 @@ def _digest(files):
     return digest.hexdigest()
 
 
-# ---- which file ----------------------------------------------------------------------
-
-WEIGHTS = tuple(
-    f"diffusion_pytorch_model{variant}.{suffix}"
-    for variant in ("", ".fp16")
-    for suffix in ("safetensors", "bin")
-)
-
-
-def _weights_of(path):
-    """Return the file of weights that a path means."""
-    if not path.exists():
-        raise errors.Refusal(
-            f"source {str(path)!r} does not exist: give a checkpoint file, a folder "
-            "that diffusers saved or the prefix of a TensorFlow checkpoint"
-        )
-    if path.is_file():
-        return path
-    for folder in (path / "unet", path):
-        for name in WEIGHTS:
-            if (folder / "config.json").is_file() and (folder / name).is_file():
-                return folder / name
-    there = sorted(
-        file.name for file in path.iterdir() if file.suffix in readers.SUFFIXES
-    )
-    advice = f"give one of its files: {', '.join(there)}" if there else "look elsewhere"
-    raise errors.Refusal(
-        f"folder {str(path)!r} holds no diffusers model (unet/config.json with "
-        f"unet/{WEIGHTS[0]}): {advice}"
-    )
-
-
-def _configs(folder):
-    """Return the JSON of a diffusers model whose weights lie in `folder`."""
-    places = {
-        "config.json": (folder,),
-        "scheduler_config.json": (
-            folder,
-            folder / "scheduler",
-            folder.parent / "scheduler",
-        ),
-    }
-    found = {}
-    for name, folders in places.items():
-        for place in folders:
-            if (place / name).is_file():
-                found[name] = _json(place / name)
-                break
-    return found
-
-
-def _json(path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise errors.Refusal(f"{path} is not JSON ({error}): fetch it again") from error
-
-
-def _beside(path):
-    """Return a note where raw and averaged weights of one step lie together."""
-    step = re.search(r"(\d{4,})\.pt$", path.name)
-    if not step or not re.match(r"(model|ema_)", path.name):
-        return []
-    averages = sorted(path.parent.glob(f"ema_*_{step[1]}.pt"))
-    raw = path.parent / f"model{step[1]}.pt"
-    if path == raw and averages:
-        return [
-            f"these are the raw weights of step {int(step[1])}; their average, which "
-            f"the papers sample from, lies beside them: {averages[0].name}"
-        ]
-    if path in averages and raw.exists():
-        return [f"these are averaged weights (EMA), not the raw ones of {raw.name}"]
-    return []
-
-
-def _tensorflow_prefix(path):
-    """Return the prefix of a TensorFlow checkpoint that a path means, or None."""
-    if path.is_dir():
-        indices = sorted(path.glob("*.index"))
-        if len(indices) > 1:
-            listed = ", ".join(index.stem for index in indices)
-            raise errors.Refusal(
-                f"folder {str(path)!r} holds several TensorFlow checkpoints: give one "
-                f"of {listed}"
-            )
-        return indices[0].with_suffix("") if indices else None
-    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", str(path))
-    found = pathlib.Path(prefix + ".index").is_file()
-    return pathlib.Path(prefix) if found else None
-
-
 # ---- which code ----------------------------------------------------------------------
-
-MARKS = {
-    # Family → names, each set of which marks it.
-    "openai": ({"time_embed.0.weight", "input_blocks.0.0.weight"},),
-    "diffusers": ({"time_embedding.linear_1.weight", "conv_in.weight"},),
-    "ho": ({"temb/dense0/W", "conv_in/W"}, {"temb.dense.0.weight", "conv_in.weight"}),
-}
-
-
-# What training programs put before every name of a network that they wrap.
-WRAPPERS = {
-    "module.": "DataParallel",
-    "_orig_mod.": "torch.compile",
-    "model.": "a wrapper",
-    "ema_model.": "a wrapper of averages",
-}
-LATENT = "model.diffusion_model."  # no wrapper: another kind of model, told as such
-
-
-def _without_wrapper(opened):
-    """Return names in the file by name without what wrappers put before, in any order.
-
-    A prefix is taken off where all names have it.
-    """
-    names = {name: name for name in opened.shapes}
-    while names:
-        shared = [p for p in WRAPPERS if all(name.startswith(p) for name in names)]
-        if not shared or all(name.startswith(LATENT) for name in names):
-            return names
-        (prefix,) = shared
-        note = f"the names began with {prefix!r} ({WRAPPERS[prefix]}): taken off"
-        opened.notes.append(note)
-        names = {name.removeprefix(prefix): whole for name, whole in names.items()}
-    return names
 
 
 def _family(path, names, opened):
     """Return the family of a file and its names in that family's newest form."""
     if native.METADATA in opened.configs:
         return "ddpm_jax", names
-    readers.check_not_foreign(path, names)
+    readers.check_not_foreign(path, names.values())
     newest = {diffusers.canonical(key): name for key, name in names.items()}
     if newest.keys() != names.keys():
         opened.notes.append("tensors with old diffusers names were renamed")
-    for family, marks in MARKS.items():
+    for family, marks in networks.MARKS.items():
         if any(mark <= newest.keys() for mark in marks):
             return family, newest
     listed = ", ".join(list(names)[:4])

@@ -4,6 +4,7 @@ Nothing of a file is executed: PyTorch files are read as weights only.
 """
 
 import dataclasses
+import json
 import pathlib
 import pickle
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ddpm_jax.convert import networks
 from ddpm_jax.convert.formats import ddpm, native
 from ddpm_jax.core import errors
 
@@ -33,6 +35,7 @@ class Opened:
         files: what the tensors lie in.
         notes: what was taken and what was left.
         configs: JSON beside the tensors, by its name.
+        others: names of what the files hold beside tensors.
     """
 
     shapes: dict[str, Shape]
@@ -41,6 +44,7 @@ class Opened:
     files: list[pathlib.Path]
     notes: list[str] = dataclasses.field(default_factory=list)
     configs: dict[str, dict] = dataclasses.field(default_factory=dict)
+    others: list[str] = dataclasses.field(default_factory=list)
 
 
 # ---- one file ------------------------------------------------------------------------
@@ -174,16 +178,17 @@ def _open_torch(path):
             f"{path} is no PyTorch file, or a damaged one of before 2020: give a file "
             "of weights"
         ) from error
-    _check_is_state_dict(path, state, torch.Tensor)
+    tensors, others = _flat(path, state, torch.Tensor)
 
     def read(name):
-        return state[name].detach().to(torch.float32).numpy()
+        return tensors[name].detach().to(torch.float32).numpy()
 
     return Opened(
-        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
-        dtypes={n: str(t.dtype).removeprefix("torch.") for n, t in state.items()},
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        dtypes={n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items()},
         read=read,
         files=[path],
+        others=others,
     )
 
 
@@ -201,28 +206,75 @@ def _of_torch(path, message):
     )
 
 
-def _check_is_state_dict(path, state, tensor):
+def _flat(path, state, tensor):
+    """Return the tensors of a PyTorch file by dotted names, and names of the others."""
     if isinstance(state, dict) and {"state", "param_groups"} <= state.keys():
         raise errors.Refusal(
             f"{path} is the state of an optimizer and holds no network: give the "
             "weights of the same step (model….pt or ema_….pt)"
         )
-    if not isinstance(state, dict):
+    entries = state if isinstance(state, list | tuple) else [state]
+    if not any(isinstance(entry, dict) for entry in entries):
         raise errors.Refusal(
             f"{path} holds a {type(state).__name__} and no tensors by name: save the "
             "network's state_dict() alone"
         )
-    if not state:
+    tensors, others = networks.flat(state, lambda value: isinstance(value, tensor))
+    if not tensors:
         raise errors.Refusal(f"{path} holds no tensors: give another file")
-    others = [str(key) for key, value in state.items() if not isinstance(value, tensor)]
-    if others:
-        within = (value for value in state.values() if isinstance(value, dict))
-        check_not_foreign(path, (str(name) for entry in within for name in entry))
+    return tensors, others
+
+
+# ---- shards --------------------------------------------------------------------------
+
+
+def open_sharded(index: pathlib.Path) -> Opened:
+    """Open the files that an index (`….index.json`) lists, as one.
+
+    Raises:
+        Refusal: the index is damaged, or a file or a tensor that it lists is missing.
+    """
+    where = _weight_map(index)
+    shards = {name: _shard(index, name) for name in sorted(set(where.values()))}
+    for name, shard in where.items():
+        if name not in shards[shard].shapes:
+            raise errors.Refusal(
+                f"{index.with_name(shard)} lacks the tensor {name!r} that {index.name} "
+                "says is in it: fetch both from one place"
+            )
+    return Opened(
+        shapes={name: shards[shard].shapes[name] for name, shard in where.items()},
+        dtypes={name: shards[shard].dtypes[name] for name, shard in where.items()},
+        read=lambda name: shards[where[name]].read(name),
+        files=[index, *(file for shard in shards.values() for file in shard.files)],
+        notes=[f"in {len(shards)} parts"],
+    )
+
+
+def _weight_map(index):
+    """Return the name of the file by tensor, which must lie beside the index."""
+    try:
+        where = json.loads(index.read_text())["weight_map"]
+        plain = all(pathlib.PurePath(shard).name == shard for shard in where.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise errors.Refusal(
-            f"{path} holds more than a network, entries {', '.join(others[:6])}: save "
-            "the entry with the network's tensors (EMA where there is one) as a file "
-            "of its own"
+            f"{index} is no index of shards (JSON with 'weight_map'): fetch it again"
+        ) from error
+    if not where or not plain:
+        raise errors.Refusal(
+            f"{index} lists no files that lie beside it: fetch the index and its parts "
+            "into one folder"
         )
+    return where
+
+
+def _shard(index, name):
+    path = index.with_name(name)
+    if not path.is_file():
+        raise errors.Refusal(
+            f"{index} lists {name}, which is not beside it: fetch that part too"
+        )
+    return open_file(path)
 
 
 # ---- TensorFlow ----------------------------------------------------------------------

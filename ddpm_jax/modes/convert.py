@@ -9,6 +9,8 @@ import numpy as np
 
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
 from ddpm_jax.convert import certificate, families, mapping, recognise
@@ -33,8 +35,9 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
         given: names of the fields that the user decided.
 
     Raises:
-        Refusal: the file is not understood, something about it is not told, or the
-            converted network does not agree with a PyTorch forward pass of the file.
+        Refusal: the file is not understood, something about it is not told, the run
+            could not be sampled from, or the converted network does not agree with a
+            PyTorch forward pass of the file.
     """
     started = time.perf_counter()
     check_free(workdir)
@@ -48,6 +51,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
         config.data.name = "folder"  # weights come without data; any may score them
     config = filled(config, told.fields)
     facts = facts_of(opened, told.fields)
+    check_usable(config, facts)
     network = build_network.network(config, facts)
     mesh = build_training.mesh(config)
 
@@ -85,6 +89,17 @@ def check_free(workdir) -> None:
         raise errors.Refusal(
             f"{workdir} holds a run already: choose another --workdir, or move it away"
         )
+
+
+def check_usable(config, facts) -> None:
+    """Refuse a process or sampler that no later command could build.
+
+    Raises:
+        Refusal: the one that sampling from the run would end with.
+    """
+    build_process.schedule(config)
+    if config.model.kind == "unet":  # classifiers guide others, by their process
+        build_sampling.recipe(config, facts)
 
 
 def filled(config, fields):

@@ -186,7 +186,7 @@ def test_files_that_hold_more_than_tensors(tmp_path, torch):
     message = refused(path, "holds more than tensors", "run code", ".safetensors")
     assert "Linear" in message
     torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, path)
-    refused(path, "entries state_dict, epoch", "as a file of its own")
+    refused(path, "holds no network that is known here", "called state_dict.a")
     inner = {"model.diffusion_model.a": torch.ones(1)}
     torch.save({"state_dict": inner, "global_step": 3}, path)
     refused(path, "Stable Diffusion")
@@ -254,7 +254,7 @@ def test_json_that_is_none(tmp_path):
     tensors = dict.fromkeys(
         ("time_embedding.linear_1.weight", "conv_in.weight"), np.ones(1, np.float32)
     )
-    saved(tmp_path / open_lib.WEIGHTS[0], tensors)
+    saved(tmp_path / "diffusion_pytorch_model.safetensors", tensors)
     refused(tmp_path, "config.json is not JSON")
     (tmp_path / "config.json").write_text(json.dumps({"in_channels": 3}))
     assert open_lib.open_source(tmp_path).configs["config.json"] == {"in_channels": 3}

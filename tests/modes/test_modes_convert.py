@@ -163,6 +163,21 @@ def test_an_openai_network_is_certified(tell, tmp_path):
     assert told.status == 0, told.err
 
 
+def test_the_average_of_a_training_checkpoint_is_certified(tell, tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {k: torch.tensor(v) for k, v in weights("gd_adm").items()}
+    raw = {f"module.{name}": tensor + 1 for name, tensor in tensors.items()}
+    path = tmp_path / "last.pt"
+    torch.save({"model": raw, "ema": tensors, "step": 7}, path)
+    told = convert(tell, path, tmp_path / "run", *OF_ADM)
+    assert told.status == 0, told.err
+    assert "took the average (EMA) 'ema'; also there: 'model.module'" in told.out
+    assert "parity certificate: our network agrees" in told.out
+    told = convert(tell, f"{path}#teacher", tmp_path / "other", *OF_ADM)
+    assert "no network 'teacher'" in told.err
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_network_of_diffusers_is_certified(tell, tmp_path):
     pytest.importorskip("torch")
     source = diffusers_model(tmp_path / "ddpm")
@@ -194,4 +209,30 @@ def test_what_nothing_tells_is_asked_for_at_once(tell, tmp_path):
     assert "--config.data.image_size" in told.err
     assert "--config.model.num_heads" in told.err
     assert "--config.diffusion.schedule" not in told.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "given", "said"),
+    [
+        ({"rescale_betas_zero_snr": True}, (), "ᾱ = 0"),
+        ({"num_train_timesteps": 0}, (), "diffusion steps 0"),
+        ({"beta_end": 1.5}, (), "beta"),
+        ({"trained_betas": [0.1, 0.2]}, (), "betas"),
+        ({"thresholding": True, "sample_max_value": 0.5}, (), "dynamic_threshold"),
+        ({}, ("--config.sampling.dynamic_threshold=0.5",), "dynamic_threshold"),
+        ({}, ("--config.sampling.eta=2", "--config.sampling.method=ddim"), "eta"),
+    ],
+)
+def test_runs_that_could_not_be_sampled_are_not_written(
+    scheduler, given, said, tell, tmp_path
+):
+    source = diffusers_folder.save(
+        tmp_path / "ddpm",
+        weights("diffusers_ddpm_cifar_like"),
+        scheduler=diffusers_folder.SCHEDULER | scheduler,
+    )
+    told = convert(tell, source, tmp_path / "run", *given)
+    assert told.status == 1
+    assert said in told.err
     assert not (tmp_path / "run").exists()
