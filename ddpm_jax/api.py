@@ -251,7 +251,8 @@ class Trajectory(NamedTuple):
 
 
 def _positions(trajectory) -> tuple[int, ...]:
-    positions = tuple(trajectory or ())
+    # An array has no truth value: None alone asks for nothing.
+    positions = () if trajectory is None else tuple(trajectory)
     if not all(isinstance(k, int | np.integer) for k in positions):
         raise errors.Refusal(
             f"trajectory={positions}: give whole numbers, positions on the way from 0"

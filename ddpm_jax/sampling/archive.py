@@ -23,6 +23,7 @@ import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import distributed, files
+from ddpm_jax.sampling import naming
 
 ROWS_AT_A_TIME = 256
 DTYPES = (np.uint8, np.uint16, np.float32)
@@ -56,7 +57,7 @@ class SampleStore:
         plain = json.loads(json.dumps(request))
         if request_file.exists():
             saved = json.loads(request_file.read_text())
-            compare = differences or (lambda saved: _differences(saved, plain))
+            compare = differences or (lambda saved: naming.compared(saved, plain))
             _check_same_request(compare(saved), folder)
         else:
             self._parts.mkdir(parents=True, exist_ok=True)
@@ -193,14 +194,6 @@ class SampleStore:
                 rows = min(ROWS_AT_A_TIME, wanted - done)
                 data = np.frombuffer(member.read(rows * size), dtype)
                 yield data.reshape(rows, *shape)
-
-
-def _differences(saved, given):
-    return [
-        f"{key} is {saved.get(key)!r} there and {given.get(key)!r} here"
-        for key in sorted(saved.keys() | given.keys())
-        if saved.get(key) != given.get(key)
-    ]
 
 
 def _check_same_request(changed, folder):

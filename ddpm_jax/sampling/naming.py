@@ -88,11 +88,15 @@ def differences(
     theirs = {**usual, "numerics": 1, **saved}
     if theirs.pop("version", 1) > VERSION:
         return [f"its version is {saved['version']} and ours {VERSION}"]
-    ours, theirs = (_plain(values) for values in (ours, theirs))
+    return compared(_plain(theirs), _plain(ours))
+
+
+def compared(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return in words, by key, where two requests differ, both as JSON holds them."""
     return [
-        f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
+        f"{key} is {saved.get(key)!r} there and {given.get(key)!r} here"
+        for key in sorted(saved.keys() | given.keys())
+        if saved.get(key) != given.get(key)
     ]
 
 

@@ -124,7 +124,7 @@ def test_progress_is_told_after_every_batch(run, num, batch_size, counts):
 def test_a_trajectory_ends_at_the_images_and_changes_none(run, settings):
     settings = {"batch_size": 8, "seed": 3, **settings}
     images = run.sample(12, **settings)
-    found = run.sample(12, trajectory=[0, 2, 3], **settings)
+    found = run.sample(12, trajectory=np.array([0, 2, 3]), **settings)
     np.testing.assert_array_equal(found.images, images)
     assert found.images.dtype == np.uint8
     assert found.states.shape == found.estimates.shape == (3, 12, 8, 8, 1)
