@@ -104,11 +104,14 @@ class Run:
             weights: "ema", "raw", or "auto" for the EMA once it has forgotten the
                 initial weights; which was taken is said.
         """
+        return self._weights(weights).params
+
+    def _weights(self, weights):
         found = self._trained.weights(weights, field="weights")
         if found.why not in self._told:
             self._told.add(found.why)
             say(f"step {self.step}, {found.why}")
-        return found.params
+        return found
 
     def sample(
         self,
@@ -124,6 +127,7 @@ class Run:
         batch_size: int | None = None,
         progress: Callable[[int, int], None] = lambda done, num: None,
         trajectory: Sequence[int] | None = None,
+        **settings,
     ) -> "np.ndarray | Trajectory":
         """Return `num` images [num, H, W, C], or examples of another shape.
 
@@ -147,6 +151,8 @@ class Run:
             progress: told (images made, num) after every batch.
             trajectory: positions on the way, 0 for the first step; with it a
                 `Trajectory` is returned: the images and what they came from.
+            **settings: other fields of config.sampling by name, such as
+                classifier="runs/digits_classifier".
 
         Raises:
             Refusal: a setting that the run cannot meet.
@@ -165,19 +171,22 @@ class Run:
             guidance_scale=guidance_scale,
             weights=weights,
             batch_size=batch_size,
+            **settings,
         )
-        trained = self._trained
-        made_by = sampler.Sampler(
+        trained, used = self._trained, self._weights(weights)
+        made_by = build_sampling.make_sampler(
             build_sampling.recipe(config, trained.facts),
+            config,
             trained.network,
             trained.mesh,
+            weights=used,
             trajectory=_positions(trajectory),
         )
         size = min(config.sampling.batch_size, num)
         parts = []
         for start, made in generation.batches(
             made_by,
-            self.params(weights),
+            used.params,
             start=0,
             stop=num,
             batch_size=sampler.rounded_batch(size, trained.mesh),

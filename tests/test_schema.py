@@ -15,6 +15,10 @@ FACTS = build_data.DataInfo((8, 8, 1), 256, 100, 3, ("cat", "dog", "owl"), "…"
 
 CHANGE_NO_IMAGE = set(build_sampling.CHANGE_NO_IMAGE)
 OF_THE_WEIGHTS = set(build_sampling.OF_WEIGHTS)
+# They need another run: see tests/modes/test_modes_guidance.py.
+OF_OTHER_RUNS = {
+    *("classifier", "classifier_scale", "guidance_t_max", "weaker", "weaker_scale")
+}
 # For every other field: settings that belong to it, and another value.
 OTHER_VALUES = {
     "method": ({}, "ddim"),
@@ -22,7 +26,12 @@ OTHER_VALUES = {
     "respacing": ({}, "5,5"),
     "eta": ({"method": "ddim"}, 0.5),
     "labels": ({}, ("dog",)),
+    "per_class": ({}, 4),
     "guidance_scale": ({}, 2.0),
+    "guidance_w": ({}, 1.0),
+    "guidance_interval": ({"guidance_scale": 2.0}, (0.0, 0.5)),
+    "guidance_rescale": ({"guidance_scale": 2.0}, 0.7),
+    "negative": ({"guidance_scale": 2.0}, "dog"),
     "clip": ({}, False),
     "dynamic_threshold": ({}, 1.5),
     "seed": ({}, 1),
@@ -48,7 +57,9 @@ def request_and_tag(config):
 
 def test_every_sampling_field_is_tried():
     fields = set(config_lib.base().sampling)
-    assert fields == CHANGE_NO_IMAGE | OF_THE_WEIGHTS | OTHER_VALUES.keys()
+    assert fields == (
+        CHANGE_NO_IMAGE | OF_THE_WEIGHTS | OF_OTHER_RUNS | OTHER_VALUES.keys()
+    )
 
 
 @pytest.mark.parametrize("field", sorted(OTHER_VALUES))

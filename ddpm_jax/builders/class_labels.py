@@ -37,6 +37,20 @@ def indices(labels: Sequence[int | str], names: Sequence[str]) -> tuple[int, ...
     return tuple(found)
 
 
+def index(text: str, names: Sequence[str]) -> int | None:
+    """Return the one class that a text asks for, None for "".
+
+    Raises:
+        Refusal: see `indices`.
+    """
+    if not text:
+        return None
+    found = indices((text,), names)
+    if len(found) > 1:
+        raise errors.Refusal(f"{text!r}: give one class, and not {len(found)}")
+    return found[0]
+
+
 def split(text: str) -> tuple[str, ...]:
     """Return what stands between commas outside quotes, without quotes or blanks."""
     parts = ("".join(filter(None, found)) for found in ELEMENT.findall(text))

@@ -1,20 +1,23 @@
 """What makes and scores images."""
 
 import inspect
+from typing import NamedTuple
 
 import numpy as np
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import class_labels
+from ddpm_jax.builders import guidance as build_guidance
+from ddpm_jax.builders import guides as guides_lib
 from ddpm_jax.builders.data import DataInfo
-from ddpm_jax.builders.network import check_kind, null_label
+from ddpm_jax.builders.network import check_kind
 from ddpm_jax.builders.process import objective, respaced, schedule
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.diffusion import solvers
 from ddpm_jax.metrics import bits, validation
 from ddpm_jax.models import functional
 from ddpm_jax.sampling import recipe as recipe_lib
-from ddpm_jax.sampling import sampler
+from ddpm_jax.sampling import sampler, transforms
 
 # Fields of config.sampling that change no image: how many, and how many at a time.
 CHANGE_NO_IMAGE = ("num_samples", "batch_size")
@@ -32,23 +35,76 @@ def recipe(config, facts: DataInfo) -> recipe_lib.Recipe:
         Refusal: settings that contradict each other, or that the run cannot meet.
     """
     check_kind(config, "sampling from")
-    sampling = config.sampling
     kept = respaced(config, "sampling")
-    labels = sampling_labels(config, facts)
+    guides = guides_lib.named(config)
+    guides_lib.check(config, facts, guides)
+    asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
+    solver = _solver(config.sampling)
+    guided = build_guidance.of(
+        config, facts, guides, kept, recipe_lib.made(solvers.SOLVERS, solver)
+    )
     made = recipe_lib.Recipe(
         schedule=kept,
         prediction=config.diffusion.prediction,
         variance=config.diffusion.variance,
         shape=facts.shape,
-        solver=_solver(sampling),
-        settings=_settings(config, labels),
-        hooks=_hooks(sampling),
-        guidance=_guidance(config, facts),
-        condition=() if labels is None else (("label", labels),),
-        seed=sampling.seed,
+        solver=solver,
+        settings=_settings(config, asked and asked.asked, guided.settings),
+        hooks=_hooks(config.sampling),
+        guidance=guided.mixings,
+        transforms=guided.transforms,
+        negative=guided.negative,
+        path=guided.path,
+        fingerprints=tuple((k, guide.fingerprint) for k, guide in guides.items()),
+        seed=config.sampling.seed,
+        **_conditions(config, asked, guides),
     )
     made.check()
     return made
+
+
+def _conditions(config, asked: "Classes | None", guides) -> dict:
+    """Return what the recipe is told of the condition of each image."""
+    if asked is None:
+        return {}
+    keys = ["label"] if config.model.class_conditional else []
+    keys += [transforms.CLASS] if guides_lib.CLASSIFIER in guides else []
+    if asked.are_drawn:
+        return {"drawn": tuple((key, len(asked.names)) for key in keys)}
+    return {
+        "condition": tuple((key, asked.labels) for key in keys),
+        "repeats": asked.repeats,
+    }
+
+
+def make_sampler(
+    asked: recipe_lib.Recipe,
+    config,
+    network,
+    mesh,
+    *,
+    weights: recipe_lib.Weights | None = None,
+    trajectory=(),
+) -> sampler.Sampler:
+    """Return the sampler of a recipe, with the networks that guide it.
+
+    Args:
+        asked: from `recipe`.
+        config, network: of the run.
+        mesh: devices to share each batch.
+        weights: to sample with, where they are known: no run leads away from itself.
+        trajectory: positions on the path whose results are kept.
+    """
+    guides = guides_lib.named(config)
+    if weights is not None:
+        guides_lib.check_weights(guides, weights)
+    others = guides_lib.opened(guides, mesh)
+    return sampler.Sampler(asked, network, mesh, trajectory=trajectory, others=others)
+
+
+def guidance_told(config) -> list[str]:
+    """Return what guides the samples of config.sampling, in a line each."""
+    return build_guidance.told(config, guides_lib.named(config))
 
 
 def _solver(sampling) -> recipe_lib.Part:
@@ -82,26 +138,16 @@ def _hooks(sampling) -> tuple[recipe_lib.Part, ...]:
     return tuple(hooks)
 
 
-def _guidance(config, facts) -> recipe_lib.Part | None:
-    """Return the classifier-free guidance; scale 1 is none, 0 leaves the condition."""
-    scale = config.sampling.guidance_scale
-    if scale == 1:
-        return None
-    if null_label(config, facts) is None:
-        raise errors.Refusal(
-            f"sampling.guidance_scale={scale} on a run without label drop-out: it has "
-            "no unconditional branch; sample with scale 1, or train a "
-            "class-conditional run with train.label_dropout=0.1"
-        )
-    if scale == 0:
-        return recipe_lib.part("unconditional")
-    return recipe_lib.part("classifier_free", scale=scale)
+def _settings(config, labels, resolved) -> tuple[recipe_lib.Setting, ...]:
+    """Return the fields of config.sampling by name, as numbers and names alone.
 
-
-def _settings(config, labels) -> tuple[recipe_lib.Setting, ...]:
-    """Return the fields of config.sampling by name, as numbers and names alone."""
+    Args:
+        labels: as the recipe has them.
+        resolved: field → value and usual value, where they are not those of the
+            config; None leaves the field out.
+    """
     whole = config.diffusion.num_steps
-    resolved = {"steps": (config.sampling.steps or whole, whole)}
+    resolved = {**resolved, "steps": (config.sampling.steps or whole, whole)}
     # Every class in turn goes without saying; what was asked for is named.
     resolved["labels"] = (labels, None if config.sampling.labels else labels)
     settings = []
@@ -109,28 +155,99 @@ def _settings(config, labels) -> tuple[recipe_lib.Setting, ...]:
         if name in (*CHANGE_NO_IMAGE, *OF_WEIGHTS):
             continue
         values = resolved.get(name, (config.sampling[name], usual))
-        settings.append(recipe_lib.Setting(name, *values))
+        if values is not None:
+            settings.append(recipe_lib.Setting(name, *values))
     return tuple(settings)
 
 
-def sampling_labels(config, facts: DataInfo) -> tuple[int, ...] | None:
-    """Return the labels to cycle through, or None for an unconditional network.
+# ---- classes -------------------------------------------------------------------------
+
+RANDOM = "random"  # of sampling.labels
+
+
+class Classes(NamedTuple):
+    """The classes of the images that are made.
+
+    Attributes:
+        labels: in turn; all of them where they are drawn.
+        names: of all classes, by index.
+        are_drawn: from seed and number of the image.
+        repeats: images of a class before the next one's turn.
+    """
+
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    are_drawn: bool
+    repeats: int
+
+    @property
+    def asked(self) -> tuple:
+        """What requests say of them."""
+        return (RANDOM,) if self.are_drawn else self.labels
+
+    @property
+    def in_columns(self) -> tuple[int, ...] | None:
+        """The labels that follow each other again and again in a grid, or None."""
+        return None if self.are_drawn or self.repeats > 1 else self.labels
+
+    def __str__(self) -> str:
+        if self.are_drawn:
+            return f"each drawn from all {len(self.names)}"
+        told = class_labels.told(self.labels, self.names)
+        return told if self.repeats == 1 else f"{told}, {self.repeats} of each"
+
+
+def classes(config, facts: DataInfo) -> Classes | None:
+    """Return the classes to make, or None where there is nothing to choose."""
+    return _classes(config, facts, guides_lib.named(config).get(guides_lib.CLASSIFIER))
+
+
+def _classes(config, facts: DataInfo, guide) -> Classes | None:
+    """Return the classes to make, or None where there is nothing to choose.
+
+    Args:
+        config: of the run.
+        facts: of its data.
+        guide: the `guides.Guide` of a classifier, which has classes for a run that has
+            none; None without one.
 
     Raises:
-        Refusal: labels for an unconditional network, or one that is not known, see
+        Refusal: classes of a run without any, or one that is not known, see
             `class_labels.indices`.
     """
-    labels = tuple(config.sampling.labels)
-    if not config.model.class_conditional:
-        if labels:
-            raise errors.Refusal(
-                f"sampling.labels={labels} on a run without classes: leave them empty, "
-                "or train with model.class_conditional=True"
-            )
+    labels, per_class = tuple(config.sampling.labels), config.sampling.per_class
+    if config.model.class_conditional:
+        names = facts.class_names
+    elif guide is not None:
+        names = guide.saved.facts.class_names
+    else:
+        for field, value in (("labels", labels), ("per_class", per_class)):
+            if value:
+                raise errors.Refusal(
+                    f"sampling.{field}={value} on a run without classes: leave it out, "
+                    "guide the run by a classifier with sampling.classifier=RUN, or "
+                    "train one with model.class_conditional=True"
+                )
         return None
-    if not labels:
-        return tuple(range(facts.num_classes))
-    return class_labels.indices(labels, facts.class_names)
+    are_drawn = labels == (RANDOM,) and RANDOM not in names
+    if are_drawn and per_class:
+        raise errors.Refusal(
+            f"sampling.labels=random and sampling.per_class={per_class}: classes that "
+            "are drawn have no fixed number of images; keep one"
+        )
+    every = tuple(range(len(names)))
+    chosen = class_labels.indices(labels, names) if labels and not are_drawn else every
+    return Classes(chosen, names, are_drawn, per_class or 1)
+
+
+def num_samples(config, asked: Classes | None) -> int:
+    """Return how many images --mode=sample makes."""
+    if asked is not None and config.sampling.per_class:
+        return config.sampling.per_class * len(asked.labels)
+    return config.sampling.num_samples
+
+
+# ---- scores --------------------------------------------------------------------------
 
 
 def scorer(config, facts: DataInfo, network: functional.Network):

@@ -104,7 +104,18 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.batch_size = 64  # images made at a time; changes no image
     sampling.eta = 0.0  # noise share of ddim, 0 … 1
     sampling.labels = ()  # names, else indices, in turn; name:1, index:1; () for all
+    # … or random: drawn from seed and number of the image, as in the papers
+    sampling.per_class = 0  # images of each class, instead of num_samples; 0: in turn
     sampling.guidance_scale = 1.0  # 1 is plain conditional, 0 unconditional
+    sampling.guidance_w = 0.0  # instead: w of Ho & Salimans 2021, guidance_scale − 1
+    sampling.guidance_interval = (0.0, 1.0)  # guidance acts where low ≤ t/T < high
+    sampling.guidance_rescale = 0.0  # share of the deviation brought back (Lin 2023)
+    sampling.negative = ""  # class to lead away from, instead of "no class"
+    sampling.classifier = ""  # RUN or RUN@STEP of a noisy classifier that guides
+    sampling.classifier_scale = 1.0  # factor of its gradient (ADM)
+    sampling.guidance_t_max = 1.0  # the classifier acts where t/T is below
+    sampling.weaker = ""  # RUN or RUN@STEP to lead away from (autoguidance)
+    sampling.weaker_scale = 2.0  # 1 is this run alone (Karras et al. 2024)
     sampling.weights = "auto"  # ema, raw, or whichever is better
     sampling.checkpoint = "last"  # or a step, or best by evaluation.in_training
     sampling.clip = True  # clip x̂_0 to [−1, 1]

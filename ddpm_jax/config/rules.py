@@ -21,6 +21,7 @@ TUPLE_ELEMENTS = {
     "train.ema_decay": (int, float),
     "train.writers": (str,),
     "sampling.labels": (int, str),
+    "sampling.guidance_interval": (int, float),
 }
 # Class names, in which commas and blanks may be: `builders` knows which there are.
 NAMES = "sampling.labels"
@@ -60,6 +61,7 @@ NOT_NEGATIVE = (
     "diffusion.weighting_k",
     "train.warmup_steps",
     "train.keep_every",
+    "sampling.per_class",
     "train.weight_decay",
     "train.clip_norm",
     "train.sample_every",

@@ -88,11 +88,14 @@ def has_none(specs: Specs) -> bool:
 def without(specs: Specs, condition: Condition) -> dict[str, jax.Array]:
     """Return the condition with every key that has one at its "no condition" value."""
     return {
-        key: value
-        if specs[key].none is None
-        else jnp.broadcast_to(jnp.asarray(specs[key].none, value.dtype), value.shape)
+        key: value if specs[key].none is None else filled(value, specs[key].none)
         for key, value in condition.items()
     }
+
+
+def filled(like, value) -> jax.Array:
+    """Return an array of the shape and type of `like` with one value for all."""
+    return jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape)
 
 
 def dropped(specs: Specs, condition: Condition, drop) -> dict[str, jax.Array]:

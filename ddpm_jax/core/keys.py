@@ -67,6 +67,11 @@ def normal_each(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.vmap(lambda one: normal(one, shape))(keys)
 
 
+def integers_each(keys: jax.Array, stop: int) -> jax.Array:
+    """Draw integers, one per key: [B] keys → int32 [B] in 0 … stop−1."""
+    return jax.vmap(lambda one: integers(one, (), stop))(keys)
+
+
 # ---- draws: of stated types, so that jax_enable_x64 changes none ---------------------
 
 

@@ -320,9 +320,12 @@ def exact_chain(recipe: recipe_lib.Recipe, whole: process.Schedule, mesh):
         prediction="noise" if of_noise else "x_0",
         variance="fixed_small",
         shape=(1, 1, len(oracle.DATA.mean)),
-        guidance=None,
+        guidance=(),
+        transforms=(),
+        path=None,
         hooks=(),
         condition=(),
+        drawn=(),
     )
     made = sampler.Sampler(gaussian, _Exact(apply), mesh).make(
         None,

@@ -4,7 +4,8 @@ A path is a list of (t, t_next, kind), or (t, t_next, kind, guided). Kind "step"
 evaluates the network at (x_t, t) and moves to t_next; t_next = −1 means ᾱ = 1 and no
 noise. "predict" and "correct" are the two halves of a step of solvers that evaluate
 twice. "renoise" jumps upward with a draw of q(x_{t_next} | x_t), without the network.
-Where guided is False, the plain network is evaluated instead of the guided one.
+Where guided is False, the plain network is evaluated instead of the guided one, and
+prediction transforms do not act.
 """
 
 import itertools
@@ -185,13 +186,15 @@ class Loop(NamedTuple):
         )
 
     def _predict(self, x, t, is_guided):
-        if self.plain is None:
+        def guided(x, t):
             prediction = self.denoise(x, t)
-        else:
-            prediction = jax.lax.cond(is_guided, self.denoise, self.plain, x, t)
-        for prediction_transform in self.prediction_transforms:
-            prediction = prediction_transform(x, t, prediction)
-        return prediction
+            for prediction_transform in self.prediction_transforms:
+                prediction = prediction_transform(x, t, prediction)
+            return prediction
+
+        if self.plain is None:
+            return guided(x, t)
+        return jax.lax.cond(is_guided, guided, self.plain, x, t)
 
     def _transformed(self, x, t_next, position):
         pairs = zip(self.step_transforms, self.transform_noise_fns, strict=True)

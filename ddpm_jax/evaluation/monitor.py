@@ -96,7 +96,7 @@ class Observer:
         self._run_dir = run_dir
         self._writer = writer
         self._should_stop = should_stop
-        self._labels = build_sampling.sampling_labels(config, facts)
+        self._classes = build_sampling.classes(config, facts)
         self._sampler = None
         self._channels = None
         self._validator = None
@@ -170,7 +170,8 @@ class Observer:
         self._compare_channels(made, done)
 
     def _write_grid(self, raw, made, done):
-        columns = image_grid.columns_for(self._labels)
+        classes = self._classes
+        columns = image_grid.columns_for(classes and classes.in_columns)
         grids = [
             image_grid.grid(images_lib.to_uint8(part), columns=columns)
             for part in (raw, made)
@@ -187,7 +188,9 @@ class Observer:
         if self._sampler is None:
             say("compiling the sampler …")
             recipe = build_sampling.recipe(self._config, self._facts)
-            self._sampler = sampler.Sampler(recipe, self._network, self._mesh)
+            self._sampler = build_sampling.make_sampler(
+                recipe, self._config, self._network, self._mesh
+            )
         parts = generation.batches(
             self._sampler,
             params,

@@ -9,7 +9,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.evaluation import feature_networks, image_sets
 from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import generation, sampler
+from ddpm_jax.sampling import generation
 
 FIELD = "evaluation.samples"
 
@@ -79,7 +79,9 @@ def of_run(trained) -> Subject:
         store = generation.open_store(trained.run_dir.samples, recipe, weights)
         made = generation.generate_until(
             store,
-            sampler.Sampler(recipe, trained.network, trained.mesh),
+            build_sampling.make_sampler(
+                recipe, config, trained.network, trained.mesh, weights=weights
+            ),
             weights,
             count,
             batch_size=config.sampling.batch_size,

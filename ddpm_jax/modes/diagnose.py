@@ -282,16 +282,15 @@ def of_samples(trained, used, split) -> Checked:
     condition = {k: tuple(v.tolist()) for k, v in split.real_condition.items()}
     recipe = dataclasses.replace(recipe, condition=tuple(condition.items()))
     count = len(split.real)
-    made = (
-        sampler.Sampler(recipe, trained.network, trained.mesh)
-        .make(
-            used.params,
-            start=0,
-            stop=count,
-            batch_size=sampler.rounded_batch(count, trained.mesh),
-        )
-        .images
+    made_by = build_sampling.make_sampler(
+        recipe, config, trained.network, trained.mesh, weights=used
     )
+    made = made_by.make(
+        used.params,
+        start=0,
+        stop=count,
+        batch_size=sampler.rounded_batch(count, trained.mesh),
+    ).images
     yield outputs.colour(made, split.real), page.samples(made, split.real)
     yield outputs.detail(made, split.real), None
     yield of_copies(config, split, made)

@@ -1,11 +1,11 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
-from ddpm_jax.builders import class_labels, trained_run
 from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import trained_run
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import generation, sampler
+from ddpm_jax.sampling import generation
 
 MAX_GRID_IMAGES = 100
 
@@ -24,14 +24,17 @@ def run(config, workdir) -> None:
     trained = trained_run.open_run(saved, config)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")
-    labels = build_sampling.sampling_labels(config, saved.facts)
-    # Guidance of scale 0 leaves the classes out.
-    if labels is not None and config.sampling.guidance_scale:
-        say(f"classes: {class_labels.told(labels, saved.facts.class_names)}")
-
+    classes = build_sampling.classes(config, saved.facts)
+    if classes is not None:
+        say(f"classes: {classes}")
+    for line in build_sampling.guidance_told(config):
+        say(line)
+    made_by = build_sampling.make_sampler(
+        recipe, config, trained.network, trained.mesh, weights=weights
+    )
     store = generation.open_store(saved.run_dir.samples, recipe, weights)
-    made_by = sampler.Sampler(recipe, trained.network, trained.mesh)
-    wanted, batch_size = config.sampling.num_samples, config.sampling.batch_size
+    wanted = build_sampling.num_samples(config, classes)
+    batch_size = config.sampling.batch_size
     if generation.generate_until(
         store,
         made_by,
@@ -40,7 +43,7 @@ def run(config, workdir) -> None:
         batch_size=batch_size,
         levels=saved.facts.levels,
     ):
-        write_grid(store, wanted, labels)
+        write_grid(store, wanted, classes and classes.in_columns)
 
 
 def write_grid(store, wanted: int, labels) -> None:

@@ -61,7 +61,8 @@ def as_dict(
     """
     asked = {setting.name: setting.value for setting in settings}
     used = {"weights": weights.kind, "checkpoint": weights.step}
-    return {**asked, **used, **dict(fingerprints)}
+    used |= {f"{name}_fingerprint": value for name, value in fingerprints}
+    return {**asked, **used}
 
 
 def request(settings, fingerprints, weights: Weights) -> dict[str, Any]:
@@ -128,6 +129,8 @@ WORDS = {
     "steps": lambda s: str(s.value),
     "respacing": lambda s: s.value and "respacing" + s.value.replace(",", "."),
     "guidance_scale": lambda s: f"guidance{s.value:g}",
+    "classifier_scale": lambda s: "" if s.value == s.usual else f"scale{s.value:g}",
+    "weaker_scale": lambda s: "" if s.value == s.usual else f"scale{s.value:g}",
     "clip": lambda s: "" if s.value else "noclip",
     "dynamic_threshold": lambda s: s.value and f"threshold{s.value:g}",
     "seed": lambda s: f"seed{s.value}",
@@ -148,7 +151,7 @@ def _short(value) -> str:
         return f"{value:g}"
     values = (value,) if isinstance(value, str) else value
     text = ".".join(str(part) for part in values)
-    is_plain = all(c.isalnum() or c in ".-_" for c in text)
+    is_plain = all(c.isalnum() or c in ".-_@" for c in text)
     if len(values) > MAX_NAMED_VALUES or not is_plain:
         return f"{zlib.crc32(text.encode()):08x}"
     return text

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_jax.core import conditions, errors
+from ddpm_jax.core import conditions, errors, keys
 from ddpm_jax.diffusion import guidance, process, reverse, samplers, solvers
 from ddpm_jax.sampling import naming
+from ddpm_jax.sampling.branches import GUIDANCE
 from ddpm_jax.sampling.naming import Setting, Weights
 from ddpm_jax.sampling.transforms import TRANSFORMS
 
@@ -49,18 +50,6 @@ HOOKS = {
     "dynamic_threshold": reverse.dynamic_threshold,
 }
 
-# name → (network(x_t, t_seen, condition), condition, unconditional, **options) →
-# network(x_t, t_seen). Without guidance the condition is simply given.
-GUIDANCE = {
-    "unconditional": lambda network, condition, unconditional: guidance.classifier_free(
-        network, condition, unconditional, 0
-    ),
-    "classifier_free": lambda network, condition, unconditional, *, scale: (
-        guidance.classifier_free(network, condition, unconditional, scale)
-    ),
-}
-
-
 # ---- the recipe ----------------------------------------------------------------------
 
 
@@ -72,7 +61,7 @@ class Structure(NamedTuple):
     shape: tuple[int, ...]
     solver: str
     hooks: tuple[str, ...]
-    guidance: str
+    guidance: tuple[str, ...]
     transforms: tuple[str, ...]
     kinds: frozenset[str]
     has_unguided: bool
@@ -89,9 +78,15 @@ class Recipe:
         solver: a part named in `solvers.SOLVERS`.
         settings: what was asked for, field by field.
         hooks: parts named in `HOOKS`, on x̂_0 in this order.
-        guidance: a part named in `GUIDANCE`; None for the plain conditional network.
+        guidance: parts named in `branches.GUIDANCE`, in this order; () for the plain
+            conditional network.
         transforms: parts named in `transforms.TRANSFORMS`, in this order.
         condition: (key, values) of each; the images take the values in turn.
+        repeats: images that take a value before the next one's turn comes.
+        drawn: (key, n) of conditions that are drawn from 0 … n−1 for each image, the
+            same for all keys.
+        negative: (key, value) of the branch that guidance leads away from, where it is
+            not "no condition".
         path: see `diffusion.samplers`; None for every step of the process.
         fingerprints: (name, fingerprint) of the arrays and of the other networks'
             weights that the transforms use.
@@ -105,9 +100,12 @@ class Recipe:
     solver: Part = ANCESTRAL
     settings: tuple[Setting, ...] = ()
     hooks: tuple[Part, ...] = ()
-    guidance: Part | None = None
+    guidance: tuple[Part, ...] = ()
     transforms: tuple[Part, ...] = ()
     condition: tuple[tuple[str, tuple], ...] = ()
+    repeats: int = 1
+    drawn: tuple[tuple[str, int], ...] = ()
+    negative: tuple[tuple[str, int], ...] = ()
     path: tuple | None = None
     fingerprints: tuple[tuple[str, str], ...] = ()
     seed: int = 0
@@ -116,8 +114,8 @@ class Recipe:
         errors.choose("sampling method", solvers.SOLVERS, self.solver.name)
         for hook in self.hooks:
             errors.choose("hook", HOOKS, hook.name)
-        if self.guidance is not None:
-            errors.choose("guidance", GUIDANCE, self.guidance.name)
+        for mixing in self.guidance:
+            errors.choose("guidance", GUIDANCE, mixing.name)
         for transform in self.transforms:
             errors.choose("transform", TRANSFORMS, transform.name)
 
@@ -132,11 +130,11 @@ class Recipe:
 
     def make_solver(self):
         """Return the solver, a value of `diffusion.solvers`."""
-        return _make(solvers.SOLVERS, self.solver)
+        return made(solvers.SOLVERS, self.solver)
 
     def make_hooks(self) -> tuple[reverse.X0Hook, ...]:
         """Return the hooks on x̂_0."""
-        return tuple(_make(HOOKS, hook) for hook in self.hooks)
+        return tuple(made(HOOKS, hook) for hook in self.hooks)
 
     def check(self, kept=()) -> None:
         """Refuse parts that do not belong together; every value is on the host here.
@@ -151,6 +149,8 @@ class Recipe:
             None, None, self.prediction, self.variance, self.make_hooks()
         )
         formed = [TRANSFORMS[part.name] for part in self.transforms]
+        if any(transform.form == "score" for transform in formed):
+            guidance.check_score_form(self.schedule)
         samplers.check(
             self.schedule.num_steps,
             denoise,
@@ -168,7 +168,7 @@ class Recipe:
             shape=self.shape,
             solver=self.solver.name,
             hooks=tuple(hook.name for hook in self.hooks),
-            guidance="" if self.guidance is None else self.guidance.name,
+            guidance=tuple(mixing.name for mixing in self.guidance),
             transforms=tuple(transform.name for transform in self.transforms),
             kinds=frozenset(kind for _, _, kind, *_ in self.whole_path),
             has_unguided=not all((*entry, True)[3] for entry in self.whole_path),
@@ -189,7 +189,8 @@ class Recipe:
             "count": np.int32(len(path)),
             "solver": self.make_solver(),
             "hooks": self.make_hooks(),
-            "guidance": _numbers(self.guidance) if self.guidance else {},
+            "guidance": tuple(_numbers(part) for part in self.guidance),
+            "negative": {key: np.int32(value) for key, value in self.negative},
             "transforms": tuple(_numbers(part) for part in self.transforms),
             "settings": {
                 s.name: np.float32(s.value)
@@ -200,9 +201,10 @@ class Recipe:
         }
 
     def condition_of(self, index: np.ndarray, specs) -> dict[str, np.ndarray]:
-        """Return the condition of some images, by the values that they take in turn.
+        """Return the condition of some images.
 
-        A key that the recipe does not have is at its "no condition" value.
+        A key that the recipe does not have is at its "no condition" value. What
+        transforms read stands beside what the network reads.
 
         Args:
             index: [n] of the images.
@@ -211,17 +213,23 @@ class Recipe:
         Raises:
             Refusal: the network reads another condition.
         """
+        turn = index // self.repeats
         given = {
             key: np.asarray(values, specs[key].dtype if key in specs else None)[
-                index % len(values)
+                turn % len(values)
             ]
             for key, values in self.condition
         }
+        for key, count in self.drawn:
+            stream = keys.key_for(self.seed, "sample/label", index=index)
+            given[key] = np.asarray(keys.integers_each(stream, count))
         for key in specs.keys() - given.keys():
             shape, dtype, none = specs[key]
             if none is not None and None not in shape:
                 given[key] = np.full((len(index), *shape), none, dtype)
-        conditions.check(specs, given, len(index))
+        read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
+        of_network = {k: v for k, v in given.items() if k in specs or k not in read}
+        conditions.check(specs, of_network, len(index))
         return given
 
     # ---- JSON ----
@@ -237,11 +245,9 @@ class Recipe:
         schedule = {k: _frozen(v) for k, v in values["schedule"].items()}
         fields["schedule"] = process.Schedule(**schedule)
         fields["solver"] = Part(*fields["solver"])
-        for name in ("hooks", "transforms"):
+        for name in ("hooks", "transforms", "guidance"):
             fields[name] = tuple(Part(*part) for part in fields[name])
         fields["settings"] = tuple(Setting(*s) for s in fields["settings"])
-        if fields["guidance"] is not None:
-            fields["guidance"] = Part(*fields["guidance"])
         return cls(**fields)
 
     # ---- naming: see `sampling.naming` ----
@@ -263,7 +269,7 @@ class Recipe:
         return naming.tag(self.settings, weights)
 
 
-def _make(table, part: Part):
+def made(table, part: Part):
     """Return what a part stands for in a table of functions."""
     make, options = table[part.name], dict(part.options)
     takes = inspect.signature(make).parameters

@@ -6,18 +6,17 @@ recipe are inputs of the program: another number of steps, scale, η or seed com
 nothing.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ddpm_jax.core import conditions, keys
+from ddpm_jax.core import keys
 from ddpm_jax.diffusion import process, reverse, samplers
 from ddpm_jax.runtime import sharding
-from ddpm_jax.sampling import transforms
-from ddpm_jax.sampling.recipe import GUIDANCE, Recipe, Structure
+from ddpm_jax.sampling import branches, transforms
+from ddpm_jax.sampling.recipe import Recipe, Structure
 
 
 class Made(NamedTuple):
@@ -146,24 +145,31 @@ def _program(structure: Structure, network, others: tuple):
                 keys.fold_in_each(stream, position), shape
             )
 
-        def denoiser(guidance):
+        def denoiser(names, numbers):
             return reverse.Denoiser(
                 tables,
-                _network(network, params, condition, guidance, inputs["guidance"]),
+                branches.network(
+                    branches.Given.of(network, params, condition),
+                    names,
+                    numbers,
+                    negative_values=inputs["negative"],
+                    weaker=given.get(branches.WEAKER),
+                ),
                 structure.prediction,
                 structure.variance,
                 inputs["hooks"],
             )
 
+        given = {
+            name: branches.Given.of(other, inputs["params"][name], condition)
+            for name, other in others
+        }
         tools = transforms.Tools(
             tables=tables,
             index=index,
             condition=condition,
             arrays=inputs["arrays"],
-            networks={
-                name: functools.partial(other.apply, inputs["params"][name])
-                for name, other in others
-            },
+            networks={name: other.alone() for name, other in given.items()},
         )
         by_place = transforms.made(structure.transforms, inputs["transforms"], tools)
 
@@ -174,12 +180,12 @@ def _program(structure: Structure, network, others: tuple):
 
         loop = samplers.Loop(
             tables=tables,
-            denoise=transformed(denoiser(structure.guidance)),
+            denoise=transformed(denoiser(structure.guidance, inputs["guidance"])),
             solver=inputs["solver"],
             noise_fn=noise_of("sample/noise"),
             kept=inputs["kept"],
             kinds=structure.kinds,
-            plain=transformed(denoiser("")) if structure.has_unguided else None,
+            plain=transformed(denoiser((), ())) if structure.has_unguided else None,
             prediction_transforms=by_place[transforms.PREDICTION],
             step_transforms=by_place[transforms.STEP],
             transform_noise_fns=[
@@ -192,24 +198,6 @@ def _program(structure: Structure, network, others: tuple):
         return samplers.run(loop, x_T, inputs["entries"], inputs["count"])
 
     return jax.jit(sample)
-
-
-def _network(network, params, condition, guidance, options):
-    """Return `(x_t, t_seen) → output`, with the condition and the guidance in it."""
-    specs = network.condition_spec
-
-    def prepared(some):
-        return network.prepare(params, some)
-
-    def apply(x_t, t_seen, some):
-        return network.apply(params, x_t, t_seen, some)
-
-    if not guidance:
-        given = prepared(condition)
-        return lambda x_t, t_seen: apply(x_t, t_seen, given)
-    guide = GUIDANCE[guidance]
-    nothing = conditions.without(specs, condition)
-    return guide(apply, prepared(condition), prepared(nothing), **options)
 
 
 def rounded_batch(batch_size: int, mesh) -> int:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from ddpm_jax.diffusion import process
+from ddpm_jax.diffusion import guidance, process
 
 DENOISER, PREDICTION, STEP = PLACES = ("denoiser", "prediction", "step")
 
@@ -24,9 +25,11 @@ class Tools(NamedTuple):
     Attributes:
         tables: the (respaced) process; its arrays are longer than T′.
         index: int32 [B], numbers of the images.
-        condition: of these images, by key.
+        condition: of these images, by key; more than the network reads, where a
+            transform `reads` it.
         arrays: what the caller gave by name, such as an image and its mask.
-        networks: by name, `(x_t, t_seen, condition) → output` with their weights.
+        networks: by name, `(x_t, t_seen) → output` with their weights and what they
+            read of the condition.
     """
 
     tables: process.Tables
@@ -45,14 +48,56 @@ class Transform(NamedTuple):
             the recipe's part, traced.
         form: of a prediction transform, "mean" or "score": what the solver must read;
             "" for both.
+        reads: keys of the condition that it needs.
     """
 
     place: str
     make: Callable
     form: str = ""
+    reads: tuple[str, ...] = ()
 
 
-TRANSFORMS: dict[str, Transform] = {}
+# ---- classifier guidance -------------------------------------------------------------
+
+CLASSIFIER = "classifier"  # among the networks
+CLASS = "class"  # in the condition: int32 [B], the classes it guides to
+
+
+def _classifier(form):
+    """Return the maker of classifier guidance in a form, see `guidance.classifier`."""
+
+    def make(tools, *, scale, below):
+        guide = guidance.ClassifierGuidance(
+            tools.tables, log_prob_of(tools.networks[CLASSIFIER], tools), scale, form
+        )
+
+        def transform(x_t, t, prediction):
+            # All images of a chain are at the same t.
+            return jax.lax.cond(
+                t[0] < below, guide, lambda x_t, t, kept: kept, x_t, t, prediction
+            )
+
+        return transform
+
+    return make
+
+
+def log_prob_of(classifier, tools: Tools):
+    """Return `(x_t, t_seen) → log p(class | x_t)`, [B], of the classes asked for."""
+    wanted = tools.condition[CLASS]
+
+    def log_prob(x_t, t_seen):
+        logits = classifier(x_t, t_seen).astype(jnp.float32)
+        each = jax.nn.log_softmax(logits, axis=-1)
+        return jnp.take_along_axis(each, wanted[:, None], axis=-1)[:, 0]
+
+    return log_prob
+
+
+TRANSFORMS: dict[str, Transform] = {
+    f"classifier_{form}": Transform(PREDICTION, _classifier(form), form, (CLASS,))
+    for form in guidance.FORMS
+}
 
 
 def made(names: tuple[str, ...], options, tools: Tools) -> dict[str, list[Callable]]:

@@ -148,7 +148,7 @@ def recipe(whole, steps, method="ancestral"):
         shape=gaussian_run.SHAPE,
         solver=recipe_lib.part(method),
         hooks=(recipe_lib.part("clip", low=-1.0, high=1.0),),
-        guidance=recipe_lib.part("classifier_free", scale=3.0),
+        guidance=(recipe_lib.part("classifier_free", scale=3.0),),
         condition=(("label", (3, 5)),),
     )
 

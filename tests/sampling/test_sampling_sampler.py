@@ -75,7 +75,7 @@ def make_recipe(steps=4, labels=None, **options):
 
 
 def guided(scale):
-    return recipe_lib.part("classifier_free", scale=scale)
+    return (recipe_lib.part("classifier_free", scale=scale),)
 
 
 def make_mesh(shape):
@@ -180,7 +180,7 @@ OF_LABEL = Net(
 )
 
 
-def label_recipe(labels, guidance=None):
+def label_recipe(labels, guidance=()):
     return make_recipe(
         1,
         labels,
@@ -232,7 +232,9 @@ def test_guidance_extrapolates_from_the_null_label(scale):
 
 
 def test_unconditional_images_are_those_of_the_null_label():
-    made = make_images(label_recipe((1,), recipe_lib.part("unconditional")), OF_LABEL)
+    made = make_images(
+        label_recipe((1,), (recipe_lib.part("unconditional"),)), OF_LABEL
+    )
     np.testing.assert_array_equal(made, NULL)
 
 
