@@ -1,6 +1,6 @@
 """Between the values of the networks and those on disk, and which states are images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -106,6 +106,26 @@ def to_uint8(image) -> np.ndarray:
         Refusal: a value is NaN or infinite, so there is no image to write.
     """
     return to_stored(image, 2**8)
+
+
+def saturated_share(parts: Iterable[np.ndarray]) -> float | None:
+    """Return the share of stored values that are the darkest or the brightest there is.
+
+    Guidance of a large scale drives values there; the data have a share of their own.
+
+    Args:
+        parts: from `to_stored`, any number of arrays.
+
+    Returns:
+        0 … 1; None for continuous values and for no value at all.
+    """
+    found = total = 0
+    for part in parts:
+        if part.dtype.kind == "f":
+            return None
+        ends = (part == 0) | (part == np.iinfo(part.dtype).max)
+        found, total = found + np.count_nonzero(ends), total + part.size
+    return found / total if total else None
 
 
 def shown(stored: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
+from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import (
     cards,
     feature_pass,
@@ -128,7 +129,7 @@ def score_samples(config, subject, groups, mesh) -> None:
                 say(f"stopped by {stop.signal_name}: no image is lost")
                 say("the same command goes on from there")
                 return
-            write(subject, group, network, *scores, notes)
+            write(subject, images, group, network, *scores, notes)
 
 
 def unscored(subject, group) -> feature_pass.Group:
@@ -174,7 +175,7 @@ def measure(config, subject, images, group, network, mesh, stop):
     return None if scores is None else (compared, scores)
 
 
-def write(subject, group, network, compared, scores, notes) -> None:
+def write(subject, images, group, network, compared, scores, notes) -> None:
     """Write and print the scores of one pass."""
     protocol = {
         **subject.protocol,
@@ -190,6 +191,7 @@ def write(subject, group, network, compared, scores, notes) -> None:
         against["reference_hash"] = group.reference.hash
     if compared.statistics:
         against["num_reference"] = compared.statistics.num_images
+    saturated = images_lib.saturated_share(images.rows(subject.count))
     for score in scores:
         compares = table.compares(score.metric)
         path = card_paths(subject, group)[score.metric]
@@ -199,7 +201,7 @@ def write(subject, group, network, compared, scores, notes) -> None:
             value=score.value,
             unit="",
             standard_error=score.standard_error,
-            details=score.details,
+            details={**score.details, "saturated_share": saturated},
             protocol={**protocol, **(against if compares else {}), **score.protocol},
             notes=[*notes, *score.notes],
         )

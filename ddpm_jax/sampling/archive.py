@@ -114,7 +114,7 @@ class SampleStore:
         if self.count() < num_samples:
             raise ValueError(f"{self.count()} of {num_samples} images have been added")
         dtype, shape = self._kind()
-        images = self._images(num_samples)
+        images = self.rows(num_samples)
         temporary = self.archive.with_suffix(".npz.tmp")
         with files.naming(self.archive), open(temporary, "wb") as file:
             with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
@@ -137,7 +137,7 @@ class SampleStore:
 
     def first(self, count: int) -> np.ndarray:
         """Return the first images, [count, ...] as they are stored."""
-        return np.concatenate(list(self._images(count)))
+        return np.concatenate(list(self.rows(count)))
 
     def _archived(self) -> int:
         if not self.archive.exists():
@@ -171,7 +171,7 @@ class SampleStore:
         parts = sorted(self._parts.glob("*.npy"))
         return [(int(part.stem.partition("-")[2]), part) for part in parts]
 
-    def _images(self, count: int) -> Iterator[np.ndarray]:
+    def rows(self, count: int) -> Iterator[np.ndarray]:
         """Yield the images 0 … count−1 in order, a few rows at a time."""
         remaining = count
         if self.archive.exists():

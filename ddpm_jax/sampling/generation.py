@@ -8,7 +8,7 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import archive, sampler
+from ddpm_jax.sampling import archive, sampler, transforms
 from ddpm_jax.sampling.recipe import Weights
 
 
@@ -82,12 +82,14 @@ def generate_until(
         return True
     if not _make_missing(store, made_by, weights, wanted, batch_size, levels):
         return False
-    labels = None
     index, specs = np.arange(wanted), made_by.network.condition_spec
-    if "label" in specs:
-        labels = made_by.recipe.condition_of(index, specs)["label"]
+    given = made_by.recipe.condition_of(index, specs)
     if distributed.is_first():
-        store.finish(wanted, labels)
+        # A classifier guides networks without labels to classes of its own.
+        store.finish(wanted, given.get("label", given.get(transforms.CLASS)))
+        share = images_lib.saturated_share(store.rows(wanted))
+        if share is not None:
+            say(f"saturated values (darkest or brightest): {100 * share:.1f} %")
     distributed.barrier("the archive of samples")
     say(f"samples: {store.archive}")
     return True

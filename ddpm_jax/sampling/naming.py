@@ -115,9 +115,17 @@ def tag(settings: Sequence[Setting], weights: Weights) -> str:
     named.append(f"step{weights.step}")
     if runtime.NUMERICS > 1:
         named.append(f"numerics{runtime.NUMERICS}")
-    return "-".join(named)
+    return shortened("-".join(named))
 
 
+def shortened(name: str) -> str:
+    """Return a name that file systems take, the end of a long one as a checksum."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
+
+
+LONGEST_NAME = 160  # file names of at most 255 bytes hold it and what is added
 ALWAYS = ("method", "steps", "seed")  # written to request.json at any value
 FIRST_WORDS = (  # of a tag, in this order; others follow in theirs
     *("method", "steps", "respacing", "eta", "weights", "guidance_scale", "labels"),
