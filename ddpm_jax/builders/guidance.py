@@ -12,6 +12,7 @@ from ddpm_jax.builders import class_labels
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.guides import CLASSIFIER, WEAKER, Guide
 from ddpm_jax.builders.network import null_label
+from ddpm_jax.convert import published_pairs
 from ddpm_jax.core import errors
 from ddpm_jax.diffusion import process, samplers
 from ddpm_jax.sampling import recipe as recipe_lib
@@ -105,12 +106,13 @@ def guidance_scale(sampling) -> float:
     return 1 + w if w else scale
 
 
-def told(config, guides: dict[str, Guide]) -> list[str]:
+def told(config, guides: dict[str, Guide], imported: dict | None) -> list[str]:
     """Return what guides the samples, in a line each, with what the scales mean.
 
     Args:
         config: of the run that is sampled.
         guides: from `guides.named`.
+        imported: the receipt of the run's conversion, None without one.
     """
     sampling, lines = config.sampling, []
     scale = guidance_scale(sampling)
@@ -133,6 +135,9 @@ def told(config, guides: dict[str, Guide]) -> list[str]:
     low, high = sampling.guidance_interval
     if lines and (low, high) != WHOLE:
         lines.append(f"guidance acts where {low:g} ≤ t/T < {high:g}")
+    if imported and CLASSIFIER in guides and guides[CLASSIFIER].saved.imported:
+        names = (imported, guides[CLASSIFIER].saved.imported)
+        lines += published_pairs.told(*(n["published"] for n in names), sampling)
     return lines
 
 

@@ -102,9 +102,14 @@ def make_sampler(
     return sampler.Sampler(asked, network, mesh, trajectory=trajectory, others=others)
 
 
-def guidance_told(config) -> list[str]:
-    """Return what guides the samples of config.sampling, in a line each."""
-    return build_guidance.told(config, guides_lib.named(config))
+def guidance_told(config, imported: dict | None) -> list[str]:
+    """Return what guides the samples of config.sampling, in a line each.
+
+    Args:
+        config: of the run.
+        imported: the receipt of its conversion, None for a run that was trained here.
+    """
+    return build_guidance.told(config, guides_lib.named(config), imported)
 
 
 def _solver(sampling) -> recipe_lib.Part:

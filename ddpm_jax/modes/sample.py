@@ -27,7 +27,7 @@ def run(config, workdir) -> None:
     classes = build_sampling.classes(config, saved.facts)
     if classes is not None:
         say(f"classes: {classes}")
-    for line in build_sampling.guidance_told(config):
+    for line in build_sampling.guidance_told(config, saved.imported):
         say(line)
     made_by = build_sampling.make_sampler(
         recipe, config, trained.network, trained.mesh, weights=weights
