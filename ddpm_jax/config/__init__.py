@@ -122,6 +122,27 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.dynamic_threshold = 0.0  # largest threshold; 0 for none
     sampling.seed = 0  # image i of a seed is the same for any batch size
 
+    config.editing = editing = config_dict.ConfigDict()  # of given pictures
+    editing.method = ""  # of the mode, see --help; "" for its usual one
+    editing.variants = 4  # results of each picture
+    editing.keep_size = False  # edit at the picture's own size, not that of the run
+    editing.box = ()  # inpaint: x, y, width, height of what is made, instead of a mask
+    editing.invert = False  # inpaint: black is made, not white
+    editing.paste = False  # inpaint: also put the result into the picture as given
+    editing.quality = "good"  # inpaint: fast, good, best: 1, 5, 10 resamplings
+    editing.resamplings = 0  # inpaint by repaint: of each step; 0 for quality's
+    editing.jump = 0  # inpaint by repaint: steps of a jump; 0 for a tenth of them
+    editing.likelihood = "pigdm"  # inpaint by guided: dps, pigdm, exact
+    editing.strength = 0.6  # vary: noise added, as a share of T; 1 is a new image
+    editing.from_sample = ""  # vary: image i of the run's samples at step t, "i@t"
+    editing.frames = 0  # pictures along the way; 0 for the mode's usual number
+    editing.mix = "spherical"  # interpolate: linear, spherical, preserving
+    editing.min_psnr = 25.0  # dB that encoding and decoding must reach
+    editing.force = False  # go on where encoding is refused
+    editing.kind = "denoise"  # animate: denoise, walk, morph, guidance, train
+    editing.format = "gif"  # animate: gif, apng, webp, mp4
+    editing.fps = 12  # animate: pictures a second
+
     config.evaluation = evaluation = config_dict.ConfigDict()
     evaluation.metric = "bits_per_dim"  # one or several of metrics.table.NAMES
     evaluation.num_images = 0  # bits/dim: first images of the test split; 0 for all
@@ -161,6 +182,7 @@ MUTABLE = (
     "data.path",
     "data.cache_gib",
     "sampling.*",
+    "editing.*",
     "evaluation.*",
     "mesh.*",
 )

@@ -253,7 +253,7 @@ def _short_name(argument, names):
     """Return the one of `names` that --name=value, --name or --noname gives, or ""."""
     if not argument.startswith("-"):
         return ""
-    name = argument.lstrip("-").partition("=")[0]
+    name = argument.lstrip("-").partition("=")[0].replace("-", "_")
     found = [n for n in (name, name.removeprefix("no")) if n in names]
     return found[0] if found else ""
 
@@ -267,7 +267,7 @@ def _written_out(argument, short, mode, modes):
         owners = [other.name for other in modes.values() if name in other.short_fields]
         raise _not_of(mode, argument, owners)
     given, equals, value = argument.lstrip("-").partition("=")
-    prefix = given.removesuffix(name)  # "no", or nothing
+    prefix = given.replace("-", "_").removesuffix(name)  # "no", or nothing
     return f"--{prefix}config.{mode.short_fields[name]}{equals}{value}"
 
 

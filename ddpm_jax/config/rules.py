@@ -22,6 +22,7 @@ TUPLE_ELEMENTS = {
     "train.writers": (str,),
     "sampling.labels": (int, str),
     "sampling.guidance_interval": (int, float),
+    "editing.box": (int,),
 }
 # Class names, in which commas and blanks may be: `builders` knows which there are.
 NAMES = "sampling.labels"
@@ -35,6 +36,11 @@ CHOICES = {
     "data.crop": ("none", "center", "random"),
     "train.mu_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "blocks", "attention", "dots"),
+    "editing.quality": ("fast", "good", "best"),
+    "editing.likelihood": ("dps", "pigdm", "exact"),
+    "editing.mix": ("linear", "spherical", "preserving"),
+    "editing.kind": ("denoise", "walk", "morph", "guidance", "train"),
+    "editing.format": ("gif", "apng", "webp", "mp4"),
     "model.kind": ("unet", "upsampler", "classifier"),
 }
 SEEDS = ("seed", "sampling.seed", "evaluation.seed")
@@ -49,6 +55,8 @@ AT_LEAST_ONE = (
     "train.max_bad_steps",
     "sampling.num_samples",
     "sampling.batch_size",
+    "editing.variants",
+    "editing.fps",
     "evaluation.batch_size",
     "evaluation.num_samples",
     "evaluation.in_training_samples",
@@ -62,6 +70,9 @@ NOT_NEGATIVE = (
     "train.warmup_steps",
     "train.keep_every",
     "sampling.per_class",
+    "editing.resamplings",
+    "editing.jump",
+    "editing.frames",
     "train.weight_decay",
     "train.clip_norm",
     "train.sample_every",

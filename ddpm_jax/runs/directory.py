@@ -98,6 +98,11 @@ class RunDir:
         return self.path / "samples"
 
     @property
+    def edits(self) -> Path:
+        """Where edited pictures go, a folder each."""
+        return self.path / "edits"
+
+    @property
     def evaluation(self) -> Path:
         """The directory of evaluation cards."""
         return self.path / "evaluation"
