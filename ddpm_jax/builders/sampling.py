@@ -8,7 +8,7 @@ from ddpm_jax import config as config_lib
 from ddpm_jax.builders import class_labels
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.network import check_kind, null_label
-from ddpm_jax.builders.process import objective, respaced, schedule
+from ddpm_jax.builders.process import objective, respaced, schedule, spacing
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.diffusion import solvers
 from ddpm_jax.metrics import bits, validation
@@ -102,6 +102,7 @@ def _settings(config, labels) -> tuple[recipe_lib.Setting, ...]:
     """Return the fields of config.sampling by name, as numbers and names alone."""
     whole = config.diffusion.num_steps
     resolved = {"steps": (config.sampling.steps or whole, whole)}
+    resolved["spacing"] = (spacing(config), "even")
     # Every class in turn goes without saying; what was asked for is named.
     resolved["labels"] = (labels, None if config.sampling.labels else labels)
     settings = []

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpm_jax.core import conditions, errors
-from ddpm_jax.diffusion import guidance, process, reverse, samplers, solvers
+from ddpm_jax.diffusion import guidance, paths, process, reverse, samplers, solvers
 from ddpm_jax.sampling import naming
 from ddpm_jax.sampling.naming import Setting, Weights
 from ddpm_jax.sampling.transforms import TRANSFORMS
@@ -129,6 +129,11 @@ class Recipe:
         if self.path is not None:
             return self.path
         return self.make_solver().path(self.schedule.num_steps)
+
+    @property
+    def evaluations(self) -> int:
+        """The evaluations of the network for one image; a guided one counts once."""
+        return sum(kind != paths.RENOISE for _, _, kind, *_ in self.whole_path)
 
     def make_solver(self):
         """Return the solver, a value of `diffusion.solvers`."""
