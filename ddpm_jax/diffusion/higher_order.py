@@ -42,11 +42,13 @@ class SecondOrder:
         method: its name in `solvers.SOLVERS`.
         min_steps: the smallest number of steps at which any move is of second order.
         spacing: the usual one of `respacing.SPACINGS`.
+        entries_per_step: how many entries of a path there are to a timestep, at most.
     """
 
     reads = "score"
     kinds = (STEP, PREDICT, CORRECT)
     spacing = "even"
+    entries_per_step = 1
 
     def path(self, num_steps):
         """Return the entries of a whole chain of `num_steps` kept timesteps.
@@ -95,6 +97,7 @@ class Heun(SecondOrder):
 
     method = "heun"
     min_steps = 2
+    entries_per_step = 2
     correction = "it stays at the timestep that 'predict' reached"
 
     def _path(self, num_steps):

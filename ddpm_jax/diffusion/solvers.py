@@ -10,6 +10,7 @@ A solver is a value with
     kinds                                   of entries, where it is more than "step"
     spacing                                 its usual one of `respacing.SPACINGS`, where
                                             it is not "even"
+    entries_per_step                        where it is not 1
 
 and is a pytree: its numbers are leaves, so that one compiled chain serves them all.
 There is one evaluation of the network per entry. A solver that evaluates twice (Heun)

@@ -187,12 +187,14 @@ class Recipe:
         floats, for what no part of the recipe takes; what is not read costs nothing.
         """
         path, length = self.whole_path, self.schedule.original_num_steps
-        rounds = -(-len(path) // length)  # a longer path takes a multiple of it
+        solver = self.make_solver()
+        # A longer path takes a multiple of it.
+        rounds = max(-(-len(path) // length), getattr(solver, "entries_per_step", 1))
         return {
             "tables": process.padded_tables(self.schedule, length),
             "entries": samplers.entries(path, rounds * length),
             "count": np.int32(len(path)),
-            "solver": self.make_solver(),
+            "solver": solver,
             "hooks": self.make_hooks(),
             "guidance": _numbers(self.guidance) if self.guidance else {},
             "transforms": tuple(_numbers(part) for part in self.transforms),
