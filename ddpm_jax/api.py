@@ -121,7 +121,9 @@ class Run:
         seed: int = 0,
         steps: int | None = None,
         method: str | None = None,
+        spacing: str | None = None,
         eta: float | None = None,
+        temperature: float | None = None,
         guidance_scale: float | None = None,
         weights: str = "auto",
         batch_size: int | None = None,
@@ -142,9 +144,12 @@ class Run:
                 number that is one class's name and another's index is refused:
                 "name:1" and "index:1" say which.
             seed: decides every draw, together with i.
-            steps: 1 … T steps of the sampler.
-            method: "ancestral" or "ddim".
+            steps: 1 … T timesteps that the sampler keeps.
+            method: "ancestral", "ddim", "heun", "dpmpp_2m" or "dpmpp_2s".
+            spacing: of the steps, "even", "trailing", "quadratic" or "logsnr"; "" for
+                the method's own.
             eta: share of noise of ddim, 0 … 1.
+            temperature: factor of x_T, above 0; below 1 the images vary less.
             guidance_scale: 1 is plain conditional, 0 unconditional.
             weights: see `params`.
             batch_size: images made at a time.
@@ -167,7 +172,9 @@ class Run:
             seed=seed,
             steps=steps,
             method=method,
+            spacing=spacing,
             eta=eta,
+            temperature=temperature,
             guidance_scale=guidance_scale,
             weights=weights,
             batch_size=batch_size,
@@ -206,7 +213,8 @@ class Run:
         """Return x̂_0 as a function, for experiments with `ddpm_jax.diffusion`.
 
         Args:
-            steps: 1 … T steps that the process is cut down to; all T by default.
+            steps: 1 … T steps that the process is cut down to, spaced as in the run's
+                config.sampling; all T by default.
             weights: see `params`.
             labels: int32 [B], or a condition by key; None for an unconditional run.
 

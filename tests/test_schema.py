@@ -24,6 +24,8 @@ OTHER_VALUES = {
     "method": ({}, "ddim"),
     "steps": ({}, 7),
     "respacing": ({}, "5,5"),
+    "spacing": ({"steps": 7}, "trailing"),
+    "temperature": ({}, 0.997),
     "eta": ({"method": "ddim"}, 0.5),
     "labels": ({}, ("dog",)),
     "per_class": ({}, 4),
@@ -90,11 +92,13 @@ def test_what_a_run_lets_change_is_in_the_schema():
 
 def test_choices_are_those_of_the_modules_that_take_them():
     from ddpm_jax.data import sources
+    from ddpm_jax.diffusion import respacing
     from ddpm_jax.metrics import resize
     from ddpm_jax.models import unet
     from ddpm_jax.training import optim
 
     taken = {
+        "sampling.spacing": ("", *respacing.SPACINGS),
         "data.crop": sources.CROPS,
         "train.mu_dtype": optim.MU_DTYPES,
         "model.remat": unet.REMAT,

@@ -3,7 +3,7 @@
 from ddpm_jax.builders import network
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
-from ddpm_jax.diffusion import losses, respacing, schedules, timesteps
+from ddpm_jax.diffusion import losses, respacing, schedules, solvers, timesteps
 from ddpm_jax.diffusion import process as process_lib
 
 
@@ -28,7 +28,8 @@ def respaced(config, section: str) -> process_lib.Schedule:
     """Return the process with the steps that `section` ("sampling", …) asks for.
 
     Raises:
-        Refusal: both steps and respacing are given, or more steps than there are.
+        Refusal: steps or spacing and a respacing are given, or more steps than there
+            are.
     """
     fields = config[section]
     whole = schedule(config)
@@ -40,7 +41,33 @@ def respaced(config, section: str) -> process_lib.Schedule:
     name = "respacing" if fields.respacing else "steps"
     spec = whole.num_steps if fields.steps is None else fields.steps
     with errors.about(f"{section}.{name}"):
-        return respacing.respace(whole, fields.respacing or spec)
+        return respacing.respace(
+            whole,
+            fields.respacing or spec,
+            spacing(config) if section == "sampling" else "even",
+        )
+
+
+def spacing(config) -> str:
+    """Return the spacing of the steps of sampling: the asked one, or the solver's own.
+
+    It is "even" where nothing is spaced: with a respacing, and where every step is
+    taken, so that requests name it where it changes images alone.
+
+    Raises:
+        Refusal: a spacing and a respacing are given, or an unknown method.
+    """
+    sampling = config.sampling
+    if sampling.spacing and sampling.respacing:
+        raise errors.Refusal(
+            f"sampling.spacing={sampling.spacing!r} and sampling.respacing="
+            f"{sampling.respacing!r} are both given: a respacing names the timesteps "
+            "itself; keep one"
+        )
+    make = errors.choose("sampling method", solvers.SOLVERS, sampling.method)
+    if sampling.respacing or sampling.steps in (None, config.diffusion.num_steps):
+        return "even"
+    return sampling.spacing or getattr(make(), "spacing", "even")
 
 
 def objective(config, facts: DataInfo) -> dict:

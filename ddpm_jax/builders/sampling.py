@@ -11,7 +11,7 @@ from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import guides as guides_lib
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.network import check_kind
-from ddpm_jax.builders.process import objective, respaced, schedule
+from ddpm_jax.builders.process import objective, respaced, schedule, spacing
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.diffusion import solvers
 from ddpm_jax.metrics import bits, validation
@@ -153,6 +153,7 @@ def _settings(config, labels, resolved) -> tuple[recipe_lib.Setting, ...]:
     """
     whole = config.diffusion.num_steps
     resolved = {**resolved, "steps": (config.sampling.steps or whole, whole)}
+    resolved["spacing"] = (spacing(config), "even")
     # Every class in turn goes without saying; what was asked for is named.
     resolved["labels"] = (labels, None if config.sampling.labels else labels)
     settings = []

@@ -97,8 +97,11 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.max_bad_steps = 3  # non-finite in a row: go back to a checkpoint, once
 
     config.sampling = sampling = config_dict.ConfigDict()
-    sampling.method = "ancestral"  # or ddim
-    sampling.steps = config_dict.placeholder(int)  # 1 … T, evenly spaced; unset for T
+    sampling.method = "ancestral"  # or ddim, heun, dpmpp_2m, dpmpp_2s
+    sampling.steps = config_dict.placeholder(int)  # 1 … T timesteps; unset for T
+    sampling.spacing = (
+        ""  # of steps: even, trailing, quadratic, logsnr; "": the method's
+    )
     sampling.respacing = ""  # instead of steps: "ddim50", "90,60,60,20,20", "fast27"
     sampling.num_samples = 64  # images to make
     sampling.batch_size = 64  # images made at a time; changes no image
@@ -120,6 +123,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.checkpoint = "last"  # or a step, or best by evaluation.in_training
     sampling.clip = True  # clip x̂_0 to [−1, 1]
     sampling.dynamic_threshold = 0.0  # largest threshold; 0 for none
+    sampling.temperature = 1.0  # factor of x_T; below 1: less variety, GLIDE's 0.997
     sampling.seed = 0  # image i of a seed is the same for any batch size
 
     config.editing = editing = config_dict.ConfigDict()  # of given pictures

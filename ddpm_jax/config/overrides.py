@@ -107,6 +107,8 @@ def _explain(error, overrides, config):
 def _prefer_given_steps(config, names):
     """Let steps given here replace a respacing given before, and the other way round.
 
+    A respacing replaces a spacing of the steps too.
+
     Where both are given here, `builders` refuses them.
     """
     for section in ("sampling", "evaluation"):
@@ -117,3 +119,5 @@ def _prefer_given_steps(config, names):
             config[section].respacing = ""
         elif given == {"respacing"} and config[section].respacing:
             config[section].steps = None
+            if section == "sampling" and "sampling.spacing" not in names:
+                config.sampling.spacing = ""

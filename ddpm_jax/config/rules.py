@@ -30,6 +30,7 @@ NAMES = "sampling.labels"
 METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
 
 CHOICES = {
+    "sampling.spacing": ("", "even", "trailing", "quadratic", "logsnr"),
     "sampling.weights": ("auto", "ema", "raw"),
     "evaluation.weights": ("auto", "ema", "raw"),
     "evaluation.resize": ("tf-legacy", "pytorch-fid", "clean"),
@@ -80,7 +81,12 @@ NOT_NEGATIVE = (
     "train.validate_every",
     "evaluation.num_images",
 )
-POSITIVE = ("train.learning_rate", "train.epsilon", "model.norm_epsilon")
+POSITIVE = (
+    "train.learning_rate",
+    "train.epsilon",
+    "model.norm_epsilon",
+    "sampling.temperature",
+)
 BELOW_ONE = ("train.beta_1", "train.beta_2", "train.label_dropout", "model.dropout")
 
 

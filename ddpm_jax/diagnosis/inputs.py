@@ -134,7 +134,7 @@ def sampler(deviation: oracle.Deviation | None, *, method: str, steps: int) -> F
         deviation: from `measure.exact_chain`.
     """
     if deviation is None:
-        known = " and ".join(oracle.RULES)
+        known = ", ".join(oracle.METHODS)
         said = f"what {method} makes of Gaussian data is known for {known} only"
         return Finding("sampler", NOT_CHECKED, said)
     worst = np.max(deviation)

@@ -299,7 +299,7 @@ def exact_chain(recipe: recipe_lib.Recipe, whole: process.Schedule, mesh):
         An `oracle.Deviation` of the samples from the law that they must have; None for
         a solver whose law is not known.
     """
-    if recipe.solver.name not in oracle.RULES:
+    if recipe.solver.name not in oracle.METHODS:
         return None
     exact = oracle.noise_network(oracle.DATA, whole)
     of_noise = bool(np.all(whole.alpha_bar > 0))
@@ -334,8 +334,13 @@ def exact_chain(recipe: recipe_lib.Recipe, whole: process.Schedule, mesh):
         batch_size=sampler.rounded_batch(CHAIN_SAMPLES, mesh),
     )
     method, options = recipe.solver
+    asked = {setting.name: setting.value for setting in recipe.settings}
     law = oracle.sample_law(
-        oracle.DATA, recipe.schedule, method=method, **dict(options)
+        oracle.DATA,
+        recipe.schedule,
+        method=method,
+        temperature=asked.get("temperature", 1.0),
+        **dict(options),
     )
     samples = made.images.reshape(CHAIN_SAMPLES, -1)
     # Only x̂_0 from ε̂ loses digits where there is little signal.

@@ -228,6 +228,15 @@ def at(table: jax.Array, t: jax.Array, like: jax.Array) -> jax.Array:
     return arrays.expand_to(table[t], like)
 
 
+def marginal(tables: Tables, t: jax.Array, like: jax.Array):
+    """Return √ᾱ and 1−ᾱ at t, with ᾱ = 1 at −1 (never index −1)."""
+    at_end = t < 0
+    index = jnp.maximum(t, 0)
+    sqrt_alpha_bar = jnp.where(at_end, 1.0, tables.sqrt_alpha_bar[index])
+    one_minus = jnp.where(at_end, 0.0, tables.one_minus_alpha_bar[index])
+    return arrays.expand_to(sqrt_alpha_bar, like), arrays.expand_to(one_minus, like)
+
+
 def q_mean_variance(tables: Tables, x_0, t):
     """Return mean, variance and log-variance of q(x_t | x_0) (DDPM eq. 4).
 

@@ -1,6 +1,13 @@
 """Respacing: keep some of the timesteps of a process and recompute β in float64.
 
 β′_k = 1 − ᾱ_{i_k} / ᾱ_{i_{k−1}}                       Improved DDPM eq. 19
+
+A number of steps may be spaced in several ways; all of them keep T−1, where chains start:
+
+    even       equal distances in t, from T−1 to 0 (the papers; "linspace" elsewhere)
+    trailing   round(T − k T/n) − 1: T−1 and every T/n-th below (Lin et al. 2023)
+    quadratic  equal distances in √t, from T−1 to 0 (Song et al. 2021, appendix D.2)
+    logsnr     equal distances in log(ᾱ/(1−ᾱ)), from T−1 to 0 (Lu et al. 2022)
 """
 
 import itertools
@@ -10,15 +17,19 @@ import numpy as np
 from ddpm_jax.core import errors
 from ddpm_jax.diffusion import process
 
+SPACINGS = ("even", "trailing", "quadratic", "logsnr")
 FAST27_SECTIONS = (10, 10, 3, 2, 2)
 
 
-def respace(schedule: process.Schedule, spec: int | str) -> process.Schedule:
+def respace(
+    schedule: process.Schedule, spec: int | str, spacing: str = "even"
+) -> process.Schedule:
     """Return the process that keeps only the timesteps of `spec`.
 
     Args:
         schedule: a process that has not been respaced.
         spec: see `kept_timesteps`.
+        spacing: of an integer `spec`, one of `SPACINGS`; a string has its own.
 
     Raises:
         Refusal: an impossible `spec`, or a process that is respaced already.
@@ -28,7 +39,10 @@ def respace(schedule: process.Schedule, spec: int | str) -> process.Schedule:
             f"this process already keeps {schedule.num_steps} of "
             f"{schedule.original_num_steps} steps: respace the original one"
         )
-    kept = kept_timesteps(schedule.num_steps, spec)
+    if isinstance(spec, str):
+        kept = kept_timesteps(schedule.num_steps, spec)
+    else:
+        kept = spaced(schedule, spec, spacing)
     if len(kept) == schedule.num_steps:
         return schedule  # β recomputed from ᾱ would differ in its last bits
     alpha_bar = schedule.alpha_bar[list(kept)]
@@ -40,6 +54,61 @@ def respace(schedule: process.Schedule, spec: int | str) -> process.Schedule:
         rescale_timesteps=schedule.rescale_timesteps,
         log_var_floor=schedule.log_var_floor,
     )
+
+
+def spaced(schedule: process.Schedule, count: int, spacing: str) -> tuple[int, ...]:
+    """Return `count` timesteps of a process, ascending and distinct, T−1 among them.
+
+    Where the rule wants one timestep twice, the neighbours are taken too.
+
+    Args:
+        schedule: the process, not respaced.
+        count: 1 … T.
+        spacing: one of `SPACINGS`.
+
+    Raises:
+        Refusal: a number of steps that the process does not have, or an unknown name.
+    """
+    whole = schedule.num_steps
+    even = kept_timesteps(whole, count)  # refuses a count that is none
+    if spacing not in SPACINGS:
+        raise errors.Refusal(
+            f"unknown spacing {spacing!r}: choose one of {', '.join(SPACINGS)}"
+        )
+    if spacing == "even" or count == 1:
+        return even
+    if spacing == "trailing":
+        return tuple(round(whole * k / count) - 1 for k in range(1, count + 1))
+    if spacing == "quadratic":
+        share = np.arange(count) / (count - 1)
+        return _distinct(np.rint((whole - 1) * share**2), whole)
+    return _distinct(_by_logsnr(schedule, count), whole)
+
+
+def _by_logsnr(schedule, count):
+    """Return the nearest timesteps to equal distances in log-SNR, ascending."""
+    alpha_bar = schedule.alpha_bar
+    last = len(alpha_bar) - 1
+    # Without any signal the last log-SNR is −∞: the rest is spaced from the one before.
+    tail = [last] if alpha_bar[-1] == 0 else []
+    alpha_bar = alpha_bar[: last + 1 - len(tail)]
+    logsnr = np.log(alpha_bar) - np.log1p(-alpha_bar)
+    targets = np.linspace(logsnr[0], logsnr[-1], count - len(tail))
+    above = np.clip(np.searchsorted(-logsnr, -targets), 1, max(1, len(logsnr) - 1))
+    pairs = np.minimum(np.stack([above - 1, above]), len(logsnr) - 1)
+    nearest = np.argmin(np.abs(logsnr[pairs] - targets), axis=0)
+    return np.append(np.take_along_axis(pairs, nearest[None], 0)[0], tail)
+
+
+def _distinct(wanted, num_steps):
+    """Return timesteps near `wanted`, ascending, distinct, and with T−1 at the end."""
+    kept = [int(t) for t in wanted]
+    for k in range(1, len(kept)):
+        kept[k] = max(kept[k], kept[k - 1] + 1)
+    kept[-1] = num_steps - 1
+    for k in range(len(kept) - 2, -1, -1):
+        kept[k] = min(kept[k], kept[k + 1] - 1)
+    return tuple(kept)
 
 
 def kept_timesteps(num_steps: int, spec: int | str) -> tuple[int, ...]:

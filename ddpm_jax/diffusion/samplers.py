@@ -19,16 +19,8 @@ import numpy as np
 from ddpm_jax.core import arrays, errors
 from ddpm_jax.core.types import NoiseFn
 from ddpm_jax.diffusion import process, reverse
-from ddpm_jax.diffusion.solvers import (
-    CORRECT,
-    KINDS,
-    RENOISE,
-    STEP,
-    ancestral,
-    ddim,
-    reverse_ddim,
-    sampling_path,
-)
+from ddpm_jax.diffusion.paths import CORRECT, KINDS, RENOISE, STEP, sampling_path
+from ddpm_jax.diffusion.solvers import ancestral, ddim, reverse_ddim
 
 __all__ = [
     "Entries",

@@ -8,6 +8,9 @@ A solver is a value with
     check_path(path)                        refuses paths that are not its own
     reads                                   "mean" or "score": what it moves along
     kinds                                   of entries, where it is more than "step"
+    spacing                                 its usual one of `respacing.SPACINGS`, where
+                                            it is not "even"
+    entries_per_step                        where it is not 1
 
 and is a pytree: its numbers are leaves, so that one compiled chain serves them all.
 There is one evaluation of the network per entry. A solver that evaluates twice (Heun)
@@ -23,15 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.core import arrays, errors
-from ddpm_jax.diffusion import process
-
-STEP, RENOISE, PREDICT, CORRECT = "step", "renoise", "predict", "correct"
-KINDS = (STEP, RENOISE, PREDICT, CORRECT)  # by the number that compiled chains see
-
-
-def sampling_path(num_steps: int) -> tuple:
-    """Return T′−1 → T′−2 → … → 0 → −1: every step of the process, downward."""
-    return tuple((t, t - 1, STEP) for t in range(num_steps - 1, -1, -1))
+from ddpm_jax.diffusion import higher_order, process
+from ddpm_jax.diffusion.paths import STEP, sampling_path
 
 
 class Memoryless:
@@ -101,7 +97,7 @@ class Ddim(Memoryless):
     reads = "score"
 
     def __call__(self, tables, x_t, prediction, t, t_next, noise):
-        sqrt_next, one_minus_next = marginal(tables, t_next, x_t)
+        sqrt_next, one_minus_next = process.marginal(tables, t_next, x_t)
         one_minus = process.at(tables.one_minus_alpha_bar, t, x_t)
         log_next = jnp.where(t_next < 0, 0.0, tables.log_alpha_bar[t_next])
         log_ratio = arrays.expand_to(tables.log_alpha_bar[t] - log_next, x_t)
@@ -136,7 +132,7 @@ class ReverseDdim(Memoryless):
 
     def __call__(self, tables, x_t, prediction, t, t_next, noise):
         del t, noise
-        sqrt_next, one_minus_next = marginal(tables, t_next, x_t)
+        sqrt_next, one_minus_next = process.marginal(tables, t_next, x_t)
         return sqrt_next * prediction.x_0 + jnp.sqrt(one_minus_next) * prediction.noise
 
     def check_path(self, path):
@@ -167,13 +163,10 @@ def reverse_ddim() -> ReverseDdim:
 
 
 # By sampling.method; each takes the settings that its signature names.
-SOLVERS = {"ancestral": ancestral, "ddim": ddim}
-
-
-def marginal(tables, t_next, like):
-    """Return √ᾱ and 1−ᾱ at t_next, with ᾱ = 1 at −1 (never index −1)."""
-    at_end = t_next < 0
-    index = jnp.maximum(t_next, 0)
-    sqrt_alpha_bar = jnp.where(at_end, 1.0, tables.sqrt_alpha_bar[index])
-    one_minus = jnp.where(at_end, 0.0, tables.one_minus_alpha_bar[index])
-    return arrays.expand_to(sqrt_alpha_bar, like), arrays.expand_to(one_minus, like)
+SOLVERS = {
+    "ancestral": ancestral,
+    "ddim": ddim,
+    "heun": higher_order.heun,
+    "dpmpp_2m": higher_order.dpmpp_2m,
+    "dpmpp_2s": higher_order.dpmpp_2s,
+}

@@ -5,8 +5,12 @@ and E[x_0 | x_t] = m + k (x_t − √ᾱ m) with k = √ᾱ s² / (ᾱ s² + 1�
 every step of a sampler maps Gaussians to Gaussians by an affine rule: a x + b + c·noise
 takes mean and variance (μ, v) to (a μ + b, a² v + c²). What samples must look like is
 therefore known for any number of steps, and a sampler can be proved on any machine.
+
+Where no noise is added, a sampler of any order with any memory makes a x_T + b: its
+rule is followed for the two rows (a, b) instead.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -54,22 +58,35 @@ def noise_network(data: Gaussian, schedule: process.Schedule):
 
 
 def sample_law(
-    data: Gaussian, schedule: process.Schedule, *, method: str, eta: float = 0.0
+    data: Gaussian,
+    schedule: process.Schedule,
+    *,
+    method: str,
+    eta: float = 0.0,
+    temperature: float = 1.0,
 ) -> Gaussian:
-    """Return the law of samples that start from N(0, I), in float64.
+    """Return the law of samples that start from N(0, temperature² I), in float64.
 
     Args:
         data: the distribution of x_0, known to the denoiser.
         schedule: the respaced process.
-        method: "ancestral" with the small variance β̃, or "ddim".
+        method: one of `METHODS`; "ancestral" is with the small variance β̃.
         eta: share of noise of ddim.
+        temperature: factor of x_T.
 
-    Reference: DDPM (Ho et al. 2020) eq. 7; DDIM (Song et al. 2021) eq. 12 and 16.
+    Raises:
+        Refusal: a method whose law is not known.
+
+    Reference: DDPM (Ho et al. 2020) eq. 7; DDIM (Song et al. 2021) eq. 12 and 16; those
+    of the other methods are in `FLOWS`.
     """
-    rule = errors.choose("sampling method", RULES, method)
+    errors.choose("sampling method", METHODS, method)
     alpha_bar = schedule.alpha_bar
+    if method in FLOWS:
+        return _deterministic_law(data, alpha_bar, FLOWS[method], temperature)
+    rule = RULES[method]
     before = np.append(1.0, alpha_bar[:-1])
-    mean, var = np.zeros_like(data.mean), np.ones_like(data.var)
+    mean, var = np.zeros_like(data.mean), np.full_like(data.var, temperature**2)
     for now, then in zip(alpha_bar[::-1], before[::-1], strict=True):
         k = np.sqrt(now) * data.var / (now * data.var + 1 - now)
         of_x_0, of_x_t, added = rule(now, then, eta)
@@ -94,8 +111,101 @@ def _ddim_rule(now, then, eta):
     return np.sqrt(then) - direction * np.sqrt(now), direction, added
 
 
-# Solvers whose law is known → the weights of x̂_0 and x_t and the variance of a step.
+# First order → the weights of x̂_0 and x_t and the variance of a step.
 RULES = {"ancestral": _ancestral_rule, "ddim": _ddim_rule}
+
+
+# ---- without noise -------------------------------------------------------------------
+
+
+def _deterministic_law(data, alpha_bar, flow, temperature):
+    """Return the law of a x_T + b; `flow` moves the rows a and b, [2, C]."""
+
+    def estimate(x, now):
+        k = np.sqrt(now) * data.var / (now * data.var + 1 - now)
+        return k * x + np.stack([0 * data.mean, (1 - k * np.sqrt(now)) * data.mean])
+
+    x = np.stack([np.ones_like(data.mean), np.zeros_like(data.mean)])
+    scale, mean = estimate(flow(alpha_bar[::-1], estimate, x), alpha_bar[0])
+    return Gaussian(mean, (scale * temperature) ** 2)
+
+
+def _first_order(x, x_0, now, then):
+    """Return DDIM's move; it exists where ᾱ = 0 too."""
+    return np.sqrt(then) * x_0 + np.sqrt((1 - then) / (1 - now)) * (
+        x - np.sqrt(now) * x_0
+    )
+
+
+def _heun_flow(levels, estimate, x):
+    """Move x along `levels` of ᾱ, ascending (Karras et al. 2022, algorithm 1)."""
+    for now, then in itertools.pairwise(levels):
+        predicted = _first_order(x, estimate(x, now), now, then)
+        if now == 0:  # y and s are infinite
+            x = predicted
+            continue
+        s, s_then = np.sqrt(1 / now - 1), np.sqrt(1 / then - 1)
+        y, y_then = x / np.sqrt(now), predicted / np.sqrt(then)
+        slope = (y - estimate(x, now)) / s
+        slope_then = (y_then - estimate(predicted, then)) / s_then
+        x = np.sqrt(then) * (y + (s_then - s) * (slope + slope_then) / 2)
+    return x
+
+
+def _logsnr(level):
+    with np.errstate(divide="ignore"):
+        return np.log(level / (1 - level)) / 2
+
+
+def _data_step(x, direction, now, then):
+    """Move x with D in the place of x̂_0 (Lu et al. 2022, DPM-Solver++, eq. 9)."""
+    h = _logsnr(then) - _logsnr(now)
+    ratio = np.sqrt((1 - then) / (1 - now))
+    return ratio * x - np.sqrt(then) * np.expm1(-h) * direction
+
+
+def _dpmpp_2m_flow(levels, estimate, x):
+    """Move x along `levels` of ᾱ, ascending (Lu et al. 2022, algorithm 2)."""
+    before = None
+    for now, then in itertools.pairwise(levels):
+        x_0 = direction = estimate(x, now)
+        if before is not None:
+            level, x_0_before = before
+            h, h_before = _logsnr(then) - _logsnr(now), _logsnr(now) - _logsnr(level)
+            r = h_before / h
+            direction = (1 + 1 / (2 * r)) * x_0 - x_0_before / (2 * r)
+        x = _data_step(x, direction, now, then)
+        before = now, x_0
+    return x
+
+
+def _dpmpp_2s_flow(levels, estimate, x):
+    """Move x along `levels` of ᾱ, two at a time (Lu et al. 2022, algorithm 1)."""
+    if len(levels) % 2 == 0:
+        x = _first_order(x, estimate(x, levels[0]), *levels[:2])
+        levels = levels[1:]
+    for now, middle, then in zip(
+        levels[:-2:2], levels[1::2], levels[2::2], strict=True
+    ):
+        x_0 = estimate(x, now)
+        u = _data_step(x, x_0, now, middle)
+        if now == 0:
+            x = _first_order(u, estimate(u, middle), middle, then)
+            continue
+        h = _logsnr(then) - _logsnr(now)
+        r = (_logsnr(middle) - _logsnr(now)) / h
+        direction = (1 - 1 / (2 * r)) * x_0 + estimate(u, middle) / (2 * r)
+        x = _data_step(x, direction, now, then)
+    return x
+
+
+# Second order → its moves from x_T to t = 0; the last move returns x̂_0.
+FLOWS = {
+    "heun": _heun_flow,
+    "dpmpp_2m": _dpmpp_2m_flow,
+    "dpmpp_2s": _dpmpp_2s_flow,
+}
+METHODS = {**RULES, **FLOWS}
 
 
 class Deviation(NamedTuple):

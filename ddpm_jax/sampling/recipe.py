@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpm_jax.core import conditions, errors, keys
-from ddpm_jax.diffusion import guidance, process, reverse, samplers, solvers
+from ddpm_jax.diffusion import guidance, paths, process, reverse, samplers, solvers
 from ddpm_jax.sampling import naming
 from ddpm_jax.sampling.branches import GUIDANCE
 from ddpm_jax.sampling.naming import Setting, Weights
@@ -128,6 +128,11 @@ class Recipe:
             return self.path
         return self.make_solver().path(self.schedule.num_steps)
 
+    @property
+    def evaluations(self) -> int:
+        """The evaluations of the network for one image; a guided one counts once."""
+        return sum(kind != paths.RENOISE for _, _, kind, *_ in self.whole_path)
+
     def make_solver(self):
         """Return the solver, a value of `diffusion.solvers`."""
         return made(solvers.SOLVERS, self.solver)
@@ -182,12 +187,14 @@ class Recipe:
         floats, for what no part of the recipe takes; what is not read costs nothing.
         """
         path, length = self.whole_path, self.schedule.original_num_steps
-        rounds = -(-len(path) // length)  # a longer path takes a multiple of it
+        solver = self.make_solver()
+        # A longer path takes a multiple of it.
+        rounds = max(-(-len(path) // length), getattr(solver, "entries_per_step", 1))
         return {
             "tables": process.padded_tables(self.schedule, length),
             "entries": samplers.entries(path, rounds * length),
             "count": np.int32(len(path)),
-            "solver": self.make_solver(),
+            "solver": solver,
             "hooks": self.make_hooks(),
             "guidance": tuple(_numbers(part) for part in self.guidance),
             "negative": {key: np.int32(value) for key, value in self.negative},

@@ -195,6 +195,8 @@ def _program(structure: Structure, network, others: tuple):
         )
         start = keys.key_for(seed, "sample/x_T", index=index)
         x_T = draws.x_T_each(start, shape)
+        if "temperature" in inputs["settings"]:
+            x_T = x_T * inputs["settings"]["temperature"]
         return samplers.run(loop, x_T, inputs["entries"], inputs["count"])
 
     return jax.jit(sample)

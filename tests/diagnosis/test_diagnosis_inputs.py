@@ -11,6 +11,7 @@ from ddpm_jax.diagnosis import findings, inputs, measure
 from ddpm_jax.diffusion import process, respacing, solvers
 from ddpm_jax.metrics import oracle
 from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import naming
 from ddpm_jax.sampling import recipe as recipe_lib
 
 WHOLE = gaussian_run.images(300, seed=2)
@@ -140,13 +141,14 @@ def test_a_respacing_that_leaves_out_the_noise_is_named():
 # ---- sampler -------------------------------------------------------------------------
 
 
-def recipe(whole, steps, method="ancestral"):
+def recipe(whole, steps, method="ancestral", temperature=1.0):
     return recipe_lib.Recipe(
         schedule=respacing.respace(whole, steps),
         prediction="v",
         variance="learned_range",
         shape=gaussian_run.SHAPE,
         solver=recipe_lib.part(method),
+        settings=(naming.Setting("temperature", temperature, 1.0),),
         hooks=(recipe_lib.part("clip", low=-1.0, high=1.0),),
         guidance=(recipe_lib.part("classifier_free", scale=3.0),),
         condition=(("label", (3, 5)),),
@@ -160,17 +162,24 @@ def judged(made, whole):
     )
 
 
-@pytest.mark.parametrize("method", ["ancestral", "ddim"])
+@pytest.mark.parametrize("method", solvers.SOLVERS)
 def test_sound_samplers_are_well(method):
     whole = gaussian_run.schedule()
     assert judged(recipe(whole, 20, method=method), whole).verdict == findings.OK
 
 
-def test_a_chain_from_pure_noise_and_rescaled_timesteps_are_well():
+def test_a_temperature_is_known_to_the_law():
+    whole = gaussian_run.schedule()
+    cold = recipe(whole, 5, method="ddim", temperature=0.5)
+    assert judged(cold, whole).verdict == findings.OK
+
+
+@pytest.mark.parametrize("method", ["ddim", "heun", "dpmpp_2m", "dpmpp_2s"])
+def test_a_chain_from_pure_noise_and_rescaled_timesteps_are_well(method):
     betas = ref_schedules.zero_terminal_snr(gaussian_run.betas())
     whole = process.Schedule.from_betas(betas, rescale_timesteps=True)
     assert whole.alpha_bar[-1] == 0
-    assert judged(recipe(whole, 20, method="ddim"), whole).verdict == findings.OK
+    assert judged(recipe(whole, 20, method=method), whole).verdict == findings.OK
 
 
 def test_one_sampler_in_the_place_of_another_is_found(monkeypatch):

@@ -146,6 +146,80 @@ def test_an_impossible_ddim_names_the_nearest_possible():
     assert "ddim334" in str(caught.value) or "ddim250" in str(caught.value)
 
 
+# ---- spacings ------------------------------------------------------------------------
+
+
+def of_name(name, num_steps, **options):
+    return process.Schedule.from_betas(schedules.make_betas(name, num_steps, **options))
+
+
+SPACED = [
+    ("linear", 24, {}),
+    ("cosine", 50, {}),
+    ("linear", 40, {"zero_terminal_snr": True}),
+    ("jsd", 1, {}),
+    ("jsd", 2, {}),
+    ("jsd", 3, {}),
+]
+
+
+@pytest.mark.parametrize("spacing", respacing.SPACINGS)
+@pytest.mark.parametrize(("name", "num_steps", "options"), SPACED)
+def test_every_number_of_steps_has_every_spacing(name, num_steps, options, spacing):
+    schedule = of_name(name, num_steps, **options)
+    for count in range(1, num_steps + 1):
+        kept = np.array(respacing.spaced(schedule, count, spacing))
+        assert len(kept) == count
+        assert kept[-1] == num_steps - 1
+        assert (np.diff(kept) > 0).all()
+        if count == 1:
+            continue
+        assert kept[0] >= 0 if spacing == "trailing" else kept[0] == 0
+        assert respacing.respace(schedule, count, spacing).timesteps == tuple(kept)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "kept"),
+    [
+        ("even", [0, 250, 500, 749, 999]),
+        # What Lin et al. 2023 print in table 2 for five of 1,000, less one.
+        ("trailing", [199, 399, 599, 799, 999]),
+        ("quadratic", [0, 62, 250, 562, 999]),
+    ],
+)
+def test_spacings_of_five_steps(spacing, kept):
+    assert list(respacing.spaced(of_name("linear", 1000), 5, spacing)) == kept
+
+
+@pytest.mark.parametrize("count", [3, 7, 30, 64, 333])
+def test_trailing_is_the_published_rule(count):
+    published = np.round(np.arange(1000, 0, -1000 / count))[:count] - 1
+    kept = respacing.spaced(of_name("linear", 1000), count, "trailing")
+    np.testing.assert_array_equal(kept, published[::-1])
+
+
+def test_logsnr_takes_the_nearest_timesteps_to_equal_distances():
+    schedule = of_name("linear", 1000)
+    alpha_bar = ref_schedules.alpha_bar(ref_schedules.BY_NAME["linear"](1000))
+    logsnr = np.log(alpha_bar / (1 - alpha_bar))
+    targets = np.linspace(logsnr[0], logsnr[-1], 12)
+    nearest = [int(np.abs(logsnr - target).argmin()) for target in targets]
+    assert list(respacing.spaced(schedule, 12, "logsnr")) == nearest
+
+
+def test_logsnr_without_terminal_signal_spaces_what_is_finite():
+    schedule = of_name("linear", 1000, zero_terminal_snr=True)
+    logsnr = np.log(schedule.alpha_bar[:-1] / (1 - schedule.alpha_bar[:-1]))
+    targets = np.linspace(logsnr[0], logsnr[-1], 6)
+    nearest = [int(np.abs(logsnr - target).argmin()) for target in targets]
+    assert list(respacing.spaced(schedule, 7, "logsnr")) == [*nearest, 999]
+
+
+def test_an_unknown_spacing_is_refused():
+    with pytest.raises(errors.Refusal, match="'karras'.*even, trailing"):
+        respacing.spaced(of_name("linear", 30), 3, "karras")
+
+
 # ---- betas ---------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.core import arrays, errors
-from ddpm_jax.diffusion import process, respacing, reverse, samplers, schedules, solvers
+from ddpm_jax.diffusion import paths, process, respacing, reverse, samplers, schedules
 
 T, STEPS, SHAPE = 1000, 6, (3, 5)
 MEAN, VAR = 0.4, 0.3**2
@@ -93,7 +93,7 @@ class Heun:
         mean = (first_slope + slope) / 2
         corrected = signal * (first_y + (sigma - first_sigma) * mean)
         moved = signal_next * (y + (sigma_next - sigma) * slope)
-        is_correction = kind == solvers.KINDS.index("correct")
+        is_correction = kind == paths.KINDS.index("correct")
         return (y, slope, t), jnp.where(is_correction, corrected, moved)
 
     def path(self, num_steps):

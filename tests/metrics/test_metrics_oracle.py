@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reference import higher_order
 from reference import oracle as ref_oracle
 from reference import process as ref_process
 from reference import schedules as ref_schedules
@@ -38,6 +39,44 @@ def test_laws_are_those_of_the_reference(name, steps):
         law = oracle.sample_law(oracle.DATA, schedule, method=method, eta=eta)
         np.testing.assert_allclose(law.mean, mean, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(law.var, var, rtol=1e-8)
+
+
+@pytest.mark.parametrize("steps", [3, 4, 7, 50])
+@pytest.mark.parametrize("name", ["linear", "cosine", "zero"])
+@pytest.mark.parametrize("method", ["heun", "dpmpp_2m", "dpmpp_2s"])
+def test_laws_of_second_order_are_those_of_the_papers(method, name, steps):
+    betas = ref_schedules.BY_NAME["linear" if name == "zero" else name](T)
+    if name == "zero":
+        betas = ref_schedules.zero_terminal_snr(betas)
+    schedule = respacing.respace(process.Schedule.from_betas(betas), steps)
+    data = oracle.DATA
+
+    def x_0(x, alpha_bar):
+        gain = np.sqrt(alpha_bar) * data.var / (alpha_bar * data.var + 1 - alpha_bar)
+        return data.mean + gain * (x - np.sqrt(alpha_bar) * data.mean)
+
+    levels = schedule.alpha_bar[::-1]
+    chain = higher_order.SOLVERS[method]
+    at_0, at_1 = (
+        x_0(chain(levels, x_0, np.full(4, value)), levels[-1]) for value in (0.0, 1.0)
+    )
+    for temperature in (1.0, 0.5):
+        law = oracle.sample_law(data, schedule, method=method, temperature=temperature)
+        np.testing.assert_allclose(law.mean, at_0, rtol=1e-7, atol=1e-9)
+        wanted = np.square((at_1 - at_0) * temperature)
+        np.testing.assert_allclose(law.var, wanted, rtol=1e-6)
+
+
+def test_temperature_scales_the_noise_that_is_left_of_the_start():
+    _, schedule, _ = schedules("linear", 5)
+    one, half, none = (
+        oracle.sample_law(
+            oracle.DATA, schedule, method="ancestral", temperature=temperature
+        )
+        for temperature in (1.0, 0.5, 0.0)
+    )
+    np.testing.assert_allclose(half.mean, one.mean)
+    np.testing.assert_allclose(half.var - none.var, (one.var - none.var) / 4)
 
 
 def test_many_steps_of_ddim_end_in_the_data():

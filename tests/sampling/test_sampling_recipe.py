@@ -66,7 +66,7 @@ def test_a_folder_of_version_0_1_is_found_and_continued(tmp_path):
         ({"clip": True}, "clip is True there and False here"),
         ({"labels": [1]}, r"labels is \[1\] there"),
         ({"checkpoint": 30}, "checkpoint is 30 there and 60 here"),
-        ({"temperature": 0.5}, "temperature is 0.5 there and None here"),
+        ({"unknown": 0.5}, "unknown is 0.5 there and None here"),
         ({"numerics": 7}, "numerics is 7 there and 1 here"),
         ({"version": 99}, "its version is 99 and ours 2"),
     ],
@@ -155,7 +155,7 @@ def test_structure_is_what_numbers_do_not_change():
 
 def test_settings_that_are_floats_are_inputs():
     settings = asked(guidance_scale=3.0, steps=5).inputs()["settings"]
-    wanted = {"eta": 0, "guidance_scale": 3, "dynamic_threshold": 0}
+    wanted = {"eta": 0, "guidance_scale": 3, "dynamic_threshold": 0, "temperature": 1}
     assert {name: settings[name] for name in wanted} == wanted
     assert {value.dtype.name for value in settings.values()} == {"float32"}
 
