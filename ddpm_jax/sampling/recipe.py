@@ -25,6 +25,7 @@ from ddpm_jax.diffusion import guidance, paths, process, reverse, samplers, solv
 from ddpm_jax.sampling import naming
 from ddpm_jax.sampling.branches import GUIDANCE
 from ddpm_jax.sampling.naming import Setting, Weights
+from ddpm_jax.sampling.starts import STARTS
 from ddpm_jax.sampling.transforms import TRANSFORMS
 
 
@@ -63,6 +64,7 @@ class Structure(NamedTuple):
     hooks: tuple[str, ...]
     guidance: tuple[str, ...]
     transforms: tuple[str, ...]
+    start: str
     kinds: frozenset[str]
     has_unguided: bool
 
@@ -82,11 +84,13 @@ class Recipe:
             conditional network.
         transforms: parts named in `transforms.TRANSFORMS`, in this order.
         condition: (key, values) of each; the images take the values in turn.
-        repeats: images that take a value before the next one's turn comes.
+        repeats: images that take a value, or a given picture, before the next one's
+            turn comes.
         drawn: (key, n) of conditions that are drawn from 0 … n−1 for each image, the
             same for all keys.
         negative: (key, value) of the branch that guidance leads away from, where it is
             not "no condition".
+        start: a name in `starts.STARTS`.
         path: see `diffusion.samplers`; None for every step of the process.
         fingerprints: (name, fingerprint) of the arrays and of the other networks'
             weights that the transforms use.
@@ -106,6 +110,7 @@ class Recipe:
     repeats: int = 1
     drawn: tuple[tuple[str, int], ...] = ()
     negative: tuple[tuple[str, int], ...] = ()
+    start: str = "noise"
     path: tuple | None = None
     fingerprints: tuple[tuple[str, str], ...] = ()
     seed: int = 0
@@ -116,6 +121,7 @@ class Recipe:
             errors.choose("hook", HOOKS, hook.name)
         for mixing in self.guidance:
             errors.choose("guidance", GUIDANCE, mixing.name)
+        errors.choose("start", STARTS, self.start)
         for transform in self.transforms:
             errors.choose("transform", TRANSFORMS, transform.name)
 
@@ -175,6 +181,7 @@ class Recipe:
             hooks=tuple(hook.name for hook in self.hooks),
             guidance=tuple(mixing.name for mixing in self.guidance),
             transforms=tuple(transform.name for transform in self.transforms),
+            start=self.start,
             kinds=frozenset(kind for _, _, kind, *_ in self.whole_path),
             has_unguided=not all((*entry, True)[3] for entry in self.whole_path),
         )
@@ -205,6 +212,7 @@ class Recipe:
                 if isinstance(s.value, float)
             },
             "seed": np.uint32(self.seed),
+            "repeats": np.int32(self.repeats),
         }
 
     def condition_of(self, index: np.ndarray, specs) -> dict[str, np.ndarray]:

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.core import keys
 from ddpm_jax.diffusion import process, reverse, samplers
 from ddpm_jax.runtime import sharding
-from ddpm_jax.sampling import branches, transforms
+from ddpm_jax.sampling import branches, starts, transforms
 from ddpm_jax.sampling.recipe import Recipe, Structure
 
 
@@ -131,13 +132,12 @@ def _program(structure: Structure, network, others: tuple):
     Args:
         structure: from `Recipe.structure`.
         network: compared by identity.
-        others: (name, network) of those that transforms use.
+        others: (name, network) of those that guide it.
     """
     draws = process.GAUSSIAN
 
     def sample(params, inputs, index, condition):
         seed, shape = inputs["seed"], structure.shape
-        tables = inputs["tables"]
 
         def noise_of(purpose):
             stream = keys.key_for(seed, purpose, index=index)
@@ -145,61 +145,77 @@ def _program(structure: Structure, network, others: tuple):
                 keys.fold_in_each(stream, position), shape
             )
 
-        def denoiser(names, numbers):
-            return reverse.Denoiser(
-                tables,
-                branches.network(
-                    branches.Given.of(network, params, condition),
-                    names,
-                    numbers,
-                    negative_values=inputs["negative"],
-                    weaker=given.get(branches.WEAKER),
-                ),
-                structure.prediction,
-                structure.variance,
-                inputs["hooks"],
-            )
-
+        main = branches.Given.of(network, params, condition)
         given = {
             name: branches.Given.of(other, inputs["params"][name], condition)
             for name, other in others
         }
         tools = transforms.Tools(
-            tables=tables,
+            tables=inputs["tables"],
             index=index,
+            turn=index // inputs["repeats"],
             condition=condition,
             arrays=inputs["arrays"],
             networks={name: other.alone() for name, other in given.items()},
         )
-        by_place = transforms.made(structure.transforms, inputs["transforms"], tools)
-
-        def transformed(denoise):
-            for transform in by_place[transforms.DENOISER]:
-                denoise = transform(denoise)
-            return denoise
-
-        loop = samplers.Loop(
-            tables=tables,
-            denoise=transformed(denoiser(structure.guidance, inputs["guidance"])),
-            solver=inputs["solver"],
-            noise_fn=noise_of("sample/noise"),
-            kept=inputs["kept"],
-            kinds=structure.kinds,
-            plain=transformed(denoiser((), ())) if structure.has_unguided else None,
-            prediction_transforms=by_place[transforms.PREDICTION],
-            step_transforms=by_place[transforms.STEP],
-            transform_noise_fns=[
-                noise_of(f"sample/transform/{k}")
-                for k in range(len(by_place[transforms.STEP]))
-            ],
-        )
+        loop = _loop(structure, inputs, tools, main, given, noise_of)
         start = keys.key_for(seed, "sample/x_T", index=index)
         x_T = draws.x_T_each(start, shape)
         if "temperature" in inputs["settings"]:
             x_T = x_T * inputs["settings"]["temperature"]
-        return samplers.run(loop, x_T, inputs["entries"], inputs["count"])
+        first = jnp.full(len(index), inputs["entries"].t[0])
+        x = starts.STARTS[structure.start](tools, x_T, first)
+        return samplers.run(loop, x, inputs["entries"], inputs["count"])
 
     return jax.jit(sample)
+
+
+def _loop(structure: Structure, inputs, tools, main, given, noise_of) -> samplers.Loop:
+    """Return what every entry of the path works with.
+
+    Args:
+        structure: from `Recipe.structure`.
+        inputs: of the program.
+        tools: of transforms.
+        main: the network, `branches.Given`.
+        given: others by name, likewise.
+        noise_of: purpose → noise function.
+    """
+    by_place = transforms.made(structure.transforms, inputs["transforms"], tools)
+
+    def denoiser(names, numbers):
+        denoise = reverse.Denoiser(
+            tools.tables,
+            branches.network(
+                main,
+                names,
+                numbers,
+                negative_values=inputs["negative"],
+                weaker=given.get(branches.WEAKER),
+            ),
+            structure.prediction,
+            structure.variance,
+            inputs["hooks"],
+        )
+        for transform in by_place[transforms.DENOISER]:
+            denoise = transform(denoise)
+        return denoise
+
+    return samplers.Loop(
+        tables=tools.tables,
+        denoise=denoiser(structure.guidance, inputs["guidance"]),
+        solver=inputs["solver"],
+        noise_fn=noise_of("sample/noise"),
+        kept=inputs["kept"],
+        kinds=structure.kinds,
+        plain=denoiser((), ()) if structure.has_unguided else None,
+        prediction_transforms=by_place[transforms.PREDICTION],
+        step_transforms=by_place[transforms.STEP],
+        transform_noise_fns=[
+            noise_of(f"sample/transform/{k}")
+            for k in range(len(by_place[transforms.STEP]))
+        ],
+    )
 
 
 def rounded_batch(batch_size: int, mesh) -> int:

@@ -25,6 +25,7 @@ class Tools(NamedTuple):
     Attributes:
         tables: the (respaced) process; its arrays are longer than T′.
         index: int32 [B], numbers of the images.
+        turn: int32 [B], index // repeats: which of the given things an image is of.
         condition: of these images, by key; more than the network reads, where a
             transform `reads` it.
         arrays: what the caller gave by name, such as an image and its mask.
@@ -34,9 +35,15 @@ class Tools(NamedTuple):
 
     tables: process.Tables
     index: jax.Array
+    turn: jax.Array
     condition: Mapping[str, jax.Array]
     arrays: Mapping[str, Any]
     networks: Mapping[str, Callable]
+
+    def of_images(self, name: str) -> jax.Array:
+        """Return the rows [B, ...] of an array [n, ...] that images take in turn."""
+        rows = self.arrays[name]
+        return rows[self.turn % rows.shape[0]]
 
 
 class Transform(NamedTuple):

@@ -26,7 +26,7 @@ PREDICTIONS, VARIANCES = tuple(reverse.PREDICTIONS), tuple(reverse.VARIANCES)
 CLIP = recipe_lib.part("clip", low=-1.0, high=1.0)
 THRESHOLD = recipe_lib.part("dynamic_threshold", maximum=2.0)
 HOOKS = ((), (CLIP,), (THRESHOLD, CLIP))
-GUIDANCE = (None, guided(2.5))
+GUIDANCE = ((), guided(2.5))
 ALL = list(itertools.product(SOLVERS, PREDICTIONS, VARIANCES, HOOKS, GUIDANCE))
 # All pairs of solver and prediction; each with every variance, and so on, in turn.
 SOME = [
