@@ -192,6 +192,21 @@ class Denoiser:
             x_0_hooks=self.x_0_hooks,
         )
 
+    def unhooked(self, x_t, t) -> Prediction:
+        """Return the prediction before its hooks, for those who differentiate x̂_0."""
+        return dataclasses.replace(self, x_0_hooks=())(x_t, t)
+
+    def hooked(self, prediction: Prediction, x_t, t) -> Prediction:
+        """Return an unhooked prediction after the hooks, its fields in agreement."""
+        x_0 = prediction.x_0
+        for hook in self.x_0_hooks:
+            x_0 = hook(x_0, x_t, t)
+        if self.prediction != "x_prev":
+            mean = process.q_posterior_mean(self.tables, x_0, x_t, t)
+            prediction = prediction._replace(mean=mean)
+        noise = process.noise_from_x_0(self.tables, x_t, t, x_0)
+        return prediction._replace(x_0=x_0, noise=noise)
+
 
 def denoiser(
     tables: process.Tables,
@@ -297,4 +312,12 @@ def rebuild(tables, prediction: Prediction, x_t, t, *, noise) -> Prediction:
     """Return `prediction` with another noise, and x_0 and mean recomputed from it."""
     x_0 = process.x_0_from_noise(tables, x_t, t, noise)
     mean = process.q_posterior_mean(tables, x_0, x_t, t)
+    return prediction._replace(x_0=x_0, noise=noise, mean=mean)
+
+
+def moved(tables, prediction: Prediction, x_t, t, *, by) -> Prediction:
+    """Return `prediction` with x̂_0 moved by `by`, and noise and mean along with it."""
+    x_0 = prediction.x_0 + by
+    mean = prediction.mean + process.at(tables.posterior_mean_x_0, t, x_t) * by
+    noise = process.noise_from_x_0(tables, x_t, t, x_0)
     return prediction._replace(x_0=x_0, noise=noise, mean=mean)
