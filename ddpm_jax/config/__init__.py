@@ -99,7 +99,9 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     config.sampling = sampling = config_dict.ConfigDict()
     sampling.method = "ancestral"  # or ddim, heun, dpmpp_2m, dpmpp_2s
     sampling.steps = config_dict.placeholder(int)  # 1 … T timesteps; unset for T
-    sampling.spacing = ""  # of steps: even, trailing, quadratic, logsnr; "": the method's
+    sampling.spacing = (
+        ""  # of steps: even, trailing, quadratic, logsnr; "": the method's
+    )
     sampling.respacing = ""  # instead of steps: "ddim50", "90,60,60,20,20", "fast27"
     sampling.num_samples = 64  # images to make
     sampling.batch_size = 64  # images made at a time; changes no image

@@ -184,7 +184,9 @@ def _dpmpp_2s_flow(levels, estimate, x):
     if len(levels) % 2 == 0:
         x = _first_order(x, estimate(x, levels[0]), *levels[:2])
         levels = levels[1:]
-    for now, middle, then in zip(levels[:-2:2], levels[1::2], levels[2::2], strict=True):
+    for now, middle, then in zip(
+        levels[:-2:2], levels[1::2], levels[2::2], strict=True
+    ):
         x_0 = estimate(x, now)
         u = _data_step(x, x_0, now, middle)
         if now == 0:

@@ -35,7 +35,9 @@ def scheduler(name):
 
 
 @pytest.mark.parametrize("steps", [10, 20])
-@pytest.mark.parametrize(("name", "spacing"), [("heun", "even"), ("dpmpp_2m", "logsnr")])
+@pytest.mark.parametrize(
+    ("name", "spacing"), [("heun", "even"), ("dpmpp_2m", "logsnr")]
+)
 def test_whole_chains_are_those_of_diffusers(name, spacing, steps):
     kept = respacing.respace(whole(), steps, spacing)
     theirs = scheduler(name)

@@ -59,9 +59,7 @@ def chain(schedule, solver, x_T, path=None, prediction="x_0", draws=None):
 
 
 def whole(name="linear", num_steps=1000, **options):
-    return process.Schedule.from_betas(
-        schedules.make_betas(name, num_steps, **options)
-    )
+    return process.Schedule.from_betas(schedules.make_betas(name, num_steps, **options))
 
 
 def spaced(name, steps, spacing, **options):

@@ -150,9 +150,7 @@ def test_an_impossible_ddim_names_the_nearest_possible():
 
 
 def of_name(name, num_steps, **options):
-    return process.Schedule.from_betas(
-        schedules.make_betas(name, num_steps, **options)
-    )
+    return process.Schedule.from_betas(schedules.make_betas(name, num_steps, **options))
 
 
 SPACED = [

@@ -61,9 +61,7 @@ def test_laws_of_second_order_are_those_of_the_papers(method, name, steps):
         x_0(chain(levels, x_0, np.full(4, value)), levels[-1]) for value in (0.0, 1.0)
     )
     for temperature in (1.0, 0.5):
-        law = oracle.sample_law(
-            data, schedule, method=method, temperature=temperature
-        )
+        law = oracle.sample_law(data, schedule, method=method, temperature=temperature)
         np.testing.assert_allclose(law.mean, at_0, rtol=1e-7, atol=1e-9)
         wanted = np.square((at_1 - at_0) * temperature)
         np.testing.assert_allclose(law.var, wanted, rtol=1e-6)
