@@ -115,6 +115,30 @@ def test_an_override_changes_nothing_else():
     assert after == {**before, "seed": 5}
 
 
+def test_a_respacing_replaces_a_spacing_given_before(tmp_path):
+    spaced = tmp_path / "spaced.py"
+    spaced.write_text(
+        "from ddpm_jax import config as schema\n"
+        "def get_config():\n"
+        "    config = schema.base()\n"
+        "    config.sampling.spacing = 'trailing'\n"
+        "    return config\n"
+    )
+    config = parse(f"--config={spaced}", "--config.sampling.respacing=ddim5")
+    assert build_process.respaced(config, "sampling").num_steps == 5
+    config = parse(f"--config={spaced}", "--config.sampling.steps=4")
+    kept = build_process.respaced(config, "sampling").timesteps
+    assert kept == (249, 499, 749, 999)
+
+
+def test_a_spacing_beside_a_respacing_is_refused():
+    config = parse(
+        DIGITS, "--config.sampling.respacing=ddim5", "--config.sampling.spacing=even"
+    )
+    with pytest.raises(errors.Refusal, match="names the timesteps itself"):
+        build_process.respaced(config, "sampling")
+
+
 def test_respacing_given_on_the_command_line_replaces_the_steps_of_the_file():
     assert parse(DIGITS).sampling.steps is not None
     config = parse(DIGITS, "--config.sampling.respacing=ddim5")

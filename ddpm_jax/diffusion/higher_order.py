@@ -8,15 +8,18 @@ the same x_T leads to nearly the same image in fewer evaluations of the network.
     dpmpp_2s  Lu et al. 2022 (DPM-Solver++), algorithm 1
     dpmpp_2m  Lu et al. 2022 (DPM-Solver++), algorithm 2
 
-Each is written as DDIM's move plus a term of second order. Therefore the first halves of
-heun and dpmpp_2s, and every move without a history, are DDIM's moves to the bit. Three
-moves are of first order: the last one, to ᾱ = 1, where λ = ∞; one from ᾱ = 0, where
-λ = −∞; and the first one of dpmpp_2m after x_T or after noise was added.
+Each is written as DDIM's move plus a term of second order. Therefore the first halves
+of heun and dpmpp_2s, and every move without a history, are DDIM's moves to the bit.
+Some moves stay of first order: the last one, to ᾱ = 1, where λ = ∞; one from ᾱ = 0,
+where λ = −∞; and the first one of dpmpp_2m after x_T or after noise was added.
 
-What differs from other programs: all of them evaluate at timesteps of the process
-alone. The middle of dpmpp_2s is therefore the kept timestep between two others, and not
-the middle of λ. `diffusers` makes a first-order move at the end of dpmpp_2m too, and
-takes √((1−ᾱ)/ᾱ) of its table of T entries in float32.
+What differs from other programs: the network is evaluated at kept timesteps of the
+process alone. The middle of dpmpp_2s is therefore the timestep between two others, and
+not the middle in λ. On the same timesteps heun and dpmpp_2m give what `diffusers` does,
+whose tables are float32 sums; its own spacings choose other timesteps.
+
+The usual spacing of heun and dpmpp_2s is the one that gave the nearest samples on
+digits at 10 to 20 evaluations; that of dpmpp_2m is its paper's.
 """
 
 import dataclasses
@@ -97,6 +100,7 @@ class Heun(SecondOrder):
 
     method = "heun"
     min_steps = 2
+    spacing = "logsnr"
     entries_per_step = 2
     correction = "it stays at the timestep that 'predict' reached"
 
@@ -133,8 +137,8 @@ class DpmPp2M(SecondOrder):
     """DPM-Solver++(2M): a straight line in λ through this x̂_0 and the one before.
 
     x_n = (σ_n/σ_t) x_t − α_n (e^{−h} − 1) D, h = λ_n − λ_t, r = h_before/h,
-    D = x̂_0 + (x̂_0 − x̂_0,before) / (2r)     (Lu et al. 2022, algorithm 2). One evaluation
-    a step.
+    D = x̂_0 + (x̂_0 − x̂_0,before) / (2r)              (Lu et al. 2022, algorithm 2).
+    One evaluation a step.
     """
 
     method = "dpmpp_2m"
@@ -172,9 +176,10 @@ class DpmPp2S(SecondOrder):
     """DPM-Solver++(2S): a straight line in λ through x̂_0 at t and in the middle, s.
 
     x_n = (σ_n/σ_t) x_t − α_n (e^{−h} − 1) D, h = λ_n − λ_t, r = (λ_s − λ_t)/h,
-    D = x̂_0 + (x̂_0(x̃_s, s) − x̂_0) / (2r), with DDIM's x̃_s (Lu et al. 2022, algorithm
-    1). A step is (t, s, "predict"), then (s, n, "correct"), and goes over two kept
-    timesteps; where their number is even, the first move alone is DDIM's.
+    D = x̂_0 + (x̂_0(x̃_s, s) − x̂_0) / (2r), with DDIM's x̃_s
+    (Lu et al. 2022, algorithm 1). A step is (t, s, "predict"), then (s, n, "correct"),
+    and goes over two kept timesteps; where their number is even, the first move of all
+    is DDIM's alone.
     """
 
     method = "dpmpp_2s"

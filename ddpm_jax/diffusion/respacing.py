@@ -2,7 +2,7 @@
 
 β′_k = 1 − ᾱ_{i_k} / ᾱ_{i_{k−1}}                       Improved DDPM eq. 19
 
-A number of steps may be spaced in several ways; all of them keep T−1, where chains start:
+A number of steps may be spaced in several ways; all keep T−1, where chains start:
 
     even       equal distances in t, from T−1 to 0 (the papers; "linspace" elsewhere)
     trailing   round(T − k T/n) − 1: T−1 and every T/n-th below (Lin et al. 2023)

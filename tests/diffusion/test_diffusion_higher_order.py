@@ -1,4 +1,4 @@
-"""Solvers of second order against float64 from the papers and against the exact flow."""
+"""Solvers of second order against float64 from the papers, and the exact flow."""
 
 import jax
 import jax.numpy as jnp

@@ -216,7 +216,7 @@ def test_logsnr_without_terminal_signal_spaces_what_is_finite():
 
 
 def test_an_unknown_spacing_is_refused():
-    with pytest.raises(errors.Refusal, match="'karras'.*even, trailing"):
+    with pytest.raises(errors.Refusal, match=r"'karras'.*even, trailing"):
         respacing.spaced(of_name("linear", 30), 3, "karras")
 
 

@@ -119,6 +119,34 @@ def test_one_step_is_the_same_for_every_sampler(trained, tell):
 
 
 @pytest.mark.parametrize(
+    ("method", "evaluations"), [("heun", 7), ("dpmpp_2m", 4), ("dpmpp_2s", 4)]
+)
+def test_solvers_of_second_order_say_how_often_they_ask(
+    method, evaluations, trained, tell
+):
+    told = sample(tell, trained, method=method, steps=4)
+    assert told.status == 0
+    said = f"{method}, 4 steps, {evaluations} evaluations of the network"
+    assert said in told.out
+    arrays, folder = archive(trained)
+    assert folder.name.startswith(f"{method}-4-")
+    assert arrays["arr_0"].std() > 1
+
+
+def test_too_few_steps_for_a_solver_are_refused(trained, tell):
+    told = sample(tell, trained, method="heun", steps=1)
+    assert told.status == 1
+    assert "at least 2 steps" in told.err
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_a_temperature_that_is_none_is_refused(temperature, trained, tell):
+    told = sample(tell, trained, temperature=temperature)
+    assert told.status == 1
+    assert "a number above 0" in told.err
+
+
+@pytest.mark.parametrize(
     ("respacing", "count"), [("ddim6", 6), ("2,1", 3)], ids=["ddim", "sections"]
 )
 def test_respacing_strings_work(respacing, count, trained, tell):

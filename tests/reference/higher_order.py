@@ -5,6 +5,8 @@ last of the levels. Heun's method is written for x/√ᾱ and its noise-to-signa
 two of DPM-Solver++ for α, σ and λ.
 """
 
+import itertools
+
 import numpy as np
 
 
@@ -22,7 +24,7 @@ def _ddim_step(x, estimate, a, b):
 
 def heun(levels, x_0, x):
     """Karras et al. 2022, algorithm 1 with S_churn = 0: d = (x − D(x; σ))/σ."""
-    for a, b in zip(levels[:-1], levels[1:], strict=True):
+    for a, b in itertools.pairwise(levels):
         if a == 0:
             x = _ddim_step(x, x_0(x, a), a, b)
             continue
@@ -65,11 +67,10 @@ def dpmpp_2s(levels, x_0, x):
     An odd number of intervals begins with a move of first order.
     """
     alpha, sigma, lam = _tables(levels)
-    i = 0
-    if (len(levels) - 1) % 2:
+    odd = (len(levels) - 1) % 2
+    if odd:
         x = _ddim_step(x, x_0(x, levels[0]), levels[0], levels[1])
-        i = 1
-    for i in range(i + 2, len(levels), 2):
+    for i in range(odd + 2, len(levels), 2):
         p, s = i - 2, i - 1
         u = _ddim_step(x, x_0(x, levels[p]), levels[p], levels[s])
         if np.isinf(lam[p]):
@@ -98,7 +99,7 @@ def runge_kutta(first, last, x_0, x, steps):
         return np.exp(lam) * x_0(np.sqrt(1 - a) * z, a)
 
     z = x / np.sqrt(1 - first)
-    for lam, after in zip(grid[:-1], grid[1:], strict=True):
+    for lam, after in itertools.pairwise(grid):
         h = after - lam
         k_1 = slope(lam, z)
         k_2 = slope(lam + h / 2, z + h / 2 * k_1)

@@ -119,6 +119,52 @@ def test_tags_are_those_of_version_0_1(sampling, tag):
     assert asked(**sampling).tag(WEIGHTS) == tag
 
 
+@pytest.mark.parametrize(
+    ("sampling", "tag", "told"),
+    [
+        (
+            {"method": "dpmpp_2m", "steps": 8},
+            "dpmpp_2m-8-ema-guidance1-spacinglogsnr-seed0-step60",
+            {"spacing": "logsnr"},
+        ),
+        (
+            {"method": "dpmpp_2m", "steps": 8, "spacing": "even"},
+            "dpmpp_2m-8-ema-guidance1-seed0-step60",
+            {},
+        ),
+        # Every step is taken: there is nothing to space.
+        (
+            {"method": "dpmpp_2m", "spacing": "trailing"},
+            "dpmpp_2m-40-ema-guidance1-seed0-step60",
+            {},
+        ),
+        (
+            {"steps": 8, "spacing": "even"},
+            "ancestral-8-ema-guidance1-seed0-step60",
+            {},
+        ),
+        (
+            {"method": "dpmpp_2m", "respacing": "10,5"},
+            "dpmpp_2m-respacing10.5-ema-guidance1-seed0-step60",
+            {},
+        ),
+        (
+            {"steps": 8, "temperature": 0.997},
+            "ancestral-8-ema-guidance1-temperature0.997-seed0-step60",
+            {"temperature": 0.997},
+        ),
+    ],
+)
+def test_spacing_and_temperature_are_named_where_they_change_images(
+    sampling, tag, told
+):
+    recipe = asked(**sampling)
+    assert recipe.tag(WEIGHTS) == tag
+    request = recipe.request(WEIGHTS)
+    named = {k: request[k] for k in ("spacing", "temperature") if k in request}
+    assert named == told
+
+
 def test_other_numerics_have_folders_of_their_own(monkeypatch):
     monkeypatch.setattr(runtime, "NUMERICS", 2)
     assert asked().tag(WEIGHTS).endswith("-step60-numerics2")
