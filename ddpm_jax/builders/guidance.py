@@ -45,6 +45,7 @@ def of(
     guides: dict[str, Guide],
     kept: process.Schedule,
     solver,
+    path: samplers.Path | None,
 ) -> Guidance:
     """Return the guidance that config.sampling asks for.
 
@@ -54,6 +55,7 @@ def of(
         guides: from `guides.of`.
         kept: the process that is sampled.
         solver: a value of `diffusion.solvers`.
+        path: of the chain; None for the solver's own.
 
     Raises:
         Refusal: settings that contradict each other, that have no effect, or that the
@@ -66,13 +68,13 @@ def of(
     mixings = _mixings(config, facts, scale, guides) if low < high else []
     transforms = _transforms(sampling, guides, kept, solver)
     is_guided = bool(mixings or transforms)
-    path = None
-    if is_guided and (low, high) != WHOLE:
-        path = _path(kept, solver, low, high)
+    is_partial = is_guided and (low, high) != WHOLE
+    if is_partial:
+        path = _path(kept, path or solver.path(kept.num_steps), low, high)
     negative = class_labels.index(sampling.negative, facts.class_names)
     settings = {
         "guidance_scale": (scale if low < high else 1.0, 1.0),
-        "guidance_interval": ((low, high) if path else WHOLE, WHOLE),
+        "guidance_interval": ((low, high) if is_partial else WHOLE, WHOLE),
         "negative": ("" if negative is None else negative, ""),
         "guidance_w": None,  # said as guidance_scale
     }
@@ -243,12 +245,9 @@ def _transforms(sampling, guides, kept, solver) -> list[recipe_lib.Part]:
     return [recipe_lib.part(name, scale=sampling.classifier_scale, below=below)]
 
 
-def _path(kept, solver, low, high) -> samplers.Path:
-    """Return the solver's path with the entries that are guided."""
-    path = tuple(
-        (t, *rest, low <= _share(kept, t) < high)
-        for t, *rest in solver.path(kept.num_steps)
-    )
+def _path(kept, path, low, high) -> samplers.Path:
+    """Return the path with the entries that are guided."""
+    path = tuple((t, *rest, low <= _share(kept, t) < high) for t, *rest in path)
     if not any(guided for *_, guided in path):
         shares = [_share(kept, t) for t, *_ in path]
         raise errors.Refusal(

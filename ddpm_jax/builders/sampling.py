@@ -25,11 +25,16 @@ CHANGE_NO_IMAGE = ("num_samples", "batch_size")
 OF_WEIGHTS = ("weights", "checkpoint")
 
 
-def recipe(config, facts: DataInfo) -> recipe_lib.Recipe:
+def recipe(config, facts: DataInfo, *, path=None) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
 
     Every field of config.sampling becomes a setting of the recipe, and with it part of
     requests, tags and cards, but for `CHANGE_NO_IMAGE` and `OF_WEIGHTS`.
+
+    Args:
+        config: of the run.
+        facts: of its data.
+        path: of an edit, see `diffusion.samplers`; None for the solver's own.
 
     Raises:
         Refusal: settings that contradict each other, or that the run cannot meet.
@@ -39,16 +44,13 @@ def recipe(config, facts: DataInfo) -> recipe_lib.Recipe:
     guides = guides_lib.named(config)
     guides_lib.check(config, facts, guides)
     asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
-    solver = _solver(config.sampling)
-    guided = build_guidance.of(
-        config, facts, guides, kept, recipe_lib.made(solvers.SOLVERS, solver)
-    )
+    guided = build_guidance.of(config, facts, guides, kept, solver(config), path)
     made = recipe_lib.Recipe(
         schedule=kept,
         prediction=config.diffusion.prediction,
         variance=config.diffusion.variance,
         shape=facts.shape,
-        solver=solver,
+        solver=_solver(config.sampling),
         settings=_settings(config, asked and asked.asked, guided.settings),
         hooks=_hooks(config.sampling),
         guidance=guided.mixings,
@@ -85,6 +87,7 @@ def make_sampler(
     *,
     weights: recipe_lib.Weights | None = None,
     trajectory=(),
+    arrays=None,
 ) -> sampler.Sampler:
     """Return the sampler of a recipe, with the networks that guide it.
 
@@ -94,12 +97,15 @@ def make_sampler(
         mesh: devices to share each batch.
         weights: to sample with, where they are known: no run leads away from itself.
         trajectory: positions on the path whose results are kept.
+        arrays: what an edit uses, by name; the recipe has their fingerprints.
     """
     guides = guides_lib.named(config)
     if weights is not None:
         guides_lib.check_weights(guides, weights)
     others = guides_lib.opened(guides, mesh)
-    return sampler.Sampler(asked, network, mesh, trajectory=trajectory, others=others)
+    return sampler.Sampler(
+        asked, network, mesh, trajectory=trajectory, arrays=arrays, others=others
+    )
 
 
 def guidance_told(config, imported: dict | None) -> list[str]:
@@ -110,6 +116,11 @@ def guidance_told(config, imported: dict | None) -> list[str]:
         imported: the receipt of its conversion, None for a run that was trained here.
     """
     return build_guidance.told(config, guides_lib.named(config), imported)
+
+
+def solver(config):
+    """Return the solver of config.sampling, a value of `diffusion.solvers`."""
+    return recipe_lib.made(solvers.SOLVERS, _solver(config.sampling))
 
 
 def _solver(sampling) -> recipe_lib.Part:

@@ -176,6 +176,42 @@ def read_hole(
     return Hole(whole, fitted, (first, *told))
 
 
+def pasted(picture: Picture, hole: Hole, made: np.ndarray) -> np.ndarray:
+    """Return the picture as it was given, with what was made in its hole.
+
+    Args:
+        picture: from `read_picture`.
+        hole: from `read_hole`.
+        made: [H, W, C] as samples are stored: the fitted picture, edited.
+
+    Returns:
+        [H', W', C], the picture's own values outside the hole. Where the fitted picture
+        does not reach, the hole stays as it was.
+    """
+    from PIL import Image
+
+    size = picture.original.shape[:2]
+    inside = hole.original & _enlarged(np.ones(made.shape[:2], bool), size)
+    whole = _as_type(picture.original, made.dtype).copy()
+    scale = max(n / old for n, old in zip(made.shape, size, strict=False))
+    scaled = [round(old * scale) for old in size]
+    top, left = ((s - n) // 2 for s, n in zip(scaled, made.shape, strict=False))
+    for channel in range(made.shape[2]):
+        # Repeated beyond its edges, so that nothing dark is mixed in.
+        canvas = np.pad(
+            made[..., channel].astype(np.float32),
+            [
+                (top, scaled[0] - top - made.shape[0]),
+                (left, scaled[1] - left - made.shape[1]),
+            ],
+            mode="edge",
+        )
+        large = Image.fromarray(canvas).resize(size[::-1], Image.Resampling.BICUBIC)
+        values = np.clip(np.rint(np.asarray(large)), 0, np.iinfo(made.dtype).max)
+        whole[inside, channel] = values.astype(made.dtype)[inside]
+    return whole
+
+
 def shrunk(hole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return a mask at the size of a fitted picture: any hole makes a hole.
 

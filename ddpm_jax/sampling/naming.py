@@ -128,12 +128,25 @@ def shortened(name: str) -> str:
 LONGEST_NAME = 160  # file names of at most 255 bytes hold it and what is added
 ALWAYS = ("method", "steps", "seed")  # written to request.json at any value
 FIRST_WORDS = (  # of a tag, in this order; others follow in theirs
-    *("method", "steps", "respacing", "eta", "weights", "guidance_scale", "labels"),
+    *(
+        "edit",
+        "image",
+        "method",
+        "steps",
+        "respacing",
+        "eta",
+        "weights",
+        "guidance_scale",
+        "labels",
+    ),
     *("clip", "dynamic_threshold"),
 )
 # How settings are named in a tag, where it is not "<name><value>" of unusual values.
 WORDS = {
+    "edit": lambda s: s.value,
+    "image": lambda s: _short(s.value),
     "method": lambda s: s.value,
+    "solver": lambda s: "" if s.value == s.usual else s.value,
     "steps": lambda s: str(s.value),
     "respacing": lambda s: s.value and "respacing" + s.value.replace(",", "."),
     "guidance_scale": lambda s: f"guidance{s.value:g}",

@@ -6,6 +6,7 @@ recipe are inputs of the program: another number of steps, scale, η or seed com
 nothing.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -95,6 +96,23 @@ class Sampler:
             return Made(images, empty, empty)
         snapshots = (chain.trajectory, chain.trajectory_x_0)
         return Made(images, *(sharding.to_host(s)[:, :count] for s in snapshots))
+
+    def seconds_per_entry(self, params, batch_size: int) -> float:
+        """Return how long one entry of the path takes for a batch, compiled before.
+
+        Args:
+            params: parameters on the mesh.
+            batch_size: compiled size, a multiple of the devices.
+        """
+        inputs, self._inputs = self._inputs, {**self._inputs, "count": np.int32(1)}
+        try:
+            for _ in range(2):  # the first one compiles
+                began = time.perf_counter()
+                self.make(params, start=0, stop=1, batch_size=batch_size)
+                taken = time.perf_counter() - began
+        finally:
+            self._inputs = inputs
+        return taken
 
     def lower(self, params, index, condition) -> jax.stages.Lowered:
         """Return the program lowered for a batch, see `jax.jit`."""

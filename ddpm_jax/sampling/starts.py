@@ -5,8 +5,9 @@ and t int32 [B] the first timestep of the path, and an entry of `STARTS`.
 """
 
 from ddpm_jax.diffusion import process
+from ddpm_jax.sampling.transforms import PICTURE
 
-PICTURE, STATE = "picture", "state"  # among the arrays of a sampler, [n, ...] each
+STATE = "state"  # among the arrays of a sampler, [n, ...]
 
 
 def _noise(tools, x_T, t):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion import guidance, process
+from ddpm_jax.diffusion import guidance, inpainting, process, reconstruction
 
 DENOISER, PREDICTION, STEP = PLACES = ("denoiser", "prediction", "step")
 
@@ -101,9 +101,44 @@ def log_prob_of(classifier, tools: Tools):
     return log_prob
 
 
+# ---- inpainting: see `diffusion.inpainting` ------------------------------------------
+
+PICTURE, HOLE = "picture", "hole"  # among the arrays: [n, ...], and bool [n, H, W, 1]
+
+
+def _known_region(tools):
+    picture, hole = tools.of_images(PICTURE), tools.of_images(HOLE)
+    return inpainting.known_region(tools.tables, picture, hole)
+
+
+def _pasted(tools):
+    return inpainting.pasted(tools.of_images(PICTURE), tools.of_images(HOLE))
+
+
+def _reconstruction(likelihood):
+    def make(tools, *, scale):
+        return inpainting.reconstruction(
+            tools.tables,
+            tools.of_images(PICTURE),
+            tools.of_images(HOLE),
+            likelihood=likelihood,
+            scale=scale,
+        )
+
+    return make
+
+
 TRANSFORMS: dict[str, Transform] = {
-    f"classifier_{form}": Transform(PREDICTION, _classifier(form), form, (CLASS,))
-    for form in guidance.FORMS
+    **{
+        f"classifier_{form}": Transform(PREDICTION, _classifier(form), form, (CLASS,))
+        for form in guidance.FORMS
+    },
+    "known_region": Transform(STEP, _known_region),
+    "pasted": Transform(STEP, _pasted),
+    **{
+        f"reconstruction_{name}": Transform(DENOISER, _reconstruction(name))
+        for name in reconstruction.LIKELIHOODS
+    },
 }
 
 

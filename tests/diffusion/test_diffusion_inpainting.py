@@ -166,7 +166,7 @@ def test_known_values_are_pasted_at_the_end_alone():
 
 
 def published_times(num_steps, resamplings, jump):
-    """The states of `get_schedule_jump` of RePaint's code: steps of one, up and down."""
+    """The states of `get_schedule_jump` of RePaint's code, in steps of one."""
     jumps = {j: resamplings - 1 for j in range(0, num_steps - jump, jump)}
     t, times = num_steps, []
     while t >= 1:

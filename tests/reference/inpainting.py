@@ -51,7 +51,7 @@ def estimate(alpha_bar, rho, y, method, measurement_std):
 
 
 def move(now, then, eta):
-    """Weights of x̂_0 and x_t, and variance: eta None is DDPM eq. 7, else DDIM eq. 12."""
+    """Weights of x̂_0, x_t and variance: eta None is DDPM eq. 7, else DDIM eq. 12."""
     ratio = now / then
     added = (1 - then) / (1 - now) * (1 - ratio)
     if eta is None:

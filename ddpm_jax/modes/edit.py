@@ -1,0 +1,174 @@
+"""What all modes that edit pictures share: open, read, make, show.
+
+RUN/edits/<tag>/request.json    what decides the results
+RUN/edits/<tag>/samples.npz     arr_0, the results as samples are stored
+RUN/edits/<tag>/images/         each of them as PNG
+RUN/edits/<tag>/preview.png     what was given and what was made
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import trained_run
+from ddpm_jax.core import errors
+from ddpm_jax.data import images as images_lib
+from ddpm_jax.data import inputs
+from ddpm_jax.runtime import compilation, devices, distributed, image_grid
+from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import archive, generation
+from ddpm_jax.sampling import recipe as recipe_lib
+from ddpm_jax.sampling import sampler as sampler_lib
+from ddpm_jax.training import progress
+
+MOST_FILES = 1000  # results that are written as PNG too
+
+
+class Opened(NamedTuple):
+    """A run that edits.
+
+    Attributes:
+        config: with the changes of the command line.
+        saved: what its config.json says.
+        trained: the run on its devices.
+        weights: that are used.
+    """
+
+    config: object
+    saved: trained_run.SavedRun
+    trained: trained_run.TrainedRun
+    weights: recipe_lib.Weights
+
+    @property
+    def facts(self) -> build_data.DataInfo:
+        """The facts of the run's data."""
+        return self.saved.facts
+
+
+def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
+    """Return what a run says of itself, before anything of it is loaded.
+
+    Raises:
+        Refusal: no run, or one that cannot edit pictures.
+    """
+    devices.check()
+    saved = trained_run.read(workdir)
+    saved.run_dir.check_writable()
+    build_network.check_kind(config, f"--mode={mode} of")
+    build_data.check_pictures(saved.facts, f"--mode={mode}", "it needs a run on images")
+    return saved
+
+
+def open_run(config, saved: trained_run.SavedRun) -> Opened:
+    """Return the run on its devices, with the weights that config.sampling asks for."""
+    compilation.enable_cache()
+    trained = trained_run.open_run(saved, config)
+    weights = trained.weights(config.sampling.weights, field="sampling.weights")
+    say(f"step {weights.step}, {weights.why}")
+    return Opened(config, saved, trained, weights)
+
+
+def read_pictures(
+    paths: Sequence[str], config, saved: trained_run.SavedRun
+) -> list[inputs.Picture]:
+    """Return pictures that are given to be edited, fitted to the run, and say how.
+
+    Raises:
+        Refusal: no picture, one that cannot be fitted, or several of several sizes.
+    """
+    facts = saved.facts
+    multiple = 2 ** (len(config.model.channel_mult) - 1)
+    found = [
+        inputs.read_picture(
+            path,
+            shape=facts.shape,
+            levels=facts.levels,
+            crop=config.data.crop,
+            keep_size=multiple if config.editing.keep_size else 0,
+        )
+        for path in paths
+    ]
+    sizes = {picture.fitted.shape[:2] for picture in found}
+    if len(sizes) > 1:
+        told = ", ".join(f"{h}x{w}" for h, w in sorted(sizes))
+        raise errors.Refusal(
+            f"pictures of several sizes ({told}): give them one by one, or leave out "
+            "--keep-size, which fits them to the run"
+        )
+    for picture in found:
+        for line in picture.told:
+            say(line)
+    return found
+
+
+def make(
+    opened: Opened,
+    recipe: recipe_lib.Recipe,
+    arrays: Mapping[str, np.ndarray],
+    wanted: int,
+) -> archive.SampleStore | None:
+    """Make the results of an edit, or go on making them.
+
+    Returns:
+        Their store; None where the making was stopped, and the same command goes on.
+    """
+    trained, config = opened.trained, opened.config
+    store = generation.open_store(trained.run_dir.edits, recipe, opened.weights)
+    made_by = build_sampling.make_sampler(
+        recipe,
+        config,
+        trained.network,
+        trained.mesh,
+        weights=opened.weights,
+        arrays=arrays,
+    )
+    if not distributed.from_first(store.is_finished(wanted)):
+        say_cost(made_by, opened.weights.params, wanted, config.sampling.batch_size)
+    finished = generation.generate_until(
+        store,
+        made_by,
+        opened.weights,
+        wanted,
+        batch_size=config.sampling.batch_size,
+        levels=opened.facts.levels,
+    )
+    return store if finished else None
+
+
+def say_cost(made_by: sampler_lib.Sampler, params, wanted: int, batch_size: int):
+    """Say how often the network will be evaluated, and for how long."""
+    batch_size = sampler_lib.rounded_batch(min(batch_size, wanted), made_by.mesh)
+    seconds = made_by.seconds_per_entry(params, batch_size)
+    evaluations = made_by.recipe.evaluations
+    batches = -(-wanted // batch_size)
+    took = progress.duration(seconds * evaluations * batches)
+    say(f"{evaluations} evaluations of the network for each of {wanted}: about {took}")
+
+
+def write_pictures(store: archive.SampleStore, wanted: int, preview) -> None:
+    """Write the results as PNG files, and the preview; process 0 does.
+
+    Args:
+        store: with the results.
+        wanted: how many there are.
+        preview: results as stored, [wanted, H, W, C] → RGB picture.
+    """
+    if not distributed.is_first():
+        return
+    results = store.first(wanted)
+    for number, image in enumerate(images_lib.shown(results[:MOST_FILES])):
+        image_grid.write_png(store.folder / "images" / f"{number:04d}.png", image)
+    image_grid.write_png(store.folder / "preview.png", preview(results))
+    say(f"images:  {store.folder / 'images'}")
+    say(f"preview: {store.folder / 'preview.png'}")
+
+
+def name_of(paths: Sequence[str], pictures: Sequence[inputs.Picture]) -> str:
+    """Return a word for the pictures of an edit: "seven", or "seven+3"."""
+    first = pathlib.Path(paths[0]).stem
+    return first if len(pictures) == 1 else f"{first}+{len(pictures) - 1}"

@@ -1,0 +1,165 @@
+"""Making a part of a picture anew, with the rest as it is."""
+
+import numpy as np
+
+from ddpm_jax.builders import editing as build_editing
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.core import errors
+from ddpm_jax.data import images as images_lib
+from ddpm_jax.data import inputs
+from ddpm_jax.diffusion import inpainting, reconstruction
+from ddpm_jax.metrics import seam
+from ddpm_jax.modes import edit
+from ddpm_jax.report import edit_pictures
+from ddpm_jax.runtime import distributed, image_grid
+from ddpm_jax.runtime.console import say
+from ddpm_jax.sampling import recipe as recipe_lib
+from ddpm_jax.sampling import transforms
+
+RESAMPLINGS = {"fast": 1, "good": 5, "best": 10}  # by editing.quality
+
+
+def run(config, workdir, image, mask) -> None:
+    """Fill the holes of pictures, editing.variants times each.
+
+    Args:
+        config: of the run; editing.* says how.
+        workdir: the run.
+        image: files of the pictures.
+        mask: files of the masks, white where something is to be made: one for all, or
+            one for each picture.
+
+    Raises:
+        Refusal: pictures, masks or settings that do not fit.
+    """
+    saved = edit.read_run(config, workdir, "inpaint")
+    pictures = edit.read_pictures(image, config, saved)
+    holes = read_holes(config, pictures, mask)
+    arrays = {
+        transforms.PICTURE: np.stack([picture.values for picture in pictures]),
+        transforms.HOLE: np.stack([hole.fitted for hole in holes])[..., None],
+    }
+    parts, resolved = METHODS[method_of(config)](config)
+    variants = config.editing.variants
+    recipe = build_editing.recipe(
+        config,
+        saved.facts,
+        "inpaint",
+        given={
+            "image": build_editing.word(
+                edit.name_of(image, pictures), arrays[transforms.PICTURE]
+            ),
+            "mask": build_editing.fingerprint(arrays[transforms.HOLE])[:8],
+        },
+        arrays=arrays,
+        resolved={"method": method_of(config), **resolved},
+        shape=arrays[transforms.PICTURE].shape[1:],
+        repeats=variants,
+        **parts,
+    )
+    opened = edit.open_run(config, saved)
+    wanted = variants * len(pictures)
+    store = edit.make(opened, recipe, arrays, wanted)
+    if store is None:
+        return
+    say_fit(store.first(wanted), pictures, holes)
+    edit.write_pictures(
+        store,
+        wanted,
+        lambda results: edit_pictures.inpainted(
+            [p.fitted for p in pictures], [h.fitted for h in holes], results
+        ),
+    )
+    if config.editing.paste:
+        paste(store, wanted, pictures, holes)
+
+
+def method_of(config) -> str:
+    """Return editing.method, "repaint" where it is not given."""
+    method = config.editing.method or "repaint"
+    errors.choose("editing.method", METHODS, method)
+    return method
+
+
+def read_holes(config, pictures, mask) -> list[inputs.Hole]:
+    """Return the hole of each picture, and say what is to be made."""
+    if len(mask) > 1 and len(mask) != len(pictures):
+        raise errors.Refusal(
+            f"{len(mask)} masks for {len(pictures)} pictures: give one for all, or one "
+            "for each"
+        )
+    masks = list(mask) if len(mask) > 1 else [*mask, ""][:1] * len(pictures)
+    holes = []
+    for picture, path in zip(pictures, masks, strict=True):
+        hole = inputs.read_hole(
+            picture,
+            mask=path,
+            box=tuple(config.editing.box),
+            invert=config.editing.invert,
+        )
+        for line in hole.told:
+            say(line)
+        holes.append(hole)
+    return holes
+
+
+# ---- methods: config → parts of the recipe, and fields of config.editing -------------
+
+
+def _replace(config):
+    del config
+    return {"transforms": (recipe_lib.part("known_region"),)}, {}
+
+
+def _repaint(config):
+    editing = config.editing
+    kept = build_process.respaced(config, "sampling").num_steps
+    resamplings = editing.resamplings or RESAMPLINGS[editing.quality]
+    jump = editing.jump or max(1, min(10, kept // 10))
+    solver = build_sampling.solver(config)
+    inpainting.check_repaint(kept, resamplings=resamplings, jump=jump, solver=solver)
+    path = inpainting.repaint_path(kept, resamplings=resamplings, jump=jump)
+    parts = {"transforms": (recipe_lib.part("known_region"),), "path": path}
+    return parts, {"resamplings": resamplings, "jump": jump, "quality": "good"}
+
+
+def _guided(config):
+    likelihood = config.editing.likelihood
+    reconstruction.check_reconstruction(
+        build_process.respaced(config, "sampling"), likelihood=likelihood
+    )
+    guide = recipe_lib.part(f"reconstruction_{likelihood}", scale=1.0)
+    return {"transforms": (guide, recipe_lib.part("pasted"))}, {}
+
+
+METHODS = {"replace": _replace, "repaint": _repaint, "guided": _guided}
+
+
+# ---- what came out -------------------------------------------------------------------
+
+
+def say_fit(results, pictures, holes) -> None:
+    """Say how the results fit to what was given."""
+    variants = len(results) // len(pictures)
+    known = np.repeat([~hole.fitted for hole in holes], variants, axis=0)
+    given = np.repeat([p.fitted for p in pictures], variants, axis=0)
+    apart = np.abs(results.astype(np.int64) - given.astype(np.int64))[known]
+    say(f"known-pixel error {apart.max()}")
+    index = seam.seam_index(images_lib.from_stored(results), ~known)
+    of_given = seam.seam_index(images_lib.from_stored(given), ~known)
+    say(f"seam index {index:.2f} (1 is no seam; the given pictures: {of_given:.2f})")
+
+
+def paste(store, wanted, pictures, holes) -> None:
+    """Write the given pictures at their own size, with the results in their holes."""
+    if not distributed.is_first():
+        return
+    results = store.first(wanted)
+    variants = wanted // len(pictures)
+    for number, image in enumerate(results):
+        picture, hole = pictures[number // variants], holes[number // variants]
+        whole = inputs.pasted(picture, hole, image)
+        path = store.folder / "pasted" / f"{number:04d}.png"
+        image_grid.write_png(path, images_lib.shown(whole))
+    say(f"pasted:  {store.folder / 'pasted'}")
