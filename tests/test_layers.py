@@ -29,7 +29,7 @@ LAYERS = (
     ("training", "sampling", "metrics", "report", "convert"),
     ("config",),
     ("builders",),
-    ("evaluation", "diagnosis"),
+    ("evaluation", "diagnosis", "editing"),
     ("modes",),
     ("main", "api"),
 )

@@ -54,6 +54,29 @@ def read(workdir) -> SavedRun:
     )
 
 
+def at_size(config, saved: SavedRun, shape: tuple[int, int, int]):
+    """Return config and run as if it were of pictures of another size.
+
+    A U-Net has the same weights at any size that its levels divide, and its attention
+    stays on the levels where it is.
+
+    Args:
+        config: of the run.
+        saved: from `read`.
+        shape: (H, W, C) of the pictures.
+    """
+    own, other = (min(size[:2]) for size in (saved.facts.shape, shape))
+    levels = range(len(config.model.channel_mult))
+    attended = [k for k in levels if own >> k in config.model.attention_resolutions]
+    changed = []
+    for given in (config, saved.config):
+        one = given.copy_and_resolve_references()
+        one.model.attention_resolutions = tuple(other >> k for k in attended)
+        changed.append(one)
+    facts = dataclasses.replace(saved.facts, shape=shape)
+    return changed[0], dataclasses.replace(saved, config=changed[1], facts=facts)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
     """A run and its newest whole checkpoint, on the devices that are here now.

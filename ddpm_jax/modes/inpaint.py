@@ -9,8 +9,8 @@ from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import inputs
 from ddpm_jax.diffusion import inpainting, reconstruction
+from ddpm_jax.editing import edit
 from ddpm_jax.metrics import seam
-from ddpm_jax.modes import edit
 from ddpm_jax.report import edit_pictures
 from ddpm_jax.runtime import distributed, image_grid
 from ddpm_jax.runtime.console import say
@@ -58,7 +58,7 @@ def run(config, workdir, image, mask) -> None:
         repeats=variants,
         **parts,
     )
-    opened = edit.open_run(config, saved)
+    opened = edit.open_run(config, saved, recipe.shape)
     wanted = variants * len(pictures)
     store = edit.make(opened, recipe, arrays, wanted)
     if store is None:

@@ -64,9 +64,17 @@ def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
     return saved
 
 
-def open_run(config, saved: trained_run.SavedRun) -> Opened:
-    """Return the run on its devices, with the weights that config.sampling asks for."""
+def open_run(config, saved: trained_run.SavedRun, shape=None) -> Opened:
+    """Return the run on its devices, with the weights that config.sampling asks for.
+
+    Args:
+        config: of the run.
+        saved: from `read_run`.
+        shape: of the pictures, where it is another than the run's.
+    """
     compilation.enable_cache()
+    if shape is not None and tuple(shape) != saved.facts.shape:
+        config, saved = trained_run.at_size(config, saved, tuple(shape))
     trained = trained_run.open_run(saved, config)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")

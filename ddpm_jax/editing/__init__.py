@@ -1,0 +1,1 @@
+"""Editing given pictures with a trained run."""
