@@ -9,10 +9,10 @@ import numpy as np
 
 from ddpm_jax import runtime
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import kinds, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
-from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
 from ddpm_jax.core import conditions, errors
@@ -42,6 +42,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     started = time.perf_counter()
     saved_run = trained_run.to_resume(workdir)
     metric_writers.check(config.train.writers)
+    kind = kinds.of(config)
     devices.check()
     mesh = build_training.mesh(config)
     build_planning.check_batch(config, mesh)
@@ -59,14 +60,16 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     abstract = build_training.abstract_state(config, network, mesh)
     monitor.check(config, facts, network, dataset)
     is_new = distributed.from_first(saved_run is None)
-    if config.train.init_from and is_new:  # a run that exists needs its source no more
-        trained_run.check_transfer(config, network)
+    if is_new:  # a run that exists needs the others that its config names no more
+        kind.check_new(config, facts)
+        if config.train.init_from:
+            trained_run.check_transfer(config, network)
 
     # Nothing above has written a file: what is refused leaves no trace.
-    run_dir = directory.RunDir.create(workdir)
+    run_dir, use = directory.RunDir.create(workdir), kind.use(config, workdir)
     shared_disk.check(run_dir.path)
     say(f"run directory {run_dir.path}")
-    say(messages.describe(config, facts, network, mesh))
+    say(messages.describe(config, facts, network, mesh, kind.noun))
     with (
         run_dir.lock(),
         preemption.StopRequest() as stop,
@@ -82,7 +85,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
-            say(messages.closing(run_dir, network, workdir))
+            say(messages.closing(run_dir, network, workdir, use))
             return
         every = config.train.checkpoint_every
         saved.check_room(
@@ -93,7 +96,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
-        of_process = own_rows(config, network, dataset.name, mesh)
+        of_process = own_rows(config, kind.reads(network), dataset.name, mesh)
 
         def batches_from(step):
             return pipeline.batches(
@@ -142,7 +145,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                     config, run_dir, saved, abstract, network, mesh
                 ),
                 note_bad=crash_report.Notes(
-                    network.condition_spec,
+                    kind.reads(network),
                     run_dir,
                     order,
                     dataset,
@@ -160,7 +163,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         return
     took = progress.duration(time.perf_counter() - started)
     say(f"finished {outcome.step} steps in {took}")
-    say(messages.closing(run_dir, network, workdir))
+    say(messages.closing(run_dir, network, workdir, use))
 
 
 # ---- before the loop -----------------------------------------------------------------
@@ -186,13 +189,18 @@ def check_same_run(saved, config, facts, network) -> None:
         )
 
 
-def own_rows(config, network, source: str, mesh) -> dict:
-    """Return which rows of a batch this process loads, and how they get to devices."""
+def own_rows(config, specs, source: str, mesh) -> dict:
+    """Return which rows of a batch this process loads, and how they get to devices.
+
+    Args:
+        specs: of what the train step reads besides images.
+        source: name of the data.
+    """
     rows = sharding.process_rows(mesh, config.train.batch_size)
 
     def place(batch):
-        # What the network does not read stays where it is.
-        condition = conditions.selected(network.condition_spec, batch, source)
+        # What the train step does not read stays where it is.
+        condition = conditions.selected(specs, batch, source)
         return sharding.put_batch(mesh, {"image": batch["image"], **condition})
 
     return {"start": rows.start, "stop": rows.stop, "place": place}
