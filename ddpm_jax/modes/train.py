@@ -42,7 +42,6 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     started = time.perf_counter()
     saved_run = trained_run.to_resume(workdir)
     metric_writers.check(config.train.writers)
-    kind = kinds.of(config)
     devices.check()
     mesh = build_training.mesh(config)
     build_planning.check_batch(config, mesh)
@@ -61,15 +60,13 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     monitor.check(config, facts, network, dataset)
     is_new = distributed.from_first(saved_run is None)
     if is_new:  # a run that exists needs the others that its config names no more
-        kind.check_new(config, facts)
-        if config.train.init_from:
-            trained_run.check_transfer(config, network)
+        check_new(config, facts, network)
 
     # Nothing above has written a file: what is refused leaves no trace.
-    run_dir, use = directory.RunDir.create(workdir), kind.use(config, workdir)
+    run_dir = directory.RunDir.create(workdir)
     shared_disk.check(run_dir.path)
     say(f"run directory {run_dir.path}")
-    say(messages.describe(config, facts, network, mesh, kind.noun))
+    say(messages.describe(config, facts, network, mesh, kinds.of(config).noun))
     with (
         run_dir.lock(),
         preemption.StopRequest() as stop,
@@ -85,7 +82,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
-            say(messages.closing(run_dir, network, workdir, use))
+            say(closing(config, run_dir, network, workdir))
             return
         every = config.train.checkpoint_every
         saved.check_room(
@@ -96,7 +93,9 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
-        of_process = own_rows(config, kind.reads(network), dataset.name, mesh)
+        of_process = own_rows(
+            config, kinds.of(config).reads(network), dataset.name, mesh
+        )
 
         def batches_from(step):
             return pipeline.batches(
@@ -145,7 +144,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                     config, run_dir, saved, abstract, network, mesh
                 ),
                 note_bad=crash_report.Notes(
-                    kind.reads(network),
+                    kinds.of(config).reads(network),
                     run_dir,
                     order,
                     dataset,
@@ -163,7 +162,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         return
     took = progress.duration(time.perf_counter() - started)
     say(f"finished {outcome.step} steps in {took}")
-    say(messages.closing(run_dir, network, workdir, use))
+    say(closing(config, run_dir, network, workdir))
 
 
 # ---- before the loop -----------------------------------------------------------------
@@ -187,6 +186,13 @@ def check_same_run(saved, config, facts, network) -> None:
             f"{facts.num_examples} of {facts.shape} with {facts.fingerprint} "
             "now; restore it, or choose another --workdir"
         )
+
+
+def check_new(config, facts, network) -> None:
+    """Refuse a new run that the runs which its config names do not fit."""
+    kinds.of(config).check_new(config, facts)
+    if config.train.init_from:
+        trained_run.check_transfer(config, network)
 
 
 def own_rows(config, specs, source: str, mesh) -> dict:
@@ -278,3 +284,12 @@ def write_config(run_dir, config, facts, network) -> None:
             **custom.note(network),
         },
     )
+
+
+# ---- after it ------------------------------------------------------------------------
+
+
+def closing(config, run_dir, network, workdir) -> str:
+    """Return the last lines: where the run is and how to use it."""
+    use = kinds.of(config).use(config, workdir)
+    return messages.closing(run_dir, network, workdir, use)
