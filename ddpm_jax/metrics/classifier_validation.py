@@ -61,10 +61,8 @@ def make_validator(
             fixed = validation.pairs(
                 len(images), timesteps_per_image, schedule.num_steps
             )
-            condition, parts = (
-                {"label": label, "split": np.full_like(label, number)},
-                [],
-            )
+            condition = {"label": label, "split": np.full_like(label, number)}
+            parts = []
             for batch, kept in validation.batches(
                 fixed, images, condition, mesh, batch_size
             ):

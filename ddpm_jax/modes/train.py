@@ -93,9 +93,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
-        of_process = own_rows(
-            config, kinds.of(config).reads(network), dataset.name, mesh
-        )
+        of_process = own_rows(config, network, dataset.name, mesh)
 
         def batches_from(step):
             return pipeline.batches(
@@ -195,13 +193,9 @@ def check_new(config, facts, network) -> None:
         trained_run.check_transfer(config, network)
 
 
-def own_rows(config, specs, source: str, mesh) -> dict:
-    """Return which rows of a batch this process loads, and how they get to devices.
-
-    Args:
-        specs: of what the train step reads besides images.
-        source: name of the data.
-    """
+def own_rows(config, network, source: str, mesh) -> dict:
+    """Return which rows of a batch this process loads, and how they get to devices."""
+    specs = kinds.of(config).reads(network)
     rows = sharding.process_rows(mesh, config.train.batch_size)
 
     def place(batch):
