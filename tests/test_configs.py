@@ -85,15 +85,12 @@ def test_every_classifier_builds_without_its_data(spec):
     build_step.train_step(config, facts(config), network)
     build_training.abstract_state(config, network, build_training.mesh(config))
     leaves = functional.by_path(network.shapes)
-    assert leaves["pool/proj_out/kernel"].shape == (
-        leaves["pool/norm/scale"].size,
-        1000,
-    )
+    assert leaves["pool/proj_out/kernel"].shape[-1] == 1000
 
 
 @pytest.mark.parametrize("spec", CLASSIFIERS)
 def test_a_classifier_is_the_published_one(spec):
-    """Network and process are those of the flags; the numbers are tables of the paper."""
+    """Network and process are those of the flags, numbers those of the paper."""
     size = int(spec.removeprefix("imagenet").removesuffix("_classifier"))
     config = read(spec)
     values = dict(reading.leaves(config.to_dict()))
@@ -110,10 +107,8 @@ def test_a_classifier_is_the_published_one(spec):
     assert train.batch_size == (1024 if is_small else 256)
     assert train.steps == {64: 300_000, 128: 300_000, 256: 500_000, 512: 500_000}[size]
     assert (train.decay, tuple(train.ema_decay), train.clip_norm) == ("linear", (), 0)
-    assert (config.data.crop, config.data.flip, config.model.dropout) == (
-        *("random", True),
-        0.0,
-    )
+    assert (config.data.crop, config.data.flip) == ("random", True)
+    assert config.model.dropout == 0
 
 
 def test_the_digits_classifier_names_the_command_that_is_missing():

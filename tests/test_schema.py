@@ -97,7 +97,9 @@ def test_metrics_are_known_by_these_names():
     from ddpm_jax.metrics import table
 
     # Configs, cards and best.json of runs hold them.
-    names = "bits_per_dim fid sfid inception_score precision_recall kid proxy_fd"
+    names = (
+        "bits_per_dim accuracy fid sfid inception_score precision_recall kid proxy_fd"
+    )
     assert (*names.split(), "proxy_fd_random") == table.NAMES
 
 
