@@ -60,9 +60,9 @@ def classifier(guided, cache, tmp_path_factory):
 
 
 def test_process_and_data_stand_in_its_own_config(classifier, guided):
-    guided = json.loads((guided / "config.json").read_text())
+    given = json.loads((guided / "config.json").read_text())
     stored = json.loads((classifier / "config.json").read_text())
-    config, theirs = stored["config"], guided["config"]
+    config, theirs = stored["config"], given["config"]
     assert config["model"]["guides"] == str(guided)
     assert config["model"]["kind"] == "classifier"
     for name in ("schedule", "num_steps", "beta_start", "betas", "rescale_timesteps"):
@@ -71,7 +71,7 @@ def test_process_and_data_stand_in_its_own_config(classifier, guided):
     # What a classifier has no use for stays as usual.
     assert config["diffusion"]["variance"] == "fixed_large"
     assert config["data"] == theirs["data"]
-    assert stored["data"] == guided["data"]
+    assert stored["data"] == given["data"]
     assert config["train"]["ema_decay"] == []
 
 
