@@ -113,7 +113,7 @@ def refuse_fields(config, paths) -> None:
     """Refuse fields that have no meaning for a classifier and are not as usual.
 
     Raises:
-        Refusal: names the field and the value to leave it at.
+        Refusal: names the field and its usual value.
     """
     usual = config_lib.base()
     for path in paths:
@@ -122,7 +122,7 @@ def refuse_fields(config, paths) -> None:
         good = 0 if path in NEVER else usual[section][name]
         if value != good:
             raise errors.Refusal(
-                f"{path}={value!r} has no meaning for a classifier: leave it {good!r}"
+                f"{path}={value!r} has no meaning for a classifier: set it to {good!r}"
             )
 
 

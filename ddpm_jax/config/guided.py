@@ -4,7 +4,7 @@ The values stand in the classifier's own config.json afterwards: going on with i
 using it need the guided run no more.
 """
 
-import os
+import pathlib
 
 from ddpm_jax.config import reading
 from ddpm_jax.core import errors
@@ -64,7 +64,7 @@ def take_over(config, workdir: str, *, file: str) -> None:
             continue
         section, name = path.split(".")
         config[section][name] = values[path]
-    config.model.guides = os.fspath(workdir)
+    config.model.guides = str(pathlib.PurePath(workdir))
 
 
 def read(workdir: str):
