@@ -174,9 +174,9 @@ def validated(training, test, step=500):
 
 
 def test_images_known_by_heart_are_told_with_the_quarter_and_what_helps():
-    record = validated((0.99, 0.7, 0.2, 0.1), (0.84, 0.6, 0.2, 0.1))
+    record = validated((0.99, 0.7, 0.2, 0.1), (0.84, 0.6, 0.2, 0.11))
     text, kinds = said([record], **OF_CLASSIFIER, **{"data.crop": "center"})
-    assert "Training images are named right 6.3 points more often" in text
+    assert "Training images are named right 6.0 points more often" in text
     assert "than test images, 15.0 in quarter 1 of t." in text
     assert "data.crop=random, a larger train.weight_decay" in text
     assert kinds == ["watch"]
