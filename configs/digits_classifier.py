@@ -5,8 +5,11 @@
 
 The variant names the run that it will guide: process and data are taken from there.
 
-Numbers: our own, chosen by measurement for two CPU cores; network and objective follow
-ADM (Dhariwal & Nichol 2021). Result to expect: TODO.
+Numbers: our own, for two CPU cores; network and objective follow ADM (Dhariwal & Nichol
+2021). Of weight decays 0.1 and 1.0 the second had the smaller gap between training and
+test images, at the same accuracy; a learning rate of 2e-3 learned no faster. Result to
+expect: 99 % of the test images without noise and 43 % over all t, of which the last
+half is noise to any eye; see docs/classifier.md.
 """  # noqa: E501 - the command in one line
 
 from ddpm_jax import config as schema
@@ -31,7 +34,7 @@ def get_config(workdir=""):
     config.train.learning_rate = 1e-3
     config.train.warmup_steps = 50
     config.train.decay = "linear"
-    config.train.weight_decay = 0.1
+    config.train.weight_decay = 1.0
     config.train.clip_norm = 1.0
     config.train.ema_decay = ()
     config.train.log_every = 25
