@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from ddpm_jax.builders import network as build_network
-from ddpm_jax.builders import trained_run
+from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.process import schedule
 from ddpm_jax.builders.training import learning_rate, optimizer
 from ddpm_jax.config import guided
@@ -29,15 +29,10 @@ def check_new(config, facts) -> None:
     """
     if not config.model.guides:
         return  # of a published process, or one that the config spells out
-    guided.read(config.model.guides)  # refuses what cannot be guided
-    theirs = trained_run.read(config.model.guides)
-    guided.check(
-        config,
-        facts,
-        theirs.facts,
-        theirs.config,
-        imported=theirs.imported is not None,
-    )
+    stored, theirs = guided.read(config.model.guides)
+    their_facts = DataInfo.from_dict(stored["data"])
+    imported = stored.get("imported") is not None
+    guided.check(config, facts, theirs, their_facts, imported=imported)
 
 
 def train_step(config, facts, network):

@@ -87,7 +87,7 @@ def read(workdir: str):
     return stored, config
 
 
-def check(config, facts, their_facts, theirs, *, imported: bool) -> None:
+def check(config, facts, theirs, their_facts, *, imported: bool) -> None:
     """Refuse a classifier of another process, image size or list of classes.
 
     Args:
