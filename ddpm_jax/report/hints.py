@@ -19,6 +19,7 @@ TINT = 0.1  # standard deviations of the data
 STRONG_TINT = 0.3
 QUARTERS_SETTLED = 1000  # steps
 BY_HEART = 0.05  # more of the training than of the test images named right
+SPLITS = ("training_images", "validation")  # begin the names of what is validated
 QUARTERS = ("_q0", "_q1", "_q2", "_q3")  # end the names of what is told by t
 TOO_MUCH = ("red", "green", "blue")
 TOO_LITTLE = ("cyan", "magenta", "yellow")
@@ -283,12 +284,14 @@ def by_heart(history, config) -> Iterator[Hint]:
     if not all(gaps):
         return
     whole, *parts = [found[-1][1] for found in gaps]
+    shares = [history.newest(f"{split}_accuracy") for split in SPLITS]
+    said = "Training images are named right in {:.1f} %, test images in {:.1f} %"
+    said = said.format(*(100 * share for share in shares))
     if whole <= BY_HEART and max(parts) <= 2 * BY_HEART:
         yield Hint(
             "good",
-            f"Training images are named right {100 * whole:.1f} points more often than "
-            "test images.",
-            "It knows few of them by heart.",
+            f"{said}.",
+            "It knows few of them by heart; at the largest t nobody can name them.",
         )
         return
     worst = int(np.argmax(parts))
@@ -297,8 +300,7 @@ def by_heart(history, config) -> Iterator[Hint]:
         cures.insert(0, "data.crop=random")
     yield Hint(
         "watch",
-        f"Training images are named right {100 * whole:.1f} points more often than "
-        f"test images, {100 * parts[worst]:.1f} in quarter {worst + 1} of t.",
+        f"{said}, {100 * parts[worst]:.1f} points less in quarter {worst + 1} of t.",
         "It has begun to know them by heart, and will guide samples towards them. What "
         f"helps: {', '.join(cures)}.",
     )
@@ -310,7 +312,7 @@ def gap(history, term: str) -> list[tuple[int, float]]:
     Args:
         term: such as "accuracy_q0", of a classifier's validation.
     """
-    names = f"training_images_{term}", f"validation_{term}"
+    names = [f"{split}_{term}" for split in SPLITS]
     return [
         (record["step"], record[names[0]] - record[names[1]])
         for record in history.records
