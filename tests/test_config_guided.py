@@ -7,7 +7,9 @@ import pathlib
 import pytest
 
 from ddpm_jax import config as schema
+from ddpm_jax import main
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import kinds
 from ddpm_jax.config import guided, reading
 from ddpm_jax.core import errors
 
@@ -134,3 +136,39 @@ def test_an_upsampler_is_not_guided(tmp_path):
     run = written(tmp_path / "run", model__kind="upsampler")
     with pytest.raises(errors.Refusal, match="'upsampler': name the diffusion model"):
         classifier_of(run)
+
+
+def test_the_run_behind_the_colon_names_no_directory(tmp_path):
+    """Its classifier goes to runs/<config>, as the other commands expect."""
+    run = written(tmp_path / "run")
+    spec = ROOT / "configs" / "imagenet64_classifier.py"
+    command = main.parse(["ddpm-jax", f"--config={spec}:{run}"])
+    assert command.workdir == "runs/imagenet64_classifier"
+
+
+# ---- the table of kinds --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("unet", ("bits_per_dim", "fid", "proxy_fd"), "accuracy"),
+        ("classifier", ("accuracy",), "fid"),
+        ("upsampler", ("fid",), "accuracy"),  # samples of it may be there
+    ],
+)
+def test_a_kind_of_run_has_its_own_metrics(kind, good, bad):
+    config = schema.base()
+    config.model.kind = kind
+    kinds.check_metrics(config, good)
+    with pytest.raises(
+        errors.Refusal, match=f"evaluation.metric={bad} with .*'{kind}'"
+    ):
+        kinds.check_metrics(config, (bad,))
+
+
+def test_an_upsampler_cannot_be_trained_yet():
+    config = schema.base()
+    config.model.kind = "upsampler"
+    with pytest.raises(errors.Refusal, match="training it is not possible yet"):
+        kinds.of(config)
