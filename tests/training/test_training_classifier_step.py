@@ -171,11 +171,19 @@ def test_the_gradient_of_every_array_is_that_of_the_published_network():
         assert difference < 1e-4 * largest + 3e-7, entry.path
 
 
+def networks():
+    """Parameters of a test: one that compiles in a moment, and the real one."""
+    real = pytest.param(lambda: classifier(1), id="classifier", marks=pytest.mark.slow)
+    return [pytest.param(lambda: (linear, LINEAR), id="linear"), real]
+
+
+@pytest.mark.parametrize("parts", networks())
 @pytest.mark.parametrize("mesh_shape", small.meshes([(8, 1)], [(2, 4)]))
-def test_eight_devices_do_what_one_does(mesh_shape):
-    network, params = classifier(1)
-    one, told = taken(network.apply, params)
-    other, also = taken(network.apply, params, mesh_shape=mesh_shape)
+def test_eight_devices_do_what_one_does(mesh_shape, parts):
+    network, params = parts()
+    apply = getattr(network, "apply", network)
+    one, told = taken(apply, params)
+    other, also = taken(apply, params, mesh_shape=mesh_shape)
     np.testing.assert_array_equal(told["t"], also["t"])
     np.testing.assert_array_equal(told["quarter_accuracy"], also["quarter_accuracy"])
     assert small.largest_difference(one.params, other.params) < 2e-5
