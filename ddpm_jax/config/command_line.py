@@ -312,10 +312,15 @@ def _config_of_run(workdir):
 
 
 def _default_workdir(spec):
-    """Return runs/<config name> for "configs/<config name>.py[:variant]"."""
+    """Return runs/<config name> for "configs/<config name>.py[:variant]".
+
+    A variant that is a run, such as the one that a classifier guides, names no other.
+    """
     if not spec:
         return ""
     name, _, variant = spec.partition(":")
+    if variant and pathlib.Path(variant, "config.json").is_file():
+        variant = ""
     stem = pathlib.Path(name).stem
     suffix = pathlib.Path(variant).name  # of a variant that is a folder, its own name
     return str(pathlib.Path("runs") / (f"{stem}-{suffix}" if suffix else stem))

@@ -117,12 +117,17 @@ def check_request(names, path: str, workdir: str) -> None:
         workdir: the run; "" without one.
 
     Raises:
-        Refusal: bits/dim of files, which have none; samples of no run.
+        Refusal: bits/dim or accuracy of files, which have none; samples of no run.
     """
     if "bits_per_dim" in names and path:
         raise errors.Refusal(
             f"{FIELD}={path}: bits/dim are of a run and its data, not of samples; "
             "leave one out"
+        )
+    if "accuracy" in names and path:
+        raise errors.Refusal(
+            f"{FIELD}={path}: accuracy is of a classifier's run and its data, not of "
+            "samples; leave one out"
         )
     if not (path or workdir):
         raise errors.Refusal(

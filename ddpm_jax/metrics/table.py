@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ddpm_jax.core import errors
 
 BITS = "bits_per_dim"  # of a network, not of samples: it has no entry below
+ACCURACY = "accuracy"  # of a classifier, likewise
 INCEPTION = "inception-2015"  # feature networks, by name
 PROXY, PROXY_RANDOM = "proxy_fd", "proxy_fd_random"
 PROXY_DIMENSION = 64
@@ -190,7 +191,9 @@ METRICS = {
     PROXY_RANDOM: _distance(PROXY_RANDOM, PROXY_RANDOM, "pool", PROXY_DIMENSION),
 }
 
-NAMES = (BITS, *METRICS)  # of evaluation.metric
+# Metrics of networks, and whether low values of them are good.
+OF_NETWORKS = {BITS: True, ACCURACY: False}
+NAMES = (*OF_NETWORKS, *METRICS)  # of evaluation.metric
 
 
 def check_count(names: Sequence[str], count: int) -> list[str]:

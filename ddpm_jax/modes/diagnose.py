@@ -45,7 +45,7 @@ def run(config, workdir) -> None:
     saved = trained_run.read(workdir)
     run_dir = saved.run_dir
     run_dir.check_writable()
-    build_network.check_kind(config, "diagnosing")
+    build_network.check_kind(config, "diagnosing", workdir)
     build_data.check_pictures(
         saved.facts,
         "--mode=diagnose",
@@ -235,9 +235,9 @@ def of_told(probe, params, split, t, u) -> Checked:
 
 def of_weights(trained, used, probe, split, t, probed):
     """Check the average against the raw weights."""
-    if trained.imported:
-        return predictions.only_weights(used.why), None
     name = build_training.ema_name(trained.config)
+    if trained.imported or name is None:
+        return predictions.only_weights(used.why), None
     others = {"ema": trained.state.params, "raw": trained.state.ema[name]}
     other = measure.by_t(probe, others[used.kind], split.images, split.condition, t)
     errors, other_errors = (p.errors[measure.NETWORK] for p in (probed, other))

@@ -1,5 +1,6 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.data import images as images_lib
@@ -18,6 +19,7 @@ def run(config, workdir) -> None:
     """
     devices.check()
     saved = trained_run.read(workdir)
+    build_network.check_kind(config, "sampling from", workdir)
     saved.run_dir.check_writable()
     recipe = build_sampling.recipe(config, saved.facts)
     compilation.enable_cache()

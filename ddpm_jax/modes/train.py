@@ -9,10 +9,10 @@ import numpy as np
 
 from ddpm_jax import runtime
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import kinds, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
-from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
 from ddpm_jax.core import conditions, errors
@@ -59,14 +59,14 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     abstract = build_training.abstract_state(config, network, mesh)
     monitor.check(config, facts, network, dataset)
     is_new = distributed.from_first(saved_run is None)
-    if config.train.init_from and is_new:  # a run that exists needs its source no more
-        trained_run.check_transfer(config, network)
+    if is_new:  # a run that exists needs the others that its config names no more
+        check_new(config, facts, network)
 
     # Nothing above has written a file: what is refused leaves no trace.
     run_dir = directory.RunDir.create(workdir)
     shared_disk.check(run_dir.path)
     say(f"run directory {run_dir.path}")
-    say(messages.describe(config, facts, network, mesh))
+    say(messages.describe(config, facts, network, mesh, kinds.of(config).noun))
     with (
         run_dir.lock(),
         preemption.StopRequest() as stop,
@@ -82,7 +82,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
-            say(messages.closing(run_dir, network, workdir))
+            say(closing(config, run_dir, network, workdir))
             return
         every = config.train.checkpoint_every
         saved.check_room(
@@ -142,7 +142,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                     config, run_dir, saved, abstract, network, mesh
                 ),
                 note_bad=crash_report.Notes(
-                    network.condition_spec,
+                    kinds.of(config).reads(network),
                     run_dir,
                     order,
                     dataset,
@@ -160,7 +160,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         return
     took = progress.duration(time.perf_counter() - started)
     say(f"finished {outcome.step} steps in {took}")
-    say(messages.closing(run_dir, network, workdir))
+    say(closing(config, run_dir, network, workdir))
 
 
 # ---- before the loop -----------------------------------------------------------------
@@ -186,13 +186,21 @@ def check_same_run(saved, config, facts, network) -> None:
         )
 
 
+def check_new(config, facts, network) -> None:
+    """Refuse a new run that the runs which its config names do not fit."""
+    kinds.of(config).check_new(config, facts)
+    if config.train.init_from:
+        trained_run.check_transfer(config, network)
+
+
 def own_rows(config, network, source: str, mesh) -> dict:
     """Return which rows of a batch this process loads, and how they get to devices."""
+    specs = kinds.of(config).reads(network)
     rows = sharding.process_rows(mesh, config.train.batch_size)
 
     def place(batch):
-        # What the network does not read stays where it is.
-        condition = conditions.selected(network.condition_spec, batch, source)
+        # What the train step does not read stays where it is.
+        condition = conditions.selected(specs, batch, source)
         return sharding.put_batch(mesh, {"image": batch["image"], **condition})
 
     return {"start": rows.start, "stop": rows.stop, "place": place}
@@ -270,3 +278,12 @@ def write_config(run_dir, config, facts, network) -> None:
             **custom.note(network),
         },
     )
+
+
+# ---- after it ------------------------------------------------------------------------
+
+
+def closing(config, run_dir, network, workdir) -> str:
+    """Return the last lines: where the run is and how to use it."""
+    use = kinds.of(config).use(config, workdir)
+    return messages.closing(run_dir, network, workdir, use)
