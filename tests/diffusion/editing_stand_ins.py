@@ -36,10 +36,10 @@ def exact_matrices(rho):
 
 
 @functools.cache
-def program(method, variance, measurement_std, count):
+def program(method, variance, count):
     """Return one compiled program of a method: path, ρ, y and process are data."""
 
-    def chain(tables, matrices, y, entries, stop, solver):
+    def chain(tables, matrices, y, measurement_std, entries, stop, solver):
         def network(x_t, t_seen):
             return jnp.einsum("bij,bj->bi", matrices[t_seen], x_t)
 
@@ -92,10 +92,11 @@ def samples(
     schedule = respaced(num_steps)
     path = samplers.sampling_path(num_steps) if path is None else path
     entries = samplers.entries(path, LENGTH * -(-len(path) // LENGTH))
-    made = program(method, variance, measurement_std, count)(
+    made = program(method, variance, count)(
         process.padded_tables(schedule, LENGTH),
         exact_matrices(rho),
         jnp.float32(y),
+        jnp.float32(measurement_std),
         entries,
         np.int32(len(path)),
         samplers.ancestral() if solver is None else solver,

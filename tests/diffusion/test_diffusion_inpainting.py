@@ -14,6 +14,7 @@ from editing_stand_ins import (
     image_network,
     respaced,
     samples,
+    stream,
 )
 from reference import inpainting as ref
 
@@ -84,6 +85,24 @@ def test_a_noisy_measurement_is_less_believed(method):
         respaced(50).alpha_bar, samplers.sampling_path(50), 0.8, Y, method
     )
     assert law[0][1] < certain[0][1] - 0.1
+
+
+def test_dps_takes_the_published_steps():
+    """x_{t−1} = μ + σ z − ζ ∇‖y − A x̂_0‖ in float64 with the same noise, ζ = 1."""
+    made = samples("dps", 0.8, Y, num_steps=50, count=500)
+    alpha_bar, draw = respaced(50).alpha_bar, stream(0, (500, 2))
+    x = np.float64(draw(10**6))
+    for position, (t, t_next, _) in enumerate(samplers.sampling_path(50)):
+        now, then = alpha_bar[t], 1.0 if t_next < 0 else alpha_bar[t_next]
+        matrix, _ = ref.estimate(now, 0.8, Y, "dps", 0.0)
+        of_x_0, of_x_t, added = ref.move(now, then, None)
+        x_0 = x @ matrix.T
+        toward = np.sign(Y - x_0[:, :1]) * matrix[0]
+        x = of_x_0 * x_0 + of_x_t * x + np.sqrt(added) * np.float64(draw(position))
+        x += toward
+    near = np.abs(made[:, 1] - x[:, 1]) < 1e-3  # the sign of ±1e-7 is rounding's
+    assert near.mean() > 0.98
+    assert abs(x[:, 1].mean() - 0.8) > 0.1  # no sampler of p(x | y)
 
 
 # ---- against the true conditional ----------------------------------------------------
