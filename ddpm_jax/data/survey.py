@@ -35,8 +35,7 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
 
     def look(entry):
         try:
-            with images.open(entry.name) as file:
-                return decoding.describe(file)
+            return images.use(entry.name, decoding.describe)
         except decoding.Unreadable as error:
             return str(error)
 
@@ -48,8 +47,8 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
         found += reading.in_threads(look, part)
     ignored = files.describe_ignored(images)
     say(f"{images.root}: {len(images):,} images{f', {ignored}' if ignored else ''}")
-    if images.runs:
-        say(files.describe_runs(images))
+    for line in files.remarks(images):
+        say(line)
     readable = [i for i, one in enumerate(found) if not isinstance(one, str)]
     unreadable = [
         (entry.name, one)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import dataset as dataset_lib
-from ddpm_jax.data import decoding, files, npz, reading, survey
+from ddpm_jax.data import decoding, files, marks, npz, reading, survey
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.metrics import resize
 from ddpm_jax.runtime.console import say
@@ -70,6 +70,8 @@ def of_dataset(dataset: dataset_lib.Dataset, crop: str) -> ImageSet:
 def hash_of(dataset: dataset_lib.Dataset, crop: str) -> str:
     """Return what changes with the images of a split and with how they are cut."""
     described = f"{dataset.fingerprint()}\0{crop_of(crop)}"
+    if marked := dataset.marks({}):
+        described += f"\0{marks.digest(marked)}"
     return hashlib.sha256(described.encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ddpm_jax import runtime
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import data_marks
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
@@ -48,8 +49,9 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     compilation.enable_cache()
     dataset = build_data.dataset(config, "train")
     facts = build_data.DataInfo.of(dataset)
-    check_same_run(saved_run, config, facts, network)
-    build_data.check_alike(dataset)
+    check_same_run(saved_run, config, network)
+    marks = data_marks.check(saved_run, facts, dataset)
+    build_data.check_alike(dataset, marks)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
         network = build_network.network(config, facts)
@@ -79,6 +81,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network)
+        data_marks.write(run_dir, marks)
         missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
@@ -166,24 +169,17 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
 # ---- before the loop -----------------------------------------------------------------
 
 
-def check_same_run(saved, config, facts, network) -> None:
-    """Refuse to go on with a run of another config, network or other data.
+def check_same_run(saved, config, network) -> None:
+    """Refuse to go on with a run of another config or network.
 
     Raises:
         Refusal: names what differs, with both values.
     """
     if saved is None:
         return
-    workdir, before = saved.run_dir.path, saved.facts
+    workdir = saved.run_dir.path
     custom.check_note(saved.stored, network, workdir)
     reading.check_same_run(saved.config, config, workdir=workdir)
-    if before != facts:
-        raise errors.Refusal(
-            f"the data of {workdir} has changed: {before.num_examples} examples of "
-            f"{before.shape} with fingerprint {before.fingerprint} then, "
-            f"{facts.num_examples} of {facts.shape} with {facts.fingerprint} "
-            "now; restore it, or choose another --workdir"
-        )
 
 
 def own_rows(config, network, source: str, mesh) -> dict:

@@ -88,6 +88,11 @@ class RunDir:
         return self.path / "metrics.superseded.jsonl"
 
     @property
+    def data_files(self) -> Path:
+        """data_files.gz: a mark of every file of the data, see `data.marks`."""
+        return self.path / "data_files.gz"
+
+    @property
     def checkpoints(self) -> Path:
         """The directory that `Checkpoints` writes."""
         return self.path / "checkpoints"
