@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
 from ddpm_jax.data import marks as marks_lib
@@ -10,7 +11,7 @@ from ddpm_jax.runs import directory
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.console import say
 
-NO_HASHES = ("fingerprint",)
+HASHES = ("fingerprint",)  # facts that tell a reader nothing
 
 
 def read(run_dir: directory.RunDir) -> dict[str, marks_lib.Mark] | None:
@@ -48,7 +49,8 @@ def check(saved, facts: DataInfo, dataset: sources.Dataset) -> dict:
         dataset: its training split.
 
     Raises:
-        Refusal: names the files that differ, or the facts where no files are known.
+        Refusal: names the files that differ, or the facts where no files are known; of
+            several processes also that one has other data than process 0.
     """
     known = read(saved.run_dir) if saved else None
     now = dataset.marks(known or {})
@@ -60,7 +62,15 @@ def check(saved, facts: DataInfo, dataset: sources.Dataset) -> dict:
             f"the data of {saved.run_dir.path} has changed: {'; '.join(changed)}; "
             "restore it, or choose another --workdir"
         )
+    build_data.check_alike(dataset, now)
     return now
+
+
+def is_same(run_dir: directory.RunDir, facts: DataInfo, dataset) -> bool:
+    """Return whether data is what a run was trained on, as far as the run can tell."""
+    known = read(run_dir) or {}
+    same = dataset.fingerprint() == facts.fingerprint
+    return same and (not known or dataset.marks(known) == known)
 
 
 def _facts_that_differ(before, now, dataset):
@@ -71,7 +81,7 @@ def _facts_that_differ(before, now, dataset):
     told = [
         f"{name} was {old} and is {new}"
         for name, old, new in pairs
-        if old != new and name not in NO_HASHES
+        if old != new and name not in HASHES
     ]
     where = dataset.place or dataset.name
     return told or [f"names, sizes or labels in {where} are others than then"]

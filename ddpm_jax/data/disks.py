@@ -1,4 +1,4 @@
-"""Reading files from disks that may fail: once more, without the file, or not at all."""
+"""Files on disks that may fail: read once more, left out, or an error of the disk."""
 
 import errno
 import time
@@ -38,7 +38,9 @@ def read(action: Callable, path: str, again: Callable[[], None] = lambda: None):
             return action()
         except OSError as error:
             if error.errno in OF_THE_FILE:
-                raise content.Unreadable(f"cannot be read ({error.strerror})") from error
+                raise content.Unreadable(
+                    f"cannot be read ({error.strerror})"
+                ) from error
             if error.errno is not None:
                 error.filename = error.filename or path
             if error.errno not in PASSING or pause is None:

@@ -116,8 +116,12 @@ def from_bytes(data: bytes) -> dict[str, Mark]:
         Refusal: it is damaged.
     """
     try:
+        if not data:
+            raise EOFError("it is empty")
         lines = gzip.decompress(data).decode().split("\n")
         rows = [json.loads(line) for line in lines if line]
         return {name: Mark(*fields) for name, *fields in rows}
     except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
-        raise errors.Refusal(f"the list of the data's files is damaged ({error})") from error
+        raise errors.Refusal(
+            f"the list of the data's files is damaged ({error})"
+        ) from error

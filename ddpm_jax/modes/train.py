@@ -9,11 +9,10 @@ import numpy as np
 
 from ddpm_jax import runtime
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import data_marks
+from ddpm_jax.builders import data_marks, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
-from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
 from ddpm_jax.core import conditions, errors
@@ -51,7 +50,6 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     facts = build_data.DataInfo.of(dataset)
     check_same_run(saved_run, config, network)
     marks = data_marks.check(saved_run, facts, dataset)
-    build_data.check_alike(dataset, marks)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
         network = build_network.network(config, facts)
@@ -80,8 +78,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         build_planning.explaining_memory(config, mesh, abstract),
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
-        write_config(run_dir, config, facts, network)
-        data_marks.write(run_dir, marks)
+        write_config(run_dir, config, facts, network, marks)
         missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
@@ -252,11 +249,13 @@ def new_state(config, run_dir, abstract, network, mesh):
     return build_training.initial_state(config, params, abstract)
 
 
-def write_config(run_dir, config, facts, network) -> None:
+def write_config(run_dir, config, facts, network, marks) -> None:
     """Write config.json: the resolved config, the data's facts, the versions.
 
-    A network of the user's own, which the config does not describe, is noted.
+    A network of the user's own, which the config does not describe, is noted. The marks
+    of the data's files lie beside it.
     """
+    data_marks.write(run_dir, marks)
     run_dir.write_json(
         run_dir.config,
         {
