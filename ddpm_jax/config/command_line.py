@@ -4,7 +4,6 @@ It needs no JAX: a refused command line should not wait for it.
 """
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from ddpm_jax.config import modes as modes_lib
 from ddpm_jax.config import near_misses, reading, rules
 from ddpm_jax.config import overrides as overrides_lib
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import console, versions
+from ddpm_jax.runtime import console, home, versions
 
 HELP = ("--help", "-h", "-help", "--helpfull")
 VERSION = ("--version", "-version")
@@ -223,7 +222,7 @@ def _values(given, flag, mode):
     # As in --topology=$TOPOLOGY, where the variable is empty.
     values = tuple(value for value in given if value)
     if flag.kind == modes_lib.PATH:
-        values = tuple(os.path.expanduser(value) for value in values)
+        values = tuple(str(home.expanded(value)) for value in values)
     if len(values) < flag.least:
         times = f" {flag.least} times, not {len(values)}" if flag.least > 1 else ""
         raise errors.Refusal(

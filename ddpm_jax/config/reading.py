@@ -14,6 +14,7 @@ from ml_collections import config_dict
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
+from ddpm_jax.runtime import home
 from ddpm_jax.runtime.console import say
 
 # What fields and values were called in earlier versions: what a run stored then, or a
@@ -35,7 +36,7 @@ def from_file(spec: str) -> config_dict.ConfigDict:
         Refusal: no such file, an error in it, or fields outside the schema.
     """
     name, _, variant = spec.partition(":")
-    path = pathlib.Path(name)
+    path = home.expanded(name)
     if not path.is_file():
         raise _no_file(path, variant)
     module_spec = importlib.util.spec_from_file_location("ddpm_jax_config", path)

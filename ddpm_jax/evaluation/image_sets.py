@@ -17,6 +17,7 @@ from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import decoding, files, marks, npz, reading, survey
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.metrics import resize
+from ddpm_jax.runtime import home
 from ddpm_jax.runtime.console import say
 
 ROWS = 256  # images in memory at a time
@@ -90,7 +91,7 @@ def of_path(path: str, field: str) -> ImageSet:
     Raises:
         Refusal: nothing there, or no 8-bit images of one size with 1 or 3 channels.
     """
-    place = pathlib.Path(path).expanduser()
+    place = home.expanded(path)
     if not place.exists():
         raise errors.Refusal(
             f"{field}={path!r} does not exist: give an .npz file of images or a folder"

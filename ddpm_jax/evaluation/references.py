@@ -12,7 +12,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.evaluation import feature_networks, image_sets
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import statistics
-from ddpm_jax.runtime import distributed
+from ddpm_jax.runtime import distributed, home
 from ddpm_jax.runtime.console import say
 
 FEATURE_IMAGES = 10_000
@@ -53,7 +53,7 @@ def of_path(path: str) -> Reference:
         Refusal: nothing there that one can compare with.
     """
     field = "evaluation.reference"
-    place = pathlib.Path(path).expanduser()
+    place = home.expanded(path)
     if not place.is_file():
         return of_images(image_sets.of_path(path, field))
     has_images = image_sets.image_key(place) is not None

@@ -20,7 +20,7 @@ from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.models import custom, functional
-from ddpm_jax.runs import checkpoints, directory, metric_writers
+from ddpm_jax.runs import checkpoints, directory, metric_writers, place
 from ddpm_jax.runtime import compilation, devices, distributed, sharding, versions
 from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
@@ -69,6 +69,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     say(messages.describe(config, facts, network, mesh))
     with (
         run_dir.lock(),
+        place.Place(run_dir.path) as where,
         preemption.StopRequest() as stop,
         checkpoints.Checkpoints(
             run_dir.checkpoints,
@@ -120,6 +121,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                 train=config.train,
                 writer=writer,
                 saved=saved,
+                place=where,
                 compiled=compilation.compile_ahead(
                     build_step.jitted_step(train_step, abstract, mesh),
                     abstract,
