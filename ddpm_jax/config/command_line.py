@@ -12,7 +12,7 @@ from absl import flags
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.config import modes as modes_lib
-from ddpm_jax.config import near_misses, reading, rules
+from ddpm_jax.config import near_misses, paths, reading, rules
 from ddpm_jax.config import overrides as overrides_lib
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import console, home, versions
@@ -120,6 +120,7 @@ def parse(
     )
     reading.read_betas(config)
     rules.check_types(config)
+    paths.expand(config)
     rules.check_values(config)
     return Command(
         mode.name,

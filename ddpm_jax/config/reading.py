@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import paths
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import home
 from ddpm_jax.runtime.console import say
@@ -231,7 +232,8 @@ def read_betas(config: config_dict.ConfigDict) -> None:
             "diffusion.betas and diffusion.betas_path are both given: keep one"
         )
     try:
-        betas = np.load(diffusion.betas_path, allow_pickle=False).astype(np.float64)
+        betas = np.load(home.expanded(diffusion.betas_path), allow_pickle=False)
+        betas = betas.astype(np.float64)
     except (OSError, ValueError) as error:
         raise errors.Refusal(
             f"diffusion.betas_path={diffusion.betas_path!r} cannot be read as a .npy "
@@ -250,7 +252,9 @@ def differences(saved, given, *, but=config_lib.MUTABLE) -> list[tuple[str, Any,
     return [
         (path, value, given_values[path])
         for path, value in leaves(saved.to_dict())
-        if given_values[path] != value and not _matches(path, but)
+        if given_values[path] != value
+        and paths.meaning(path, given_values[path]) != paths.meaning(path, value)
+        and not _matches(path, but)
     ]
 
 

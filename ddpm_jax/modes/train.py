@@ -14,7 +14,7 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import training as build_training
-from ddpm_jax.config import reading
+from ddpm_jax.config import paths, reading
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
@@ -261,7 +261,7 @@ def write_config(run_dir, config, facts, network, marks) -> None:
     run_dir.write_json(
         run_dir.config,
         {
-            "config": config.to_dict(),
+            "config": paths.absolute(config).to_dict(),
             "data": dataclasses.asdict(facts),
             "versions": versions.versions(),
             **custom.note(network),

@@ -40,7 +40,7 @@ def homeless(request, monkeypatch, tmp_path):
         statistics.load,
         lambda path: image_sets.of_path(path, "evaluation.samples"),
         lambda path: main.parse(["", "--mode=convert", f"--source={path}"]),
-        lambda path: reading.from_file(path),
+        reading.from_file,
     ],
 )
 def test_an_unknown_home_is_refused_and_no_folder_is_made(homeless, use):
