@@ -77,6 +77,14 @@ def _remarks(found):
     cmyk = sum(one.mode in ("CMYK", "YCbCr", "LAB", "HSV") for one in found)
     if cmyk:
         yield f"converted to RGB from CMYK and the like: {_images(cmyk)}"
+    profiled = collections.Counter(one.profile for one in found if one.profile)
+    if profiled:
+        listed = ", ".join(name for name, _ in profiled.most_common(LISTED))
+        yield (
+            f"read without their colour profile ({listed}): "
+            f"{_images(profiled.total())}, whose colours differ from those that other "
+            "programs show; to keep them, convert the files to sRGB first"
+        )
     deep = sum(one.stored_bits > one.bits for one in found)
     if deep:
         yield (

@@ -16,8 +16,8 @@ from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import paths, reading
 from ddpm_jax.core import conditions, errors
+from ddpm_jax.data import images, inspection, pipeline
 from ddpm_jax.data import order as order_lib
-from ddpm_jax.data import pipeline
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runs import checkpoints, directory, metric_writers, place
@@ -25,6 +25,8 @@ from ddpm_jax.runtime import compilation, devices, distributed, sharding, versio
 from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import crash_report, loop, messages, progress
+
+LOOKED_AT = 64  # images, before the first step
 
 
 def run(config, workdir, network: functional.Network | None = None) -> None:
@@ -66,7 +68,8 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     run_dir = directory.RunDir.create(workdir)
     shared_disk.check(run_dir.path)
     say(f"run directory {run_dir.path}")
-    say(messages.describe(config, facts, network, mesh))
+    for line in (messages.describe(config, facts, network, mesh), *remarks(dataset)):
+        say(line)
     with (
         run_dir.lock(),
         place.Place(run_dir.path) as where,
@@ -179,6 +182,15 @@ def check_same_run(saved, config, network) -> None:
     workdir = saved.run_dir.path
     custom.check_note(saved.stored, network, workdir)
     reading.check_same_run(saved.config, config, workdir=workdir)
+
+
+def remarks(dataset) -> list[str]:
+    """Return what is odd about the pixels of some images, a line each."""
+    if not images.is_image(dataset.shape):
+        return []
+    seen = inspection.inspect_dataset(dataset, limit=LOOKED_AT)
+    found = inspection.remarks(dataset, seen)
+    return [f"noticed: {remark}; see --mode=data" for remark in found]
 
 
 def own_rows(config, network, source: str, mesh) -> dict:
