@@ -11,8 +11,8 @@ from typing import Any
 from absl import flags
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import examples, near_misses, paths, reading, rules
 from ddpm_jax.config import modes as modes_lib
-from ddpm_jax.config import near_misses, paths, reading, rules
 from ddpm_jax.config import overrides as overrides_lib
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import console, home, versions
@@ -294,12 +294,12 @@ def _config(parser, mode, workdir, names):
     if not workdir and mode.needs == modes_lib.RUN:
         raise errors.Refusal(
             f"--mode={mode.name} needs a run: name one with --workdir=runs/digits, or "
-            "train one with --config=configs/digits.py"
+            f"train one {examples.how_to_train()}"
         )
     if not workdir:
         raise errors.Refusal(
-            "no --config and no --workdir: train with --config=configs/digits.py, or "
-            "name an existing run with --workdir=runs/digits"
+            f"no --config and no --workdir: train {examples.how_to_train()}, or name "
+            "an existing run with --workdir=runs/digits"
         )
     return _config_of_run(workdir), {}
 

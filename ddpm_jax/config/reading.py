@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.config import paths
+from ddpm_jax.config import examples, paths
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import home
 from ddpm_jax.runtime.console import say
@@ -71,14 +71,16 @@ def _no_file(path, variant):
         hint = f"choose one of {there}" if there else "give the path of a .py file"
         return errors.Refusal(f"config {str(path)!r} is a folder: {hint}")
     named = path.with_name(path.name.removesuffix(".py") + ".py")
-    for meant in (named, "configs" / named):
+    source = examples.source()
+    places = (named, examples.FOLDER / named)
+    for meant in (*places, *(source / place for place in places)):
         if meant.is_file():
             spec = f"{meant}:{variant}" if variant else meant
             return errors.Refusal(
                 f"config file {str(path)!r} does not exist: did you mean {spec}?"
             )
     there = _python_files(path.parent)
-    hint = f"; there are {there}" if there else ""
+    hint = f"; there are {there}" if there else f": train {examples.how_to_train()}"
     return errors.Refusal(f"config file {str(path)!r} does not exist{hint}")
 
 
