@@ -55,8 +55,8 @@ def _dataset(name, split, request):
     if odd and split == "train":  # once, as both splits are loaded
         request.say(odd)
     levels = survey.levels(looked.found, images.root)
-    channels = survey.channels(looked.found, request.channels, images.root)
     names = [images.entries[i].name for i in looked.readable]
+    channels = survey.channels(looked.found, names, request.channels, images.root)
     size = survey.image_size(
         looked.found, names, request.image_size, request.crop, images.root
     )

@@ -126,11 +126,12 @@ def levels(found, root: str) -> int:
     return 2 ** next(iter(counts))
 
 
-def channels(found, wanted: int, root: str) -> int:
+def channels(found, names, wanted: int, root: str) -> int:
     """Return the number of channels to train on.
 
     Args:
         found: the descriptions.
+        names: the file of each.
         wanted: data.channels; 0 for the number that all images share.
         root: where they lie, for messages.
 
@@ -141,7 +142,10 @@ def channels(found, wanted: int, root: str) -> int:
     if not wanted:
         if len(counts) == 1:
             return next(iter(counts))
-        listed = ", ".join(f"{n:,} with {c}" for c, n in counts.most_common(LISTED))
+        listed = ", ".join(
+            f"{n:,} with {c}, such as {names[_first(found, c)]}"
+            for c, n in counts.most_common(LISTED)
+        )
         raise errors.Refusal(
             f"the images of {root} have different numbers of channels ({listed}): set "
             "--config.data.channels=3 for colours (grey is repeated, transparency "
@@ -154,9 +158,14 @@ def channels(found, wanted: int, root: str) -> int:
         number, count = stubborn.most_common(1)[0]
         raise errors.Refusal(
             f"data.channels={wanted}: {count:,} images of {root} have {number} "
-            "channels, which cannot be converted; leave it 0 for the data's own number"
+            f"channels ({names[_first(found, number)]} is one), which cannot be "
+            "converted; leave it 0 for the data's own number"
         )
     return wanted
+
+
+def _first(found, number):
+    return next(i for i, one in enumerate(found) if one.channels == number)
 
 
 def _is_convertible(one, wanted):

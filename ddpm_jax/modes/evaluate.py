@@ -11,6 +11,7 @@ from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
 from ddpm_jax.evaluation import (
     cards,
+    copies,
     feature_pass,
     likelihood,
     sample_scorer,
@@ -163,15 +164,18 @@ def measure(config, subject, images, group, network, mesh, stop):
     if compared is None or stop.agreed():
         return None
     say(f"measuring {subject.count} images for {', '.join(group.names)} …")
+    counter = copies.Counter()
     scores = feature_pass.score(
         group,
         network,
-        images.rows(subject.count),
+        counter.watched(images.rows(subject.count)),
         compared,
         count=subject.count,
         **options,
     )
-    return None if scores is None else (compared, scores)
+    if scores is None:
+        return None
+    return compared, [table.qualified(score, counter.notes()) for score in scores]
 
 
 def write(subject, group, network, compared, scores, notes) -> None:
