@@ -54,7 +54,9 @@ def check(saved, facts: DataInfo, dataset: sources.Dataset) -> dict:
     """
     known = read(saved.run_dir) if saved else None
     now = dataset.marks(known or {})
-    changed = [] if not known else marks_lib.differences(known, now, dataset.place)
+    changed = marks_lib.differences(known, now) if known else []
+    if changed:
+        changed.append(f"these names are below {dataset.place}")
     if saved and not changed and saved.facts != facts:
         changed = _facts_that_differ(saved.facts, facts, dataset)
     if changed:

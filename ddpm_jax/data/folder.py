@@ -88,7 +88,7 @@ def _dataset(name, split, request):
         content=_content(images, labels),
         random_crop=random_crop,
         count_unreadable=lambda: len(faults),
-        place=images.root,
+        place=str(pathlib.Path(images.root).absolute()),
         marks=lambda known: _marks(images, labels, known),
     )
 

@@ -74,9 +74,7 @@ def digest(marks: Mapping[str, Mark]) -> str:
     return found.hexdigest()
 
 
-def differences(
-    before: Mapping[str, Mark], now: Mapping[str, Mark], root: str
-) -> list[str]:
+def differences(before: Mapping[str, Mark], now: Mapping[str, Mark]) -> list[str]:
     """Return what changed, in words: the files, and how; [] if nothing did."""
     both = [name for name in now if name in before]
     sizes = [name for name in both if before[name].size != now[name].size]
@@ -93,7 +91,7 @@ def differences(
         f"{_few(names)} {'are' if len(names) > 1 else 'is'} {how}"
         for how, names in kinds.items()
         if names
-    ] + ([f"all below {root}"] if any(kinds.values()) else [])
+    ]
 
 
 def _few(names):
