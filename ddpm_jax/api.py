@@ -13,7 +13,7 @@ import numpy as np
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
-from ddpm_jax.config import reading, rules
+from ddpm_jax.config import paths, reading, rules
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, reverse
@@ -69,6 +69,7 @@ def train(
     config = config.copy_and_resolve_references()
     reading.read_betas(config)
     rules.check_types(config)
+    paths.expand(config)
     rules.check_values(config)
     mode.run(config, workdir, network)
     return load(workdir, network=network)

@@ -1,6 +1,7 @@
 """The network of a run."""
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import fitting
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images
@@ -38,6 +39,7 @@ def network(config, facts: DataInfo) -> functional.Network:
             f"one example of {config.data.name!r} is {list(facts.shape)}: give a "
             "network of your own, ddpm_jax.train(config, workdir, network=…), or images"
         )
+    fitting.check_sides(config, facts, network)
     height, width, channels = facts.shape
     options = {
         "image_size": (height, width),

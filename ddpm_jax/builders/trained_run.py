@@ -1,7 +1,6 @@
 """A trained run, opened from its directory alone."""
 
 import dataclasses
-import pathlib
 
 import jax
 
@@ -132,7 +131,7 @@ def to_resume(workdir) -> SavedRun | None:
         Refusal: it holds imported weights, without an optimizer's state; tells how to
             fine-tune them.
     """
-    run_dir = directory.RunDir(pathlib.Path(workdir))
+    run_dir = directory.RunDir.at(workdir)
     saved = read(workdir) if run_dir.config.exists() else None
     if saved is not None and saved.imported is not None:
         raise errors.Refusal(

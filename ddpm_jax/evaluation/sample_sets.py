@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.evaluation import feature_networks, image_sets
+from ddpm_jax.runtime import home
 from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
@@ -49,7 +50,7 @@ def of_files(path: str, folder: pathlib.Path | None, crop: str) -> Subject:
         Refusal: nothing there that metrics can read.
     """
     found = image_sets.of_path(path, FIELD)
-    place = pathlib.Path(path).expanduser().absolute()
+    place = home.expanded(path).absolute()
     return Subject(
         tag=f"{place.stem}-{feature_networks.digest(found.hash)}-n{found.count}",
         shape=found.shape,

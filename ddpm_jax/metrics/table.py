@@ -19,6 +19,9 @@ PROXY, PROXY_RANDOM = "proxy_fd", "proxy_fd_random"
 PROXY_DIMENSION = 64
 KID_SUBSET = 1000
 
+ROUNDING = 1e-5  # share of a value that is no error of a measurement, in float32
+LEAST = 1e-2  # value below which that share is one of this
+
 
 class Score(NamedTuple):
     """One number and what belongs to it.
@@ -222,6 +225,18 @@ def check_count(names: Sequence[str], count: int) -> list[str]:
                 f"that is too high and depends on their number: {cure}"
             )
     return notes
+
+
+def qualified(score: Score, notes: Sequence[str]) -> Score:
+    """Return a score with more notes, and without an error that is only rounding.
+
+    Copies of one image in every group of the estimate leave nothing that differs.
+    """
+    error = score.standard_error
+    if error is not None and error <= ROUNDING * max(abs(score.value), LEAST):
+        notes = [*notes, "no standard error: the parts of the images do not differ"]
+        error = None
+    return score._replace(standard_error=error, notes=[*score.notes, *notes])
 
 
 def compares(card: str) -> bool:

@@ -1,7 +1,6 @@
 """From a published file of weights to a run: recognise, map, certify, save."""
 
 import dataclasses
-import pathlib
 import time
 
 import jax
@@ -84,7 +83,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
 
 def check_free(workdir) -> None:
     """Refuse a directory that holds a run already, before the file is read."""
-    if directory.RunDir(pathlib.Path(workdir).expanduser()).config.exists():
+    if directory.RunDir.at(workdir).config.exists():
         raise errors.Refusal(
             f"{workdir} holds a run already: choose another --workdir, or move it away"
         )

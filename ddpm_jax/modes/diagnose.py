@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import data_marks, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import sources
@@ -155,7 +155,7 @@ def of_data(trained, split):
     finding = inputs.data(
         split.seen,
         levels=trained.facts.levels,
-        same=split.train.fingerprint() == trained.facts.fingerprint,
+        same=data_marks.is_same(trained.run_dir, trained.facts, split.train),
     )
     return finding, page.data(split.seen, split.real)
 

@@ -13,6 +13,7 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import (
     accuracy,
     cards,
+    copies,
     feature_pass,
     likelihood,
     sample_scorer,
@@ -171,15 +172,18 @@ def measure(config, subject, images, group, network, mesh, stop):
     if compared is None or stop.agreed():
         return None
     say(f"measuring {subject.count} images for {', '.join(group.names)} …")
+    counter = copies.Counter()
     scores = feature_pass.score(
         group,
         network,
-        images.rows(subject.count),
+        counter.watched(images.rows(subject.count)),
         compared,
         count=subject.count,
         **options,
     )
-    return None if scores is None else (compared, scores)
+    if scores is None:
+        return None
+    return compared, [table.qualified(score, counter.notes()) for score in scores]
 
 
 def write(subject, images, group, network, compared, scores, notes) -> None:

@@ -9,22 +9,24 @@ import numpy as np
 
 from ddpm_jax import runtime
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import kinds, trained_run
+from ddpm_jax.builders import data_marks, kinds, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import training as build_training
-from ddpm_jax.config import reading
+from ddpm_jax.config import paths, reading
 from ddpm_jax.core import conditions, errors
+from ddpm_jax.data import images, inspection, pipeline
 from ddpm_jax.data import order as order_lib
-from ddpm_jax.data import pipeline
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.models import custom, functional
-from ddpm_jax.runs import checkpoints, directory, metric_writers
+from ddpm_jax.runs import checkpoints, directory, metric_writers, place
 from ddpm_jax.runtime import compilation, devices, distributed, sharding, versions
 from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import crash_report, loop, messages, progress
+
+LOOKED_AT = 64  # images, before the first step
 
 
 def run(config, workdir, network: functional.Network | None = None) -> None:
@@ -48,8 +50,8 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     compilation.enable_cache()
     dataset = build_data.dataset(config, "train")
     facts = build_data.DataInfo.of(dataset)
-    check_same_run(saved_run, config, facts, network)
-    build_data.check_alike(dataset)
+    check_same_run(saved_run, config, network)
+    marks = data_marks.check(saved_run, facts, dataset)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
         network = build_network.network(config, facts)
@@ -66,9 +68,10 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     run_dir = directory.RunDir.create(workdir)
     shared_disk.check(run_dir.path)
     say(f"run directory {run_dir.path}")
-    say(messages.describe(config, facts, network, mesh, kinds.of(config).noun))
+    say_what_is_trained(config, facts, network, mesh, dataset)
     with (
         run_dir.lock(),
+        place.Place(run_dir.path) as where,
         preemption.StopRequest() as stop,
         checkpoints.Checkpoints(
             run_dir.checkpoints,
@@ -78,7 +81,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         build_planning.explaining_memory(config, mesh, abstract),
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
-        write_config(run_dir, config, facts, network)
+        write_config(run_dir, config, facts, network, marks)
         missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
@@ -120,6 +123,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                 train=config.train,
                 writer=writer,
                 saved=saved,
+                place=where,
                 compiled=compilation.compile_ahead(
                     build_step.jitted_step(train_step, abstract, mesh),
                     abstract,
@@ -166,24 +170,33 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
 # ---- before the loop -----------------------------------------------------------------
 
 
-def check_same_run(saved, config, facts, network) -> None:
-    """Refuse to go on with a run of another config, network or other data.
+def check_same_run(saved, config, network) -> None:
+    """Refuse to go on with a run of another config or network.
 
     Raises:
         Refusal: names what differs, with both values.
     """
     if saved is None:
         return
-    workdir, before = saved.run_dir.path, saved.facts
+    workdir = saved.run_dir.path
     custom.check_note(saved.stored, network, workdir)
     reading.check_same_run(saved.config, config, workdir=workdir)
-    if before != facts:
-        raise errors.Refusal(
-            f"the data of {workdir} has changed: {before.num_examples} examples of "
-            f"{before.shape} with fingerprint {before.fingerprint} then, "
-            f"{facts.num_examples} of {facts.shape} with {facts.fingerprint} "
-            "now; restore it, or choose another --workdir"
-        )
+
+
+def say_what_is_trained(config, facts, network, mesh, dataset) -> None:
+    """Say what is trained on what, and what is odd about the data."""
+    say(messages.describe(config, facts, network, mesh, kinds.of(config).noun))
+    for line in remarks(dataset):
+        say(line)
+
+
+def remarks(dataset) -> list[str]:
+    """Return what is odd about the pixels of some images, a line each."""
+    if not images.is_image(dataset.shape):
+        return []
+    seen = inspection.inspect_dataset(dataset, limit=LOOKED_AT)
+    found = inspection.remarks(dataset, seen)
+    return [f"noticed: {remark}; see --mode=data" for remark in found]
 
 
 def check_new(config, facts, network) -> None:
@@ -264,15 +277,17 @@ def new_state(config, run_dir, abstract, network, mesh):
     return build_training.initial_state(config, params, abstract)
 
 
-def write_config(run_dir, config, facts, network) -> None:
+def write_config(run_dir, config, facts, network, marks) -> None:
     """Write config.json: the resolved config, the data's facts, the versions.
 
-    A network of the user's own, which the config does not describe, is noted.
+    A network of the user's own, which the config does not describe, is noted. The marks
+    of the data's files lie beside it.
     """
+    data_marks.write(run_dir, marks)
     run_dir.write_json(
         run_dir.config,
         {
-            "config": config.to_dict(),
+            "config": paths.absolute(config).to_dict(),
             "data": dataclasses.asdict(facts),
             "versions": versions.versions(),
             **custom.note(network),

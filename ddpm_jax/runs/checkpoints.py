@@ -20,6 +20,7 @@ import concurrent.futures
 import dataclasses
 import logging
 import os
+import pathlib
 
 import jax
 
@@ -179,11 +180,16 @@ class Checkpoints:
             Refusal: the state holds NaN or infinity, the disk is too full or cannot be
                 written, or the save before this one failed.
         """
-        self.wait()
+        try:
+            self.wait()
+        except errors.Refusal:
+            if not self._files.has_moved():  # else this save takes its place
+                raise
         described = checkpoint_arrays.describe(state)
         self._check_finite(step, state)
         size = checkpoint_arrays.size_of(state)
-        _by_first(lambda: self._files.prepare(step, size))
+        root = _by_first(lambda: self._files.prepare(step, size))
+        self._files.root = pathlib.Path(root)
         try:
             self._checkpointer.save(
                 self._files.staging(step),
@@ -317,6 +323,7 @@ class Checkpoints:
     def _release(self) -> None:
         self._publisher.shutdown()
         self._checkpointer.close()
+        self._files.close()
 
 
 def _by_first(look):

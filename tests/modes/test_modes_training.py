@@ -31,6 +31,7 @@ from ddpm_jax.data import dataset
 from ddpm_jax.report import page
 from ddpm_jax.runs import directory
 from ddpm_jax.runtime import files
+from ddpm_jax.training import progress
 
 # ---- what a finished run leaves ------------------------------------------------------
 
@@ -249,6 +250,29 @@ def test_data_that_fail_cost_no_step(trained, tell, monkeypatch):
     assert "images/7.png: Input/output error" in told.err
     step = trained_run.open_run(trained, say=lambda line: None).step
     assert step == STEPS + 6
+
+
+def test_a_run_renamed_while_it_trains_is_saved_where_it_is(trained, tell, monkeypatch):
+    line, new = progress.line, trained.with_name("renamed")
+
+    def and_rename(*args):
+        if trained.exists():
+            trained.rename(new)
+        return line(*args)
+
+    monkeypatch.setattr(progress, "line", and_rename)
+    told = tell(
+        f"--workdir={trained}",
+        "--config.train.steps=20",
+        "--config.train.checkpoint_every=100",
+    )
+    assert told.status == 1
+    assert f"{trained} was renamed to {new}" in told.err
+    assert told.err.count("\n") == 1
+    assert not trained.exists()
+    # The first line comes at a multiple of train.log_every; one more step at most.
+    step = trained_run.open_run(new, say=lambda line: None).step
+    assert step in (STEPS + 2, STEPS + 3)
 
 
 def test_a_report_that_cannot_be_written_stops_nothing(trained, tell, monkeypatch):
