@@ -89,7 +89,7 @@ def training_losses(
         weighting=weighting,
     )
     x_t = process.q_sample(tables, x_0, t, noise)
-    output = network(x_t, tables.timesteps_seen[t])
+    output = network(x_t, process.seen(tables, t, x_t))
     parameter, _ = reverse.split_output(output, x_t, variance)
     target = TARGETS[prediction](tables, x_0, x_t, t, noise)
     mse = arrays.mean_flat((target - parameter) ** 2)
