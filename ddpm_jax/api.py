@@ -14,7 +14,7 @@ from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.config import reading, rules
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, flags
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, reverse
 from ddpm_jax.models import custom, functional
@@ -38,10 +38,10 @@ def load(
     Raises:
         Refusal: no run or no checkpoint there, or another network.
     """
-    devices.check()
-    compilation.enable_cache()
-    trained = trained_run.open_run(workdir, network=network)
-    return Run(trained)
+    with flags.as_program():
+        devices.check()
+        compilation.enable_cache()
+        return Run(trained_run.open_run(workdir, network=network))
 
 
 def train(
@@ -70,7 +70,8 @@ def train(
     reading.read_betas(config)
     rules.check_types(config)
     rules.check_values(config)
-    mode.run(config, workdir, network)
+    with flags.as_program():
+        mode.run(config, workdir, network)
     return load(workdir, network=network)
 
 
@@ -97,6 +98,7 @@ class Run:
         """A copy of the run's config."""
         return self._trained.config.copy_and_resolve_references()
 
+    @flags.as_program()
     def params(self, weights: str = "auto"):
         """Return the parameters, a nested dictionary of float32 arrays.
 
@@ -110,6 +112,7 @@ class Run:
             say(f"step {self.step}, {found.why}")
         return found.params
 
+    @flags.as_program()
     def sample(
         self,
         num: int,
@@ -193,6 +196,7 @@ class Run:
         snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
         return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
 
+    @flags.as_program()
     def denoiser(self, *, steps: int | None = None, weights: str = "auto", labels=None):
         """Return x̂_0 as a function, for experiments with `ddpm_jax.diffusion`.
 

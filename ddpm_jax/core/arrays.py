@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, flags
 
 
 def expand_to(values: jax.Array, like: jax.Array) -> jax.Array:
@@ -42,8 +42,8 @@ def number(value) -> float | None:
 
 
 def on_device(value: np.ndarray) -> jax.Array:
-    """Return host numbers on the device; it is meant, whatever jax_transfer_guard says."""
-    with jax.transfer_guard("allow"):
+    """Return host numbers on the device: it is meant, see `flags`."""
+    with flags.as_written():
         return jnp.asarray(value)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import NoiseFn
 from ddpm_jax.diffusion import process, reverse
 
@@ -159,6 +159,7 @@ class BitsPerDim(NamedTuple):
         return self.prior + jnp.sum(self.vb[:, 1:], axis=1)
 
 
+@flags.as_written()
 def bits_per_dim(
     tables: process.Tables,
     denoise: reverse.Denoiser,

@@ -10,7 +10,7 @@ rescaled_hybrid simple + kl · T′/1000                               eq. 16
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import Network
 from ddpm_jax.diffusion import likelihood, process, reverse
 
@@ -46,6 +46,7 @@ WEIGHTINGS = {
 DEFAULT_GAMMA = {"none": None, "min_snr": 5.0, "p2": 1.0}
 
 
+@flags.as_written()
 def training_losses(
     tables: process.Tables,
     network: Network,

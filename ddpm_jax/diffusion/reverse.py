@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import Network
 from ddpm_jax.diffusion import process
 
@@ -189,6 +189,7 @@ class Denoiser:
         others = any(not isinstance(hook, Clip) for hook in self.x_0_hooks)
         return self.prediction == "x_prev" and others
 
+    @flags.as_written()
     def __call__(self, x_t, t) -> Prediction:
         process.check_floats("x_t", x_t)
         output = self.network(x_t, process.seen(self.tables, t, x_t))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import NoiseFn
 from ddpm_jax.diffusion import placement, process, reverse
 from ddpm_jax.diffusion.solvers import (
@@ -205,6 +205,7 @@ class Loop(NamedTuple):
         return x
 
 
+@flags.as_written()
 def sample(
     tables: process.Tables,
     denoise: reverse.Denoiser,

@@ -218,9 +218,10 @@ class Recipe:
             for key, values in self.condition
         }
         for key in specs.keys() - given.keys():
-            shape, dtype, none = specs[key]
-            if none is not None and None not in shape:
-                given[key] = np.full((len(index), *shape), none, dtype)
+            spec = specs[key]
+            if spec.none is not None and None not in spec.shape:
+                shape = (len(index), *spec.shape)
+                given[key] = np.full(shape, spec.none, spec.dtype)
         conditions.check(specs, given, len(index))
         return given
 
