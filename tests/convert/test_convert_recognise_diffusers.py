@@ -236,7 +236,7 @@ def test_a_variance_of_null_is_that_of_the_posterior():
 def test_json_without_keys_is_refused(text, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(errors.Refusal, match="config.json holds a JSON"):
+    with pytest.raises(errors.Refusal, match="holds a JSON"):
         places.read_json(path)
 
 

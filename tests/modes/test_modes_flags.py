@@ -1,7 +1,6 @@
 """Flags of JAX that a user sets for his own code: runs open, train and sample alike."""
 
 import contextlib
-import pathlib
 import shutil
 
 import jax
@@ -18,27 +17,30 @@ FLAGS = {
     "jax_transfer_guard": "disallow",
     "jax_numpy_rank_promotion": "raise",
     "jax_numpy_dtype_promotion": "strict",
+    "jax_random_seed_offset": 7,
     "jax_debug_infs": True,
     "jax_debug_key_reuse": True,
-    "jax_random_seed_offset": 7,
     "jax_check_tracer_leaks": True,
     "an explicit mesh": None,
 }
 
 
+TOGETHER = "all that change no program"
+CHANGE_NO_PROGRAM = list(FLAGS)[:4]
+
+
 @contextlib.contextmanager
 def under(flag):
-    if flag not in jax.config.values:
-        mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
-        with jax.set_mesh(mesh):
-            yield
-        return
-    before = jax.config.values[flag]
-    jax.config.update(flag, FLAGS[flag])
-    try:
+    with contextlib.ExitStack() as stack:
+        for one in CHANGE_NO_PROGRAM if flag == TOGETHER else [flag]:
+            if one in jax.config.values:
+                stack.callback(jax.config.update, one, jax.config.values[one])
+                jax.config.update(one, FLAGS[one])
+            else:
+                axes = (AxisType.Explicit,)
+                mesh = jax.make_mesh((8,), ("rows",), axis_types=axes)
+                stack.enter_context(jax.set_mesh(mesh))
         yield
-    finally:
-        jax.config.update(flag, before)
 
 
 def sample(workdir):
@@ -90,26 +92,16 @@ def go_on(workdir, tell):
     assert told.status == 0, told.err
     scored = tell("--mode=evaluate", f"--workdir={workdir}")
     assert scored.status == 0, scored.err
-    cards = (workdir / "evaluations").rglob("*.json")
+    cards = (workdir / "evaluation").rglob("*.json")
     return small_runs.state_of(workdir), [card.name for card in sorted(cards)]
 
 
-@pytest.fixture(scope="module")
-def gone_on(first_run, quickly, tmp_path_factory):
-    return pathlib.Path(
-        shutil.copytree(first_run[0], tmp_path_factory.mktemp("flags") / "run")
-    )
-
-
-WIDE = ("jax_debug_infs", "jax_check_tracer_leaks", "jax_debug_key_reuse")
-
-
 @pytest.mark.parametrize(
-    "flag",
-    [pytest.param(f, marks=pytest.mark.slow if f in WIDE else ()) for f in FLAGS],
+    "flag", [TOGETHER, *(pytest.param(f, marks=pytest.mark.slow) for f in FLAGS)]
 )
-def test_training_and_scores_are_the_same(flag, trained, gone_on, tell):
-    state, cards = go_on(gone_on, tell)
+def test_training_and_scores_are_the_same(flag, trained, first_run, tmp_path, tell):
+    plain = shutil.copytree(first_run[0], tmp_path / "plain")
+    state, cards = go_on(plain, tell)
     with under(flag):
         made, made_cards = go_on(trained, tell)
     small_runs.assert_same_bits(made, state)
