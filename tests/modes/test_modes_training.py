@@ -365,9 +365,9 @@ def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run):
             ("prediction=v", "num_steps=30"),
             ("prediction is 'noise' there and 'v' here", "num_steps is 24 there"),
         ),
-        (("schedule=linear",), ("schedule is 'cosine' there and 'linear' here",)),
-        # The betas of a cosine are made without it.
-        (("beta_end=0.5",), ()),
+        (("schedule=cosine",), ("schedule is 'linear' there and 'cosine' here",)),
+        # No part of the process.
+        (("timestep_sampler=loss_second_moment",), ()),
     ],
 )
 def test_what_changes_of_the_process_is_told(changed, named, first_run):
