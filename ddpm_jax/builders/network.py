@@ -151,7 +151,8 @@ def label_spec(config, facts: DataInfo) -> dict[str, conditions.Spec]:
     null = null_label(config, facts)  # refuses drop-out without labels
     if not config.model.class_conditional:
         return {}
-    return {"label": conditions.Spec((), "int32", null)}
+    rows = label_rows(config, facts)
+    return {"label": conditions.Spec((), "int32", null, rows)}
 
 
 def custom_network(given, config, facts):

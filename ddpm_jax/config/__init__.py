@@ -95,6 +95,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.validate_every = 1_000  # steps between losses of fixed test images, t, noise
     train.writers = ()  # besides metrics.jsonl: tensorboard, wandb
     train.init_from = ""  # run whose weights to start from
+    train.init_min_share = 0.5  # of the arrays that must fit; fewer are refused
     train.max_bad_steps = 3  # non-finite in a row: go back to a checkpoint, once
 
     config.sampling = sampling = config_dict.ConfigDict()
@@ -182,6 +183,7 @@ MUTABLE = (
     "train.evaluate_every",
     "train.validate_every",
     "train.writers",
+    "train.init_min_share",
     "train.max_bad_steps",
     "train.microbatches",
     "data.path",

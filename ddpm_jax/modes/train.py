@@ -271,9 +271,7 @@ def new_state(config, run_dir, abstract, network, mesh):
     say("drawing the initial weights …")
     params = build_training.initial_params(config, network, mesh)
     if config.train.init_from:
-        params = trained_run.transfer(
-            config.train.init_from, params, mesh=mesh, say=say
-        )
+        params = trained_run.transfer(config, params, mesh=mesh, say=say)
     return build_training.initial_state(config, params, abstract)
 
 

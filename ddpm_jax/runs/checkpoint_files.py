@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ddpm_jax.core import errors
 from ddpm_jax.runs import best as best_lib
+from ddpm_jax.runs import manifests, place
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.console import say
-from ddpm_jax.runs import manifests, place
 
 STAGING = "staging-"
 MANIFEST_SUFFIX = ".sha256.json"

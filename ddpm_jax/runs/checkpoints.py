@@ -15,9 +15,9 @@ Several processes share the directory. Each writes and reads its part of the arr
 process 0 alone decides what counts and tells the others, who may see its files late.
 """
 
-import hashlib
 import concurrent.futures
 import dataclasses
+import hashlib
 import logging
 import os
 import pathlib
@@ -121,7 +121,7 @@ class Checkpoints:
         )
 
     def numerics(self, step: int) -> int:
-        """Return the `runtime.NUMERICS` that a published checkpoint was written with."""
+        """Return the `runtime.NUMERICS` that a checkpoint was written with."""
         return _by_first(
             lambda: manifests.read(self._files.manifest(step)).get("numerics", 1)
         )

@@ -55,7 +55,7 @@ def compile_ahead(
     what: str,
     log: Callable[[str], None] = say,
     **kwargs,
-) -> jax.stages.Compiled:
+) -> jax.stages.Compiled | jax.stages.Wrapped:
     """Compile a jitted function for its arguments and report how long it took.
 
     Args:
@@ -66,8 +66,12 @@ def compile_ahead(
         **kwargs: keyword arguments of `function`.
 
     Returns:
-        The compiled program; call it with arguments of exactly these shapes.
+        The compiled program; call it with arguments of exactly these shapes. Where
+        JAX_DISABLE_JIT is set it is the function itself.
     """
+    if jax.config.jax_disable_jit:
+        log(f"JAX_DISABLE_JIT is set: {what} is not compiled, and will be slow")
+        return function
     cached = jax.config.jax_compilation_cache_dir is not None
     log(f"compiling {what}{' (kept for the next time)' if cached else ''} …")
     start = time.perf_counter()

@@ -239,9 +239,10 @@ class Recipe:
             stream = keys.key_for(self.seed, "sample/label", index=index)
             given[key] = np.asarray(keys.integers_each(stream, count))
         for key in specs.keys() - given.keys():
-            shape, dtype, none = specs[key]
-            if none is not None and None not in shape:
-                given[key] = np.full((len(index), *shape), none, dtype)
+            spec = specs[key]
+            if spec.none is not None and None not in spec.shape:
+                shape = (len(index), *spec.shape)
+                given[key] = np.full(shape, spec.none, spec.dtype)
         read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
         of_network = {k: v for k, v in given.items() if k in specs or k not in read}
         conditions.check(specs, of_network, len(index))
