@@ -428,4 +428,4 @@ def test_eight_devices_score_like_one(inception, photos, tmp_path):
 
 
 def test_every_name_is_a_metric():
-    assert set(table.NAMES) == {table.BITS, *table.METRICS}
+    assert set(table.NAMES) == {*table.OF_NETWORKS, *table.METRICS}
