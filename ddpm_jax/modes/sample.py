@@ -27,7 +27,8 @@ def run(config, workdir) -> None:
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")
     classes = build_sampling.classes(config, saved.facts)
-    if classes is not None:
+    # Guidance of scale 0 leaves the classes out, but for a classifier's.
+    if classes is not None and (config.sampling.classifier or recipe.is_conditional):
         say(f"classes: {classes}")
     for line in build_sampling.guidance_told(config, saved.imported):
         say(line)

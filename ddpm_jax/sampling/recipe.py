@@ -135,6 +135,11 @@ class Recipe:
         return self.make_solver().path(self.schedule.num_steps)
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether the network is told the condition of an image."""
+        return "unconditional" not in [part.name for part in self.guidance]
+
+    @property
     def evaluations(self) -> int:
         """The evaluations of the network for one image; a guided one counts once."""
         return sum(kind != paths.RENOISE for _, _, kind, *_ in self.whole_path)

@@ -184,6 +184,7 @@ def test_it_can_be_planned(tell, guided, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_run_without_an_average_samples_from_its_raw_weights(tell, tmp_path):
     """A U-Net may do without one too."""
     workdir = tmp_path / "run"
