@@ -428,8 +428,7 @@ def test_eight_devices_score_like_one(inception, photos, tmp_path):
 
 
 def test_every_name_is_a_metric():
-<<<<<<< HEAD
-    assert set(table.NAMES) == {table.BITS, *table.METRICS}
+    assert set(table.NAMES) == {*table.OF_NETWORKS, *table.METRICS}
 
 
 @pytest.mark.parametrize("form", ["float", "int32", "npy", "grey npy", "folder of npy"])
@@ -475,6 +474,3 @@ def test_the_one_image_in_colour_is_named(tmp_path, capsys):
     found = image_sets.of_path(str(folder), "evaluation.samples")
     assert found.shape[-1] == 3
     assert "odd.png" in capsys.readouterr().out
-=======
-    assert set(table.NAMES) == {*table.OF_NETWORKS, *table.METRICS}
->>>>>>> 9e4e2487863f9e9163ae0f8b55dc1779391283f3
