@@ -4,25 +4,24 @@ run = ddpm_jax.load("runs/digits")
 images = run.sample(64, labels=3, seed=0)
 """
 
-import contextlib
 import os
-import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
-from ddpm_jax.config import paths, reading, rules
-from ddpm_jax.core import errors, flags
+from ddpm_jax.config import arguments, paths, reading, rules
+from ddpm_jax.core import flags
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, reverse
+from ddpm_jax.editing import inpainting
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runtime import compilation, devices
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import generation, sampler
+from ddpm_jax.sampling import generation, sampler, transforms
 
 network = custom.own_network
 
@@ -78,52 +77,6 @@ def train(
     return load(workdir, network=network)
 
 
-# Arguments of `Run.sample` and what they may be, besides NumPy's kinds of the same.
-WHOLE, REAL, NAME = "a whole number", "a number", "a name"
-KINDS = {WHOLE: (int,), REAL: (int, float), NAME: (str,)}
-ARGUMENTS = {
-    "num": WHOLE,
-    "seed": WHOLE,
-    "steps": WHOLE,
-    "batch_size": WHOLE,
-    "eta": REAL,
-    "guidance_scale": REAL,
-    "method": NAME,
-    "weights": NAME,
-}
-OF_FIELDS = {"num_samples": "num", "labels": "labels"} | {n: n for n in ARGUMENTS}
-FIELD = re.compile(r"(?:--config\.)?\bsampling\.(\w+)")
-
-
-@contextlib.contextmanager
-def _naming_arguments():
-    """Name arguments in refusals where they name the fields that these stand for."""
-
-    def argument(found):
-        return OF_FIELDS.get(found[1], found[0])
-
-    try:
-        yield
-    except errors.Refusal as refusal:
-        raise errors.Refusal(FIELD.sub(argument, str(refusal))) from refusal
-
-
-def _plain(name, value):
-    """Return an argument as Python's own number or name; None stays.
-
-    Raises:
-        Refusal: it is of another kind.
-    """
-    if value is None:
-        return None
-    if getattr(value, "shape", None) == ():
-        value = value.item()  # of NumPy or JAX
-    good = ARGUMENTS[name]
-    if isinstance(value, bool) or not isinstance(value, KINDS[good]):
-        raise errors.Refusal(f"{name}={value!r}: give {good}")
-    return float(value) if good == REAL else value
-
-
 class Run:
     """A trained run, opened by `load`.
 
@@ -165,7 +118,7 @@ class Run:
         return found
 
     @flags.as_program()
-    @_naming_arguments()
+    @arguments.naming()
     def sample(
         self,
         num: int,
@@ -215,10 +168,10 @@ class Run:
         Raises:
             Refusal: a setting that the run cannot meet.
         """
-        num = _plain("num", num)
+        num = arguments.plain("num", num)
         config = self._asked(
             num_samples=num,
-            labels=_labels(labels),
+            labels=arguments.labels_of(labels),
             seed=seed,
             steps=steps,
             method=method,
@@ -230,14 +183,87 @@ class Run:
             batch_size=batch_size,
             **settings,
         )
-        trained, used = self._trained, self._weights(weights)
+        facts = self._trained.facts
+        parts = self._made(
+            config,
+            build_sampling.recipe(config, facts),
+            num,
+            trajectory=arguments.positions(trajectory),
+            progress=progress,
+        )
+        levels = facts.levels
+        images = np.concatenate(
+            [images_lib.to_stored(made.images, levels) for made in parts]
+        )
+        if trajectory is None:
+            return images
+        snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
+        return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
+
+    @flags.as_program()
+    @arguments.naming()
+    def inpaint(
+        self,
+        pictures,
+        holes,
+        *,
+        variants: int = 4,
+        labels: int | str | Sequence[int | str] | None = None,
+        seed: int = 0,
+        weights: str = "auto",
+        editing: Mapping[str, Any] | None = None,
+        **settings,
+    ) -> np.ndarray:
+        """Return pictures whose holes were made anew, [n, variants, H, W, C].
+
+        The type is that of `sample`, and known pixels come back as they were given.
+
+        Args:
+            pictures: [n, H, W, C] or [H, W, C], as `sample` returns images.
+            holes: bool [n, H, W] or [H, W], True where something is to be made.
+            variants: results of each picture.
+            labels: of a class-conditional run, see `sample`; each picture takes one.
+            seed: decides every draw.
+            weights: see `params`.
+            editing: fields of config.editing, such as {"method": "guided"}.
+            **settings: fields of config.sampling, such as steps=50.
+
+        Raises:
+            Refusal: pictures, holes or settings that do not fit.
+        """
+        pictures, holes = np.asarray(pictures), np.asarray(holes, bool)
+        pictures = pictures[None] if pictures.ndim == 3 else pictures
+        inpainting.check_pictures(pictures, holes, self._trained.facts)
+        holes = np.broadcast_to(holes, pictures.shape[:3])
+        config = self._asked(
+            labels=arguments.labels_of(labels), seed=seed, weights=weights, **settings
+        )
+        config.editing.update(
+            {**(editing or {}), "variants": arguments.plain("num", variants)}
+        )
+        arrays = {
+            transforms.PICTURE: images_lib.from_stored(pictures),
+            transforms.HOLE: holes[..., None],
+        }
+        facts = self._trained.facts
+        recipe = inpainting.recipe(config, facts, arrays, name="python")
+        made = self._made(config, recipe, len(pictures) * variants, arrays=arrays)
+        stored = images_lib.to_stored(
+            np.concatenate([part.images for part in made]), facts.levels
+        )
+        return stored.reshape(len(pictures), variants, *pictures.shape[1:])
+
+    def _made(self, config, recipe, num, *, arrays=None, trajectory=(), progress=None):
+        """Return what a recipe makes, part by part."""
+        trained, used = self._trained, self._weights(config.sampling.weights)
         made_by = build_sampling.make_sampler(
-            build_sampling.recipe(config, trained.facts),
+            recipe,
             config,
             trained.network,
             trained.mesh,
             weights=used,
-            trajectory=_positions(trajectory),
+            arrays=arrays,
+            trajectory=trajectory,
         )
         size = min(config.sampling.batch_size, num)
         parts = []
@@ -249,18 +275,12 @@ class Run:
             batch_size=sampler.rounded_batch(size, trained.mesh),
         ):
             parts.append(made)
-            progress(start + len(made.images), num)
-        levels = trained.facts.levels
-        images = np.concatenate(
-            [images_lib.to_stored(made.images, levels) for made in parts]
-        )
-        if trajectory is None:
-            return images
-        snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
-        return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
+            if progress is not None:
+                progress(start + len(made.images), num)
+        return parts
 
     @flags.as_program()
-    @_naming_arguments()
+    @arguments.naming()
     def denoiser(self, *, steps: int | None = None, weights: str = "auto", labels=None):
         """Return x̂_0 as a function, for experiments with `ddpm_jax.diffusion`.
 
@@ -295,7 +315,7 @@ class Run:
         """Return the config with what was given of config.sampling."""
         config = self.config
         given = {
-            name: _plain(name, value) if name in ARGUMENTS else value
+            name: arguments.plain(name, value) if name in arguments.ARGUMENTS else value
             for name, value in fields.items()
             if value is not None
         }
@@ -321,24 +341,3 @@ class Trajectory(NamedTuple):
     images: np.ndarray
     states: np.ndarray
     estimates: np.ndarray
-
-
-def _labels(labels) -> tuple | None:
-    """Return the labels as a tuple of Python's numbers and names."""
-    if labels is None:
-        return None
-    if hasattr(labels, "tolist"):
-        labels = labels.tolist()
-    if isinstance(labels, str) or not hasattr(labels, "__iter__"):
-        labels = (labels,)
-    return tuple(one.item() if hasattr(one, "item") else one for one in labels)
-
-
-def _positions(trajectory) -> tuple[int, ...]:
-    # An array has no truth value: None alone asks for nothing.
-    positions = () if trajectory is None else tuple(trajectory)
-    if not all(isinstance(k, int | np.integer) for k in positions):
-        raise errors.Refusal(
-            f"trajectory={positions}: give whole numbers, positions on the way from 0"
-        )
-    return positions

@@ -2,22 +2,15 @@
 
 import numpy as np
 
-from ddpm_jax.builders import editing as build_editing
-from ddpm_jax.builders import process as build_process
-from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import inputs
-from ddpm_jax.diffusion import inpainting, reconstruction
-from ddpm_jax.editing import edit
+from ddpm_jax.editing import edit, inpainting
 from ddpm_jax.metrics import seam
 from ddpm_jax.report import edit_pictures
 from ddpm_jax.runtime import distributed, image_grid
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import transforms
-
-RESAMPLINGS = {"fast": 1, "good": 5, "best": 10}  # by editing.quality
 
 
 def run(config, workdir, image, mask) -> None:
@@ -40,28 +33,13 @@ def run(config, workdir, image, mask) -> None:
         transforms.PICTURE: np.stack([picture.values for picture in pictures]),
         transforms.HOLE: np.stack([hole.fitted for hole in holes])[..., None],
     }
-    parts, resolved = METHODS[method_of(config)](config)
-    variants = config.editing.variants
-    recipe = build_editing.recipe(
-        config,
-        saved.facts,
-        "inpaint",
-        given={
-            "image": build_editing.word(
-                edit.name_of(image, pictures), arrays[transforms.PICTURE]
-            ),
-            "mask": build_editing.fingerprint(arrays[transforms.HOLE])[:8],
-        },
-        arrays=arrays,
-        resolved={"method": method_of(config), **resolved},
-        shape=arrays[transforms.PICTURE].shape[1:],
-        repeats=variants,
-        **parts,
+    recipe = inpainting.recipe(
+        config, saved.facts, arrays, name=edit.name_of(image, pictures)
     )
     opened = edit.open_run(config, saved, recipe.shape)
-    wanted = variants * len(pictures)
+    wanted = config.editing.variants * len(pictures)
     store = edit.make(opened, recipe, arrays, wanted)
-    if store is None:
+    if store is None or not distributed.is_first():
         return
     say_fit(store.first(wanted), pictures, holes)
     edit.write_pictures(
@@ -73,13 +51,6 @@ def run(config, workdir, image, mask) -> None:
     )
     if config.editing.paste:
         paste(store, wanted, pictures, holes)
-
-
-def method_of(config) -> str:
-    """Return editing.method, "repaint" where it is not given."""
-    method = config.editing.method or "repaint"
-    errors.choose("editing.method", METHODS, method)
-    return method
 
 
 def read_holes(config, pictures, mask) -> list[inputs.Hole]:
@@ -104,38 +75,6 @@ def read_holes(config, pictures, mask) -> list[inputs.Hole]:
     return holes
 
 
-# ---- methods: config → parts of the recipe, and fields of config.editing -------------
-
-
-def _replace(config):
-    del config
-    return {"transforms": (recipe_lib.part("known_region"),)}, {}
-
-
-def _repaint(config):
-    editing = config.editing
-    kept = build_process.respaced(config, "sampling").num_steps
-    resamplings = editing.resamplings or RESAMPLINGS[editing.quality]
-    jump = editing.jump or max(1, min(10, kept // 10))
-    solver = build_sampling.solver(config)
-    inpainting.check_repaint(kept, resamplings=resamplings, jump=jump, solver=solver)
-    path = inpainting.repaint_path(kept, resamplings=resamplings, jump=jump)
-    parts = {"transforms": (recipe_lib.part("known_region"),), "path": path}
-    return parts, {"resamplings": resamplings, "jump": jump, "quality": "good"}
-
-
-def _guided(config):
-    likelihood = config.editing.likelihood
-    reconstruction.check_reconstruction(
-        build_process.respaced(config, "sampling"), likelihood=likelihood
-    )
-    guide = recipe_lib.part(f"reconstruction_{likelihood}", scale=1.0)
-    return {"transforms": (guide, recipe_lib.part("pasted"))}, {}
-
-
-METHODS = {"replace": _replace, "repaint": _repaint, "guided": _guided}
-
-
 # ---- what came out -------------------------------------------------------------------
 
 
@@ -153,8 +92,6 @@ def say_fit(results, pictures, holes) -> None:
 
 def paste(store, wanted, pictures, holes) -> None:
     """Write the given pictures at their own size, with the results in their holes."""
-    if not distributed.is_first():
-        return
     results = store.first(wanted)
     variants = wanted // len(pictures)
     for number, image in enumerate(results):

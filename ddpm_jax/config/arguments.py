@@ -1,0 +1,83 @@
+"""Arguments of the Python interface, and the fields that they stand for."""
+
+import contextlib
+import re
+
+import numpy as np
+
+from ddpm_jax.core import errors
+
+# Arguments of `Run` and what they may be, besides NumPy's kinds of the same.
+WHOLE, REAL, NAME = "a whole number", "a number", "a name"
+KINDS = {WHOLE: (int,), REAL: (int, float), NAME: (str,)}
+ARGUMENTS = {
+    "num": WHOLE,
+    "seed": WHOLE,
+    "steps": WHOLE,
+    "batch_size": WHOLE,
+    "eta": REAL,
+    "guidance_scale": REAL,
+    "method": NAME,
+    "weights": NAME,
+}
+OF_FIELDS = {"num_samples": "num", "labels": "labels"} | {n: n for n in ARGUMENTS}
+FIELD = re.compile(r"(?:--config\.)?\bsampling\.(\w+)")
+
+
+@contextlib.contextmanager
+def naming():
+    """Return a context in which refusals name arguments where they name fields."""
+
+    def argument(found):
+        return OF_FIELDS.get(found[1], found[0])
+
+    try:
+        yield
+    except errors.Refusal as refusal:
+        raise errors.Refusal(FIELD.sub(argument, str(refusal))) from refusal
+
+
+def plain(name, value):
+    """Return an argument as Python's own number or name; None stays.
+
+    Args:
+        name: of the argument, a key of `ARGUMENTS`.
+        value: as it was given.
+
+    Raises:
+        Refusal: it is of another kind.
+    """
+    if value is None:
+        return None
+    if getattr(value, "shape", None) == ():
+        value = value.item()  # of NumPy or JAX
+    good = ARGUMENTS[name]
+    if isinstance(value, bool) or not isinstance(value, KINDS[good]):
+        raise errors.Refusal(f"{name}={value!r}: give {good}")
+    return float(value) if good == REAL else value
+
+
+def labels_of(labels) -> tuple | None:
+    """Return labels as a tuple of Python's numbers and names; None stays."""
+    if labels is None:
+        return None
+    if hasattr(labels, "tolist"):
+        labels = labels.tolist()
+    if isinstance(labels, str) or not hasattr(labels, "__iter__"):
+        labels = (labels,)
+    return tuple(one.item() if hasattr(one, "item") else one for one in labels)
+
+
+def positions(trajectory) -> tuple[int, ...]:
+    """Return the positions of a trajectory as a tuple, () where there is none.
+
+    Raises:
+        Refusal: they are no whole numbers.
+    """
+    # An array has no truth value: None alone asks for nothing.
+    positions = () if trajectory is None else tuple(trajectory)
+    if not all(isinstance(k, int | np.integer) for k in positions):
+        raise errors.Refusal(
+            f"trajectory={positions}: give whole numbers, positions on the way from 0"
+        )
+    return positions
