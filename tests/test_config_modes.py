@@ -206,13 +206,17 @@ def test_records_contradict_neither_each_other_nor_the_schema():
     flags = {flag.name for mode in modes.TABLE for flag in mode.flags}
     short = {name for mode in modes.TABLE for name in mode.short_fields}
     assert not common & flags
-    assert not (common | flags) & (short | {f"no{name}" for name in short})
+    assert not common & (short | {f"no{name}" for name in short})
     assert len(modes.MODES) == len(modes.TABLE)
     for mode in modes.TABLE:
         assert mode.needs in (modes.CONFIG, modes.RUN, modes.NEW_RUN, modes.NOTHING)
         assert mode.processes in (modes.JOINT, modes.SINGLE, modes.ALONE)
         assert {*mode.short, *mode.instead_of_run} <= fields.keys()
         assert len(mode.short_fields) == len(mode.short)
+        own = {flag.name for flag in mode.flags}
+        assert not own & {
+            f"{no}{name}" for name in mode.short_fields for no in ("", "no")
+        }
         assert all(flag.kind in (modes.TEXT, modes.PATH) for flag in mode.flags)
 
 

@@ -146,6 +146,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     editing.kind = "denoise"  # animate: denoise, walk, morph, guidance, train
     editing.format = "gif"  # animate: gif, apng, webp, mp4
     editing.fps = 12  # animate: pictures a second
+    editing.seeds = 4  # animate walk: seeds passed, the first is sampling.seed
+    editing.scales = (0.0, 6.0)  # animate guidance: guidance_scale from, to, and back
 
     config.evaluation = evaluation = config_dict.ConfigDict()
     evaluation.metric = "bits_per_dim"  # one or several of metrics.table.NAMES

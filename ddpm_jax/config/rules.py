@@ -23,6 +23,7 @@ TUPLE_ELEMENTS = {
     "sampling.labels": (int, str),
     "sampling.guidance_interval": (int, float),
     "editing.box": (int,),
+    "editing.scales": (int, float),
 }
 # Class names, in which commas and blanks may be: `builders` knows which there are.
 NAMES = "sampling.labels"
