@@ -19,6 +19,7 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors, keys
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import interpolation, process, samplers
+from ddpm_jax.diffusion.paths import CORRECT, STEP
 from ddpm_jax.editing import edit
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.cluster import preemption
@@ -28,6 +29,8 @@ from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 from ddpm_jax.sampling.starts import STATE
 from ddpm_jax.training import progress
+
+STRIP_COLUMNS = 9
 
 
 class Frame(NamedTuple):
@@ -39,7 +42,8 @@ class Frame(NamedTuple):
         mark: a shorter word, for strips.
         latents: (seed, seed, share between them) of where the chain starts; None for
             the recipe's own noise.
-        position: on the path, for a frame out of one chain; None for the end of it.
+        position: on the path, before which a chain is shown; None for a chain of its
+            own, of which the end is shown.
     """
 
     recipe: recipe_lib.Recipe
@@ -58,12 +62,14 @@ class Animation(NamedTuple):
         variants: images of each; a frame of a chain holds its state and, after them,
             as many estimates of x_0.
         is_loop: the first frame follows the last one.
+        shown: numbers of the frames in the still strip.
     """
 
     recipe: recipe_lib.Recipe
     frames: tuple[Frame, ...]
     variants: int
     is_loop: bool
+    shown: list[int]
 
     @property
     def is_one_chain(self) -> bool:
@@ -91,6 +97,12 @@ def round_trip(frames: int, legs: int) -> list[tuple[int, Fraction]]:
         for leg, (begin, end) in enumerate(itertools.pairwise(ends))
         for frame in range(begin, end)
     ]
+
+
+def shown_of_loop(frames: int, legs: int) -> list[int]:
+    """Return the frames of a loop that its strip shows: the begin of each leg first."""
+    columns = min(frames, legs * max(1, STRIP_COLUMNS // legs))
+    return [round(number * frames / columns) for number in range(columns)]
 
 
 # ---- making --------------------------------------------------------------------------
@@ -183,13 +195,30 @@ class _Chains:
         return np.concatenate([m.images for m in self._batches(self.sampler(frame))])
 
     def snapshots(self) -> np.ndarray:
-        """Return the states and estimates on the way, [F, 2n, H, W, C]."""
+        """Return states and what the network takes them for, [F, 2n, H, W, C].
+
+        The chain keeps its state after a position, and the estimate that was made
+        there, from the state before.
+        """
         frames = self._animation.frames
-        made_by = self.sampler(frames[0], [frame.position for frame in frames])
-        parts = list(self._batches(made_by))
-        states = np.concatenate([part.states for part in parts], axis=1)
-        estimates = np.concatenate([part.estimates for part in parts], axis=1)
-        return np.concatenate([states, estimates], axis=1)
+        starts = [frame.position for frame in frames]
+        length = len(frames[0].recipe.whole_path)
+        kept = {p for start in starts for p in (start - 1, start)}
+        kept = sorted(kept & set(range(length)))
+        at = {position: number for number, position in enumerate(kept)}
+        parts = list(self._batches(self.sampler(frames[0], kept)))
+        states, estimates, images = (
+            np.concatenate([getattr(part, name) for part in parts], axis=axis)
+            for name, axis in (("states", 1), ("estimates", 1), ("images", 0))
+        )
+        recipe = self._animation.recipe
+        x_T = self._opened.config.sampling.temperature * self._x_T(recipe.seed)
+        found = []
+        for start in starts:
+            state = states[at[start - 1]] if start else np.asarray(x_T)
+            estimate = estimates[at[start]] if start < length else images
+            found.append(np.concatenate([state, estimate]))
+        return np.stack(found)
 
     def seconds_per_entry(self) -> float:
         """Return how long one entry of the path takes; it compiles the program."""
@@ -240,10 +269,16 @@ def _say_cost(opened, animation) -> None:
 # ---- parts of the kinds --------------------------------------------------------------
 
 
-def complete_positions(path: samplers.Path) -> list[int]:
-    """Return the positions on a path after which a step is complete."""
-    whole = (samplers.STEP, samplers.CORRECT)
-    return [number for number, (_, _, kind, *_) in enumerate(path) if kind in whole]
+def states_on(path: samplers.Path) -> list[tuple[int, int]]:
+    """Return (position, t) of every state on a path, before the entry of its t.
+
+    The last one is the image: position len(path), t = −1 of paths that end there.
+    """
+    found = [(0, path[0][0])]
+    for position, (_, t_next, kind, *_) in enumerate(path):
+        if kind in (STEP, CORRECT):  # after others a step is not complete
+            found.append((position + 1, t_next))
+    return found
 
 
 def faded(

@@ -21,7 +21,8 @@ from ddpm_jax.sampling.starts import STATE
 
 FRAMES_OF_A_CHAIN = 40
 FRAMES_OF_A_LEG = {"walk": 24, "morph": 12, "guidance": 24}  # usual numbers
-STRIP_COLUMNS, STRIP_ROWS = 9, 4
+MOST_FPS, LEAST_SECONDS = 12, 4
+STRIP_ROWS = 4
 OWN_FIELDS = {"seeds": "walk", "scales": "guidance"}  # and the kind that reads them
 
 
@@ -34,6 +35,7 @@ class Film(NamedTuple):
         marks: a short word for each frame.
         blocks: parts of a frame that stand side by side.
         is_loop: the first frame follows the last one.
+        shown: numbers of the frames in the strip.
     """
 
     frames: np.ndarray
@@ -41,6 +43,7 @@ class Film(NamedTuple):
     marks: list[str]
     blocks: int
     is_loop: bool
+    shown: list[int]
 
 
 def run(config, workdir) -> None:
@@ -61,7 +64,10 @@ def run(config, workdir) -> None:
         store, captions, marks = training_film.make(saved, editing.frames)
         if distributed.is_first():
             frames = store.first(len(marks))
-            write(Film(frames, captions, marks, 1, False), config, store.folder)
+            numbers = list(range(len(frames)))
+            shown = grids.evenly(numbers, training_film.STRIP_COLUMNS)
+            film = Film(frames, captions, marks, 1, False, shown)
+            write(film, config, store.folder)
         return
     animation = KINDS[editing.kind](config, saved.facts)
     opened = edit.open_run(config, saved)
@@ -92,25 +98,21 @@ def check(config) -> None:
 
 def _denoise(config, facts) -> Animation:
     """A chain from noise to image, with the estimate of x_0 beside each state."""
-    path = _recipe(config, facts).whole_path
-    positions = animation_lib.complete_positions(path)
-    count = config.editing.frames or min(len(positions), FRAMES_OF_A_CHAIN)
-    if count > len(positions):
+    states = animation_lib.states_on(_recipe(config, facts).whole_path)
+    count = config.editing.frames or min(len(states), FRAMES_OF_A_CHAIN)
+    if count > len(states):
+        steps = len(states) - 1
         raise errors.Refusal(
-            f"editing.frames={count} of {len(positions)} steps of sampling: give at "
-            f"most {len(positions)}, or raise sampling.steps"
-        )
-    if len(positions) < 2:
-        raise errors.Refusal(
-            "--kind=denoise of a single step: raise sampling.steps to 2 or more"
+            f"editing.frames={count} of {steps} steps of sampling: give at most "
+            f"{len(states)}, or raise sampling.steps"
         )
     recipe = _recipe(config, facts, frames=count)
     frames = []
-    for position in grids.evenly(positions, count):
-        t = path[position][1]
+    for position, t in grids.evenly(states, count):
         mark = f"t = {recipe.schedule.timesteps[t]}" if t >= 0 else "image"
         frames.append(Frame(recipe, mark, mark, position=position))
-    return Animation(recipe, tuple(frames), config.editing.variants, False)
+    shown = grids.evenly(list(range(count)), animation_lib.STRIP_COLUMNS)
+    return Animation(recipe, tuple(frames), config.editing.variants, False, shown)
 
 
 def _walk(config, facts) -> Animation:
@@ -136,9 +138,10 @@ def _walk(config, facts) -> Animation:
     frames = []
     for leg, share in animation_lib.round_trip(count, seeds):
         ends = (sampling.seed + leg, sampling.seed + (leg + 1) % seeds)
-        mark = f"seed {ends[0]}" if share == 0 else ""
+        mark = f"{float(share):.0%}" if share else f"seed {ends[0]}"
         frames.append(Frame(recipe, "", mark, latents=(*ends, share)))
-    return Animation(recipe, tuple(frames), config.editing.variants, True)
+    shown = animation_lib.shown_of_loop(count, seeds)
+    return Animation(recipe, tuple(frames), config.editing.variants, True, shown)
 
 
 def _morph(config, facts) -> Animation:
@@ -158,7 +161,8 @@ def _morph(config, facts) -> Animation:
         mark = f"{float(share):.0%}" if share else names[one]
         made = animation_lib.faded(recipe, one, other, share)
         frames.append(Frame(made, caption, mark))
-    return Animation(recipe, tuple(frames), config.editing.variants, True)
+    shown = animation_lib.shown_of_loop(count, len(labels))
+    return Animation(recipe, tuple(frames), config.editing.variants, True, shown)
 
 
 def _guidance(config, facts) -> Animation:
@@ -186,10 +190,14 @@ def _guidance(config, facts) -> Animation:
     frames = []
     for leg, share in animation_lib.round_trip(count, 2):
         up = 1 - share if leg else share
-        scale = scales[0] + float(up) * (scales[1] - scales[0])
+        # Most happens at small scales, so that these take the more frames.
+        low, high = sorted(scales)
+        up = up if scales[0] == low else 1 - up
+        scale = low + float(up) ** 2 * (high - low)
         made = animation_lib.guided(recipe, scale)
         frames.append(Frame(made, f"guidance scale {scale:.2f}", f"{scale:.2f}"))
-    return Animation(recipe, tuple(frames), config.editing.variants, True)
+    shown = grids.evenly(list(range(count // 2 + 1)), animation_lib.STRIP_COLUMNS)
+    return Animation(recipe, tuple(frames), config.editing.variants, True, shown)
 
 
 KINDS = {"denoise": _denoise, "walk": _walk, "morph": _morph, "guidance": _guidance}
@@ -233,27 +241,26 @@ def film_of(animation: Animation, frames: np.ndarray) -> Film:
         captions = [(state, "estimate of x_0") for state in states]
     marks = [frame.mark for frame in animation.frames]
     blocks = 2 if animation.is_one_chain else 1
-    return Film(frames, captions, marks, blocks, animation.is_loop)
+    return Film(frames, captions, marks, blocks, animation.is_loop, animation.shown)
 
 
 def write(film: Film, config, folder) -> None:
     """Write animation and strip, and say where they are and how much they move."""
     editing = config.editing
     shown = images_lib.shown(film.frames)
+    fps = editing.fps or usual_fps(film)
     pictures = [
         sheets.frame(images, captions=captions, blocks=film.blocks)
         for images, captions in zip(shown, film.captions, strict=True)
     ]
     said = motion.motion(shown, is_loop=film.is_loop)
     say(f"neighbouring frames are {said}")
-    data = animations.encode(
-        pictures, editing.format, fps=editing.fps, is_loop=film.is_loop
-    )
+    data = animations.encode(pictures, editing.format, fps=fps, is_loop=film.is_loop)
     path = folder / animations.NAMES[editing.format]
     files.write_bytes(path, data)
     image_grid.write_png(folder / "strip.png", strip(film._replace(frames=shown)))
     height, width = pictures[0].shape[:2]
-    seconds = len(pictures) / editing.fps
+    seconds = len(pictures) / fps
     say(f"frames:    {folder / 'samples.npz'}")
     say(f"strip:     {folder / 'strip.png'}")
     say(
@@ -262,20 +269,19 @@ def write(film: Film, config, folder) -> None:
     )
 
 
+def usual_fps(film: Film) -> int:
+    """Return the frames a second of an animation that lasts some seconds."""
+    return max(2, min(MOST_FPS, round(len(film.frames) / LEAST_SECONDS)))
+
+
 def strip(film: Film) -> np.ndarray:
-    """Return a still of frames that lie evenly, a column each."""
-    count = len(film.frames)
-    most = STRIP_COLUMNS if film.frames.shape[1] > 1 else training_film.STRIP_COLUMNS
-    shown = grids.evenly(list(range(count)), min(most, count))
-    if film.is_loop:  # the first frame comes again after the last one
-        every = max(1, count // STRIP_COLUMNS)
-        shown = list(range(0, count, every))[: STRIP_COLUMNS + 1]
+    """Return a still of some frames, a column each."""
     each = film.frames.shape[1] // film.blocks
     rows, names = [], []
     for image in range(min(each, STRIP_ROWS // film.blocks)):
         for block in range(film.blocks):
-            rows.append([film.frames[f, block * each + image] for f in shown])
+            rows.append([film.frames[f, block * each + image] for f in film.shown])
             names.append(("x_t", "estimate\nof x_0")[block] if film.blocks > 1 else "")
     if film.frames.shape[1] == 1:
         rows = [[training_film.half(tile) for tile in row] for row in rows]
-    return sheets.sheet(rows, [film.marks[f] for f in shown], names=names)
+    return sheets.sheet(rows, [film.marks[f] for f in film.shown], names=names)

@@ -5,6 +5,7 @@ import io
 import itertools
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -118,7 +119,10 @@ def _mp4(frames, fps, held):
         writer = imageio_ffmpeg.write_frames(
             str(path), size, fps=fps, quality=CRISP, macro_block_size=2
         )
-        writer.send(None)
+        with warnings.catch_warnings():
+            # It starts a process, which forks; no code of ours runs in that.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            writer.send(None)
         for frame in [*frames, *[frames[-1]] * held]:
             canvas = np.full((size[1], size[0], 3), 255, np.uint8)
             canvas[:height, :width] = frame

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddpm_jax.runtime import image_grid
-
 WHITE, BLACK = 255, 0
 FONT_SIZE, SMALLEST_FONT = 15, 9
 LINE = 20  # pixels of a line of words
-BLOCK_GAP = 8  # white pixels between the blocks of a frame
-BLOCK_SIDE = 256  # pixels that a block of a frame has at least
+GAP = 4  # white pixels between tiles
+BLOCK_GAP = 24  # … and between the blocks of a frame
+BLOCK_SIDE = 256  # pixels that a block of a frame is enlarged to …
+SMALL = 128  # … where it has fewer than that
+LEAST_TILE = 32  # … and whatever the number of its images
 TILE_SIDE = 80  # pixels to which the tiles of a sheet are enlarged
 
 
@@ -23,6 +24,24 @@ def enlarged(images: np.ndarray, side: int) -> np.ndarray:
     """Return images [n, H, W, C], by a whole factor, with both sides ≥ `side`."""
     factor = max(1, -(-side // min(images.shape[1:3])))
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def tiled(images: np.ndarray, columns: int) -> np.ndarray:
+    """Return images [n, H, W, C] row by row on white, with room between them.
+
+    Unlike `image_grid.grid` this is for a few large ones, which would seem to touch.
+    """
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    shape = (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels)
+    canvas = np.full(shape, WHITE, np.uint8)
+    for number, image in enumerate(images):
+        top, left = (
+            n * (side + GAP)
+            for n, side in zip(divmod(number, columns), images.shape[1:3], strict=True)
+        )
+        canvas[top : top + height, left : left + width] = image
+    return canvas
 
 
 def frame(
@@ -40,11 +59,13 @@ def frame(
     """
     each = len(images) // blocks
     columns = int(np.ceil(np.sqrt(each)))
-    images = enlarged(coloured(images), max(image_grid.MIN_TILE, BLOCK_SIDE // columns))
+    images = coloured(images)
+    if min(images.shape[1:3]) * columns < SMALL:
+        images = enlarged(images, max(LEAST_TILE, BLOCK_SIDE // columns))
     parts = []
     for block in range(blocks):
         own = images[block * each :][:each]
-        picture = image_grid.grid(own, columns=columns)
+        picture = tiled(own, columns)
         if captions:
             picture = np.concatenate(
                 [picture, words(captions[block], picture.shape, margin=4)]
@@ -72,9 +93,9 @@ def sheet(
     """
     columns = len(captions)
     tiles = enlarged(coloured(np.stack([t for row in rows for t in row])), TILE_SIDE)
-    picture = image_grid.grid(tiles, columns=columns)
+    picture = tiled(tiles, columns)
     height, width, channels = tiles.shape[1:]
-    edge = image_grid.GAP
+    edge = GAP
     cells = []
     lines = max(caption.count("\n") for caption in captions) + 1
     for number, caption in enumerate(captions):
