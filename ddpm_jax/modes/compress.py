@@ -94,8 +94,7 @@ def write_table(table, card, config, folder) -> None:
 
 def write_coding(trained, scored, dataset, schedule, table, count, folder) -> None:
     """Write test images as they are after some of the bits."""
-    sent = list(range(schedule.num_steps - 1, -1, -1))
-    shown = grids.evenly(sent, COLUMNS)
+    shown = closer_to_the_end(schedule.num_steps)
     found = decoding.decoded(trained, scored, dataset, count, shown)
     levels = trained.facts.levels
     image = images_lib.to_stored(found.images, levels)
@@ -108,10 +107,19 @@ def write_coding(trained, scored, dataset, schedule, table, count, folder) -> No
     for t in shown:
         row = table[schedule.num_steps - 1 - t]
         captions.append(
-            f"t = {row.timestep}\n{row.rate:.2f} bits/dim\nRMSE {row.rmse:.1f}"
+            f"t = {row.timestep}\n{row.rate:.3f} bits/dim\nRMSE {row.rmse:.1f}"
         )
-    captions.append(f"test image\n{table[-1].rate:.2f} bits/dim\nRMSE 0")
+    captions.append(f"test image\n{table[-1].rate:.3f} bits/dim\nRMSE 0")
     write_strip(folder / "coding.png", [*estimate, image], captions)
+
+
+def closer_to_the_end(num_steps: int) -> list[int]:
+    """Return steps from the first to the last of a chain, closer where bits are spent.
+
+    Most bits are those of the last steps, of small t.
+    """
+    shares = np.linspace(1, 0, COLUMNS) ** 2
+    return sorted({round(share * (num_steps - 1)) for share in shares}, reverse=True)
 
 
 def write_generation(opened, recipe, count, folder) -> None:

@@ -12,7 +12,7 @@ BLOCK_GAP = 24  # … and between the blocks of a frame
 BLOCK_SIDE = 256  # pixels that a block of a frame is enlarged to …
 SMALL = 128  # … where it has fewer than that
 LEAST_TILE = 32  # … and whatever the number of its images
-TILE_SIDE = 80  # pixels to which the tiles of a sheet are enlarged
+TILE_SIDE = 96  # pixels to which the tiles of a sheet are enlarged
 
 
 def coloured(images: np.ndarray) -> np.ndarray:
