@@ -177,6 +177,28 @@ def test_values_of_short_fields_are_checked():
     assert "unexpected argument '0.5'" in refusal(*INPAINT, "--eta", "0.5")
 
 
+def test_a_flag_of_one_mode_and_a_field_of_another_may_have_one_name():
+    table = {
+        "film": Mode("film", "", modes.RUN, modes.JOINT, short=("editing.format",)),
+        "write": Mode(
+            "write", "", modes.RUN, modes.JOINT, flags=(Flag("format", "", least=1),)
+        ),
+        "look": Mode("look", "", modes.RUN, modes.JOINT),
+    }
+
+    def understood(*arguments):
+        return command_line.parse(["ddpm-jax", DIGITS, *arguments], table, "about")
+
+    for mode in (("--mode=write",), ("--mode", "write")):
+        command = understood(*mode, "--format=openai")
+        assert command.flags == {"format": "openai"}
+        assert command.config.editing.format == "gif"
+    command = understood("--format=webp", "--mode=film")
+    assert command.config.editing.format == "webp"
+    with pytest.raises(errors.Refusal, match="belongs to --mode=film and --mode=write"):
+        understood("--mode=look", "--format=webp")
+
+
 # ---- the table -----------------------------------------------------------------------
 
 

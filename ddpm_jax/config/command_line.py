@@ -254,10 +254,10 @@ def _not_of(mode, argument, owners):
 def _asked_mode(arguments):
     """Return what --mode=NAME or --mode NAME says, "" without it."""
     name = ""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for place, argument in enumerate(arguments):
         given, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and given == "mode":
-            name = value if equals else following
+            name = value if equals else "".join(arguments[place + 1 : place + 2])
     return name
 
 

@@ -6,6 +6,7 @@ from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.report import grids
+from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import archive
 
@@ -71,12 +72,13 @@ def _store(run_dir, frames, steps):
     }
     name = f"animate-kindtrain-frames{len(steps)}-{prints[:8]}-step{steps[-1]}"
     store = archive.SampleStore(run_dir.edits / name, request)
-    if store.is_finished(len(steps)):
+    if distributed.from_first(store.is_finished(len(steps))):
         say(f"{len(steps)} frames are there already: {store.archive}")
         return store
-    if store.count() == 0:
-        store.add(0, frames)
-    store.finish(len(steps), None)
+    if distributed.is_first():
+        if store.count() == 0:
+            store.add(0, frames)
+        store.finish(len(steps), None)
     return store
 
 

@@ -122,5 +122,6 @@ def test_continuous_data_have_no_bits(trained, tell):
     path.write_text(json.dumps(saved))
     told = tell("--mode=compress", f"--workdir={trained}")
     assert told.status == 1
-    assert "bits" in told.err
+    assert "continuous" in told.err
+    assert "grey levels" in told.err
     assert len(told.err.splitlines()) == 1
