@@ -21,7 +21,7 @@ REQUIRES = [
     "numpy>=2.0",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
-    "pillow>=10",
+    "pillow>=10.1",
     "safetensors>=0.4",
     "scikit-learn>=1.4",
 ]

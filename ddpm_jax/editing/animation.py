@@ -162,8 +162,10 @@ def _made(opened, animation, done) -> Iterator[np.ndarray]:
 
 def _key(frame: Frame):
     """Return what is equal for frames that are the same picture."""
-    recipe = frame.recipe
-    return recipe.guidance, recipe.negative, recipe.condition, frame.latents
+    recipe, latents = frame.recipe, frame.latents
+    if latents and latents[0] > latents[1]:  # the same arc from its other end
+        latents = (latents[1], latents[0], 1 - latents[2])
+    return recipe.guidance, recipe.negative, recipe.condition, latents
 
 
 class _Chains:

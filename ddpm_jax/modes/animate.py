@@ -256,6 +256,10 @@ def write(film: Film, config, folder) -> None:
     said = motion.motion(shown, is_loop=film.is_loop)
     say(f"neighbouring frames are {said}")
     data = animations.encode(pictures, editing.format, fps=fps, is_loop=film.is_loop)
+    if editing.format == "gif" and pictures[0].shape[-1] > 1:
+        say(
+            "note: a GIF has 256 colours; --format=webp keeps all, from the same frames"
+        )
     path = folder / animations.NAMES[editing.format]
     files.write_bytes(path, data)
     image_grid.write_png(folder / "strip.png", strip(film._replace(frames=shown)))

@@ -23,7 +23,7 @@ GIF_CLOCK = 100  # a GIF counts in hundredths of a second …
 GIF_FASTEST = 50  # … and viewers slow down what has less than two for a frame
 FASTEST = 240
 COLOURS = 256
-MOST_PIXELS = 1_000_000  # that decide the palette of a GIF
+MOST_PIXELS = 100_000  # that decide the palette of a GIF
 CRISP = 8  # of imageio-ffmpeg's quality, 0 … 10
 
 
@@ -66,7 +66,7 @@ def encode(
         return _mp4(frames, fps, 0 if is_loop else round(HOLD * fps))
     images = _pillow(frames)
     if format == "gif" and images[0].mode == "RGB":
-        images = _in_one_palette(images)
+        images = _in_one_palette(images, is_loop)
     clock = GIF_CLOCK if format == "gif" else 1000
     times = [round(number * clock / fps) for number in range(len(frames) + 1)]
     shown = [(b - a) * 1000 // clock for a, b in itertools.pairwise(times)]
@@ -98,14 +98,20 @@ def _pillow(frames):
     ]
 
 
-def _in_one_palette(images):
-    """Return RGB images with the colours of one palette, each pixel its nearest."""
+def _in_one_palette(images, is_loop):
+    """Return RGB images with the colours of one palette, each pixel its nearest.
+
+    The palette is fitted to all frames; where the last one stays, half to that one, as
+    the noise before it has more colours than any image.
+    """
     from PIL import Image
 
-    pixels = np.concatenate([np.asarray(image).reshape(-1, 3) for image in images])
-    pixels = pixels[:: -(-len(pixels) // MOST_PIXELS)]
+    frames = [np.asarray(image).reshape(-1, 3) for image in images]
+    parts = [np.concatenate(frames), *([] if is_loop else [frames[-1]])]
+    most = MOST_PIXELS // len(parts)
+    pixels = np.concatenate([part[:: -(-len(part) // most)] for part in parts])
     every = Image.fromarray(np.ascontiguousarray(pixels[None]))
-    palette = every.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
+    palette = every.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, kmeans=1)
     return [i.quantize(palette=palette, dither=Image.Dither.NONE) for i in images]
 
 
