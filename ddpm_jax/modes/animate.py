@@ -205,9 +205,9 @@ KINDS = {"denoise": _denoise, "walk": _walk, "morph": _morph, "guidance": _guida
 
 def _recipe(config, facts, *, frames=0, **parts):
     """Return the recipe of request and folder; `frames` is the number taken."""
-    return build_editing.recipe(
-        config, facts, "animate", resolved={"frames": frames}, **parts
-    )
+    scales = tuple(float(scale) for scale in config.editing.scales)
+    resolved = {"frames": frames, "scales": scales}
+    return build_editing.recipe(config, facts, "animate", resolved=resolved, **parts)
 
 
 def _count(config, legs) -> int:
