@@ -21,13 +21,14 @@ REQUIRES = [
     "numpy>=2.0",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
-    "pillow>=10",
+    "pillow>=10.1",
     "safetensors>=0.4",
     "scikit-learn>=1.4",
 ]
 TFDS = ["tensorflow-datasets>=4.9.10,<5"]
 TENSORBOARD = ["tensorboardX>=2.6"]
 WANDB = ["wandb>=0.17"]
+VIDEO = ["imageio-ffmpeg>=0.5"]  # writes MP4; GIF, APNG and WebP need nothing more
 CONVERT = ["torch>=2.4"]  # reads .pt files; never needed to train or to sample
 TEST = ["chex>=0.1.92,<0.2", "pytest>=8", "pytest-xdist>=3.6", "scipy>=1.12"]
 TEST += ["ruff>=0.17.6,<0.18"]
@@ -48,6 +49,7 @@ setuptools.setup(
         "tensorboard": TENSORBOARD,
         "wandb": WANDB,
         "convert": CONVERT,
+        "video": VIDEO,
         "test": TEST,
         "tensorflow": ["tensorflow"],  # reads checkpoints of the DDPM code
         "parity": [*CONVERT, "diffusers>=0.35"],  # tests against PyTorch

@@ -4,6 +4,8 @@ python -m ddpm_jax.main …
   --config=configs/digits.py                          trains
   --mode=data --config=configs/folder.py:photos       shows what a network would see
   --mode=sample --workdir=runs/digits                 makes images
+  --mode=animate --workdir=runs/digits --kind=walk    makes an animation
+  --mode=compress --workdir=runs/digits               image quality by bits
   --mode=evaluate --workdir=runs/digits               scores
   --mode=compare CARD CARD …                          puts evaluation cards side by side
   --mode=diagnose --workdir=runs/digits               why samples are noise, or tinted

@@ -177,6 +177,28 @@ def test_values_of_short_fields_are_checked():
     assert "unexpected argument '0.5'" in refusal(*INPAINT, "--eta", "0.5")
 
 
+def test_a_flag_of_one_mode_and_a_field_of_another_may_have_one_name():
+    table = {
+        "film": Mode("film", "", modes.RUN, modes.JOINT, short=("editing.format",)),
+        "write": Mode(
+            "write", "", modes.RUN, modes.JOINT, flags=(Flag("format", "", least=1),)
+        ),
+        "look": Mode("look", "", modes.RUN, modes.JOINT),
+    }
+
+    def understood(*arguments):
+        return command_line.parse(["ddpm-jax", DIGITS, *arguments], table, "about")
+
+    for mode in (("--mode=write",), ("--mode", "write")):
+        command = understood(*mode, "--format=openai")
+        assert command.flags == {"format": "openai"}
+        assert command.config.editing.format == "gif"
+    command = understood("--format=webp", "--mode=film")
+    assert command.config.editing.format == "webp"
+    with pytest.raises(errors.Refusal, match="belongs to --mode=film and --mode=write"):
+        understood("--mode=look", "--format=webp")
+
+
 # ---- the table -----------------------------------------------------------------------
 
 
@@ -206,13 +228,17 @@ def test_records_contradict_neither_each_other_nor_the_schema():
     flags = {flag.name for mode in modes.TABLE for flag in mode.flags}
     short = {name for mode in modes.TABLE for name in mode.short_fields}
     assert not common & flags
-    assert not (common | flags) & (short | {f"no{name}" for name in short})
+    assert not common & (short | {f"no{name}" for name in short})
     assert len(modes.MODES) == len(modes.TABLE)
     for mode in modes.TABLE:
         assert mode.needs in (modes.CONFIG, modes.RUN, modes.NEW_RUN, modes.NOTHING)
         assert mode.processes in (modes.JOINT, modes.SINGLE, modes.ALONE)
         assert {*mode.short, *mode.instead_of_run} <= fields.keys()
         assert len(mode.short_fields) == len(mode.short)
+        own = {flag.name for flag in mode.flags}
+        assert not own & {
+            f"{no}{name}" for name in mode.short_fields for no in ("", "no")
+        }
         assert all(flag.kind in (modes.TEXT, modes.PATH) for flag in mode.flags)
 
 

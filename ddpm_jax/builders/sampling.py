@@ -270,16 +270,24 @@ def num_samples(config, asked: Classes | None) -> int:
 def scorer(config, facts: DataInfo, network: functional.Network):
     """Return the compiled scorer of bits per dimension, see `metrics.bits`."""
     check_kind(config, "scoring")
-    evaluation = config.evaluation
-    return bits.make_scorer(
-        respaced(config, "evaluation"),
-        network.apply,
-        prediction=config.diffusion.prediction,
-        variance=config.diffusion.variance,
-        clip=evaluation.clip,
-        levels=facts.levels,
-        seed=evaluation.seed,
-    )
+    return bits.make_scorer(**_scored(config, network), levels=facts.levels)
+
+
+def estimator(config, network: functional.Network):
+    """Return the compiled x̂_0 of what `scorer` scores, see `metrics.bits`."""
+    return bits.make_estimator(**_scored(config, network))
+
+
+def _scored(config, network) -> dict:
+    """Return what the arguments of a scorer and of its estimator have in common."""
+    return {
+        "schedule": respaced(config, "evaluation"),
+        "apply": network.apply,
+        "prediction": config.diffusion.prediction,
+        "variance": config.diffusion.variance,
+        "clip": config.evaluation.clip,
+        "seed": config.evaluation.seed,
+    }
 
 
 VALIDATION_IMAGES = 64  # times 8 timesteps: a few training steps' work

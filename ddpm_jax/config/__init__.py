@@ -147,7 +147,9 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     editing.force = False  # go on where encoding is refused
     editing.kind = "denoise"  # animate: denoise, walk, morph, guidance, train
     editing.format = "gif"  # animate: gif, apng, webp, mp4
-    editing.fps = 12  # animate: pictures a second
+    editing.fps = 0  # animate: frames a second; 0 for 12, fewer where frames are few
+    editing.seeds = 4  # animate walk: seeds passed, the first is sampling.seed
+    editing.scales = (0.0, 6.0)  # animate guidance: guidance_scale from, to, and back
 
     config.evaluation = evaluation = config_dict.ConfigDict()
     evaluation.metric = "bits_per_dim"  # one or several of metrics.table.NAMES

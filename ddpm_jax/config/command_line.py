@@ -95,6 +95,8 @@ def parse(
         console.say(told)
         return None
     short = {name for mode in modes.values() for name in mode.short_fields}
+    # A flag of one mode and a field of another may have one name: the mode decides.
+    short -= _flags_of(_asked_mode(argv[1:]), modes)
     fields, rest = [], []
     for argument in argv[1:]:
         is_field = overrides_lib.is_override(argument) or _short_name(argument, short)
@@ -249,6 +251,20 @@ def _not_of(mode, argument, owners):
     )
 
 
+def _asked_mode(arguments):
+    """Return what --mode=NAME or --mode NAME says, "" without it."""
+    name = ""
+    for place, argument in enumerate(arguments):
+        given, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and given == "mode":
+            name = value if equals else "".join(arguments[place + 1 : place + 2])
+    return name
+
+
+def _flags_of(name, modes):
+    return {flag.name for flag in modes[name].flags} if name in modes else set()
+
+
 def _short_name(argument, names):
     """Return the one of `names` that --name=value, --name or --noname gives, or ""."""
     if not argument.startswith("-"):
@@ -264,7 +280,11 @@ def _written_out(argument, short, mode, modes):
         return argument
     name = _short_name(argument, short)
     if name not in mode.short_fields:
-        owners = [other.name for other in modes.values() if name in other.short_fields]
+        owners = [
+            other.name
+            for other in modes.values()
+            if name in {*other.short_fields, *_flags_of(other.name, modes)}
+        ]
         raise _not_of(mode, argument, owners)
     given, equals, value = argument.lstrip("-").partition("=")
     prefix = given.replace("-", "_").removesuffix(name)  # "no", or nothing

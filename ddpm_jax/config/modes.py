@@ -112,6 +112,28 @@ TABLE = (
         ),
     ),
     Mode(
+        "animate",
+        "make an animation of sampling, latents, classes, guidance or training",
+        RUN,
+        JOINT,
+        short=(
+            "editing.kind",
+            "editing.frames",
+            "editing.variants",
+            "editing.seeds",
+            "editing.scales",
+            "editing.format",
+            "editing.fps",
+        ),
+    ),
+    Mode(
+        "compress",
+        "show how good an image is after how many bits",
+        RUN,
+        SINGLE,
+        short=("editing.variants",),
+    ),
+    Mode(
         "evaluate",
         "score a run, or images",
         RUN,

@@ -23,6 +23,7 @@ TUPLE_ELEMENTS = {
     "sampling.labels": (int, str),
     "sampling.guidance_interval": (int, float),
     "editing.box": (int,),
+    "editing.scales": (int, float),
 }
 # Class names, in which commas and blanks may be: `builders` knows which there are.
 NAMES = "sampling.labels"
@@ -57,7 +58,6 @@ AT_LEAST_ONE = (
     "sampling.num_samples",
     "sampling.batch_size",
     "editing.variants",
-    "editing.fps",
     "evaluation.batch_size",
     "evaluation.num_samples",
     "evaluation.in_training_samples",
@@ -74,6 +74,8 @@ NOT_NEGATIVE = (
     "editing.resamplings",
     "editing.jump",
     "editing.frames",
+    "editing.fps",
+    "editing.seeds",
     "train.weight_decay",
     "train.clip_norm",
     "train.sample_every",

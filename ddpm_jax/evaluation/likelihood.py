@@ -57,9 +57,7 @@ def score(trained, prepared) -> bool:
     config = trained.config
     weights = trained.weights(config.evaluation.weights, field="evaluation.weights")
     say(f"step {weights.step}, {weights.why}")
-    data = feature_networks.digest(image_sets.hash_of(dataset, config.data.crop))
-    name = f"bits_per_dim_{tag_of(trained, weights.kind)}-{data}.json"
-    card_path = trained.run_dir.evaluation / name
+    card_path = path_of(trained, dataset, weights.kind)
     if distributed.from_first(card_path.exists()):
         card = json.loads(card_path.read_text())
         say(f"scored already: {card['value']:.4f} bits/dim, card: {card_path}")
@@ -108,6 +106,20 @@ def score(trained, prepared) -> bool:
         say(f"stopped by {stop.signal_name} after {sums.count} of {num_images} images")
         say("the same command goes on from there")
     return not stopped
+
+
+def path_of(trained, dataset, kind: str) -> pathlib.Path:
+    """Return where the card of an evaluation is, or will be.
+
+    Args:
+        trained: the run.
+        dataset: that is scored.
+        kind: of the weights.
+    """
+    crop = trained.config.data.crop
+    data = feature_networks.digest(image_sets.hash_of(dataset, crop))
+    name = f"bits_per_dim_{tag_of(trained, kind)}-{data}.json"
+    return trained.run_dir.evaluation / name
 
 
 class Partial:

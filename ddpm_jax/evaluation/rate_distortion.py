@@ -1,5 +1,6 @@
 """Progressive coding: how good an image is after how many bits."""
 
+import csv
 import io
 from typing import NamedTuple
 
@@ -32,6 +33,51 @@ def curve(result: bits.BitsResult) -> Curve:
     later = np.cumsum(result.vb[::-1])[::-1] - result.vb
     distortion = GREY_LEVELS_PER_UNIT * np.sqrt(result.x_0_mse)
     return Curve(result.prior + later, distortion)
+
+
+class Step(NamedTuple):
+    """A row of the table of progressive coding, in the order of sending.
+
+    Attributes:
+        timestep: t of the state that has arrived; −1 for the image itself.
+        bits: per dimension, that sending this state took: the prior at first.
+        rate: all bits per dimension that were sent so far.
+        rmse: root mean squared error of x̂_0, of 0 … 255; 0 for the image itself.
+    """
+
+    timestep: int
+    bits: float
+    rate: float
+    rmse: float
+
+
+def steps(card: dict) -> list[Step]:
+    """Return the table of a card of bits per dimension, from x_T down to the image.
+
+    The last row has all of the bound as its rate; the one before it is DDPM's rate,
+    without the decoder's bits, and its distortion.
+
+    Args:
+        card: the content of bits_per_dim_<tag>.json.
+
+    Reference: DDPM section 4.3 and the table of appendix D.
+    """
+    by_t = card["by_t"]
+    arrived = [*reversed(by_t["timestep"]), -1]
+    bits_sent = [card["prior"], *reversed(by_t["bits_per_dim"])]
+    errors = [*(GREY_LEVELS_PER_UNIT * np.sqrt(by_t["x_0_mse"]))[::-1], 0.0]
+    rows = zip(arrived, bits_sent, np.cumsum(bits_sent), errors, strict=True)
+    return [Step(t, *map(float, numbers)) for t, *numbers in rows]
+
+
+def as_csv(table: list[Step]) -> str:
+    """Return the table as CSV, a header first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Step._fields)
+    for row in table:
+        writer.writerow([row.timestep, *(f"{number:.8g}" for number in row[1:])])
+    return text.getvalue()
 
 
 def plot(drawn: Curve, *, title: str) -> bytes:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.core import conditions, keys
@@ -55,28 +56,65 @@ def make_scorer(
     """
     likelihood.check_levels(levels)
     tables = process.tables(schedule)
-    hooks = (reverse.clip(-1, 1),) if clip else ()
+    denoiser = _denoisers(tables, apply, prediction, variance, clip)
 
     def score(params, index, image, condition):
-        stream = keys.key_for(seed, "evaluate/noise", index=index)
-
-        def noise_fn(position):
-            return keys.normal_each(
-                keys.fold_in_each(stream, position), image.shape[1:]
-            )
-
-        denoise = reverse.denoiser(
-            tables,
-            lambda x_t, t_seen: apply(params, x_t, t_seen, condition),
-            prediction=prediction,
-            variance=variance,
-            x_0_hooks=hooks,
-        )
         return likelihood.bits_per_dim(
-            tables, denoise, image, noise_fn=noise_fn, levels=levels
+            tables,
+            denoiser(params, condition),
+            image,
+            noise_fn=_noise_fn(seed, index, image.shape[1:]),
+            levels=levels,
         )
 
     return jax.jit(score)
+
+
+def make_estimator(
+    schedule: process.Schedule,
+    apply,
+    *,
+    prediction: str,
+    variance: str,
+    clip: bool,
+    seed: int,
+):
+    """Return the compiled `(params, index, image, condition, t) → x̂_0` of a score.
+
+    It is what a receiver has who was sent x_t, with the noise that the scorer of the
+    same seed draws for image and t: its squared errors are the scorer's.
+
+    Args:
+        schedule, apply, prediction, variance, clip, seed: see `make_scorer`.
+    """
+    tables = process.tables(schedule)
+    denoiser = _denoisers(tables, apply, prediction, variance, clip)
+
+    def estimate(params, index, image, condition, t):
+        noise = _noise_fn(seed, index, image.shape[1:])(tables.num_steps - 1 - t)
+        t = jnp.full(image.shape[0], t)
+        x_t = process.q_sample(tables, image, t, noise)
+        return denoiser(params, condition)(x_t, t).x_0
+
+    return jax.jit(estimate)
+
+
+def _denoisers(tables, apply, prediction, variance, clip):
+    """Return `(params, condition) → denoiser`."""
+    hooks = (reverse.clip(-1, 1),) if clip else ()
+    return lambda params, condition: reverse.denoiser(
+        tables,
+        lambda x_t, t_seen: apply(params, x_t, t_seen, condition),
+        prediction=prediction,
+        variance=variance,
+        x_0_hooks=hooks,
+    )
+
+
+def _noise_fn(seed, index, shape):
+    """Return position → noise of some images, see `likelihood.bits_per_dim`."""
+    stream = keys.key_for(seed, "evaluate/noise", index=index)
+    return lambda position: keys.normal_each(keys.fold_in_each(stream, position), shape)
 
 
 @dataclasses.dataclass
@@ -166,15 +204,27 @@ def evaluate(
     while sums.count < num_images and not should_stop():
         start = sums.count
         index = np.minimum(np.arange(start, start + batch_size), num_images - 1)
-        own = index[sharding.process_rows(mesh, batch_size)]
-        fetched = dataset.fetch(own)
-        batch = {
-            "index": own.astype(np.int32),
-            "image": fetched["image"],
-            "condition": conditions.selected(condition_spec, fetched, dataset.name),
-        }
-        batch = sharding.put_batch(mesh, batch)
+        batch = fetched(dataset, index, mesh, condition_spec)
         scores = scorer(params, batch["index"], batch["image"], batch["condition"])
         sums = sums.add(scores, min(batch_size, num_images - start))
         on_batch(sums)
     return sums
+
+
+def fetched(dataset, index: np.ndarray, mesh, condition_spec: conditions.Specs):
+    """Return index, image and condition of some images, on the mesh.
+
+    Args:
+        dataset: see `evaluate`.
+        index: [B] of the images, B a multiple of the devices.
+        mesh: devices to share the batch.
+        condition_spec: what the network reads of the data besides images.
+    """
+    own = index[sharding.process_rows(mesh, len(index))]
+    found = dataset.fetch(own)
+    batch = {
+        "index": own.astype(np.int32),
+        "image": found["image"],
+        "condition": conditions.selected(condition_spec, found, dataset.name),
+    }
+    return sharding.put_batch(mesh, batch)

@@ -34,6 +34,40 @@ def bits_by_t(timesteps, vb, *, prior, title) -> bytes:
     return _png(figure)
 
 
+def progressive(timesteps, rate, rmse, *, title) -> bytes:
+    """Return the PNG of progressive coding: rate and error by t, and of each other.
+
+    Args:
+        timesteps: [n], in the order of sending.
+        rate: [n] bits per dimension sent so far.
+        rmse: [n] error of x̂_0, of 0 … 255.
+        title: what was coded, and the result.
+    """
+    figure, (error, sent, curve) = _figure(3)
+    label = "RMSE of the estimate of x_0, of 255"
+    error.plot(timesteps, rmse, color="#1f5fa8", linewidth=1.5)
+    error.set(xlabel="timestep t that has arrived", ylabel=label)
+    sent.plot(timesteps, rate, color="#1f5fa8", linewidth=1.5)
+    sent.set(xlabel="timestep t that has arrived", ylabel="rate, bits/dim sent so far")
+    for axis in (error, sent):
+        axis.invert_xaxis()
+    curve.plot(rate, rmse, color="#1f5fa8", linewidth=1.5)
+    curve.plot(rate[-1:], rmse[-1:], "o", color="#c2410c", markersize=5)
+    curve.annotate(
+        f"{rate[-1]:.2f} bits/dim, RMSE {rmse[-1]:.2g}",
+        (rate[-1], rmse[-1]),
+        xytext=(-4, 14),
+        textcoords="offset points",
+        color="#c2410c",
+        horizontalalignment="right",
+    )
+    curve.set(xlabel="rate, bits/dim", ylabel=label)
+    for axis in (error, sent, curve):
+        axis.set_ylim(bottom=0)
+    figure.suptitle(title)
+    return _png(figure)
+
+
 def _figure(columns):
     from matplotlib.figure import Figure
 

@@ -24,12 +24,12 @@ def commands_of(run, *modes):
 
 @pytest.fixture(scope="module")
 def pair(quickly, tmp_path_factory):
-    """The folder of a run that two processes trained, sampled and scored; theirs."""
+    """The folder of a run that two processes trained and used; what they said."""
     folder = tmp_path_factory.mktemp("pair")
     told = processes.told(
         folder,
         folder,
-        commands_of(folder / "run", "sample", "evaluate"),
+        commands_of(folder / "run", "sample", "evaluate", "animate"),
         program=processes.SEVERAL,
         count=2,
     )
@@ -59,6 +59,7 @@ def run(pair, tmp_path):
     run = shutil.copytree(pair[0] / "run", tmp_path / "run")
     shutil.rmtree(run / "samples")
     shutil.rmtree(run / "evaluation")
+    shutil.rmtree(run / "edits")
     return run
 
 
@@ -121,6 +122,15 @@ def test_two_processes_make_the_images_of_one(pair, run, tell):
     assert mine["arr_1"].tolist() == theirs["arr_1"].tolist()
     requests = [json.loads((f / "request.json").read_text()) for f in (own, other)]
     assert requests[0] == requests[1]
+
+
+def test_two_processes_make_the_frames_of_one(pair, run, tell):
+    told = tell("--mode=animate", f"--workdir={run}", "--config.mesh.fsdp=1")
+    assert told.status == 0, told.err
+    found = [next(w.glob("edits/*/samples.npz")) for w in (run, pair[0] / "run")]
+    assert found[0].parent.name == found[1].parent.name
+    mine, theirs = (np.load(path)["arr_0"].astype(int) for path in found)
+    assert np.abs(mine - theirs).max() <= 1
 
 
 def test_two_processes_score_like_one(pair, run, tell):

@@ -1,0 +1,71 @@
+"""What a receiver of progressive coding has, and what progressive sampling shows."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.metrics import bits
+from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import sampler as sampler_lib
+
+
+class Decoded(NamedTuple):
+    """Test images, and what they are taken for on the way; values of the networks.
+
+    Attributes:
+        images: float32 [n, H, W, C].
+        estimates: float32 [S, n, H, W, C], x̂_0 of x_t at each asked t.
+    """
+
+    images: np.ndarray
+    estimates: np.ndarray
+
+
+def decoded(trained, weights, dataset, count: int, steps: Sequence[int]) -> Decoded:
+    """Return x̂_0 of the first test images at some t, with the noise of their score.
+
+    Args:
+        trained: the run, on its devices.
+        weights: that are scored.
+        dataset: the test split.
+        count: of images.
+        steps: indices of the respaced process.
+    """
+    estimator = build_sampling.estimator(trained.config, trained.network)
+    size = sampler_lib.rounded_batch(count, trained.mesh)
+    index = np.minimum(np.arange(size), count - 1)
+    spec = trained.network.condition_spec
+    batch = bits.fetched(dataset, index, trained.mesh, spec)
+    given = (batch["index"], batch["image"], batch["condition"])
+    found = [estimator(weights.params, *given, np.int32(t)) for t in steps]
+    images, *estimates = (
+        sharding.to_host(array)[:count] for array in (batch["image"], *found)
+    )
+    return Decoded(images, np.stack(estimates))
+
+
+def generated(
+    trained, weights, recipe, count: int, positions: Sequence[int]
+) -> Decoded:
+    """Return samples, and x̂_0 on the way to them.
+
+    Args:
+        trained: the run, on its devices.
+        weights: to sample with.
+        recipe: of the samples.
+        count: of them.
+        positions: on the path of the recipe.
+    """
+    made_by = build_sampling.make_sampler(
+        recipe,
+        trained.config,
+        trained.network,
+        trained.mesh,
+        weights=weights,
+        trajectory=positions,
+    )
+    size = sampler_lib.rounded_batch(count, trained.mesh)
+    made = made_by.make(weights.params, start=0, stop=count, batch_size=size)
+    return Decoded(made.images, made.estimates)
