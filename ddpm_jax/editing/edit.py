@@ -7,7 +7,7 @@ RUN/edits/<tag>/preview.png     what was given and what was made
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -117,15 +117,24 @@ def read_pictures(
 def make(
     opened: Opened,
     recipe: recipe_lib.Recipe,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray] | Callable[[], Mapping[str, np.ndarray]],
     wanted: int,
 ) -> archive.SampleStore | None:
     """Make the results of an edit, or go on making them.
+
+    Args:
+        opened: the run.
+        recipe: of the results.
+        arrays: that it names; or a function that computes them, which is called where
+            results are missing, before anything is written.
+        wanted: number of results.
 
     Returns:
         Their store; None where the making was stopped, and the same command goes on.
     """
     trained, config = opened.trained, opened.config
+    if callable(arrays):
+        arrays = {} if is_made(opened, recipe, wanted) else arrays()
     store = generation.open_store(trained.run_dir.edits, recipe, opened.weights)
     made_by = build_sampling.make_sampler(
         recipe,
@@ -146,6 +155,33 @@ def make(
         levels=opened.facts.levels,
     )
     return store if finished else None
+
+
+def is_made(opened: Opened, recipe: recipe_lib.Recipe, wanted: int) -> bool:
+    """Return whether all results are there already."""
+    folder = opened.trained.run_dir.edits
+    there = False
+    if (folder / recipe.tag(opened.weights) / "samples.npz").exists():
+        store = generation.open_store(folder, recipe, opened.weights)
+        there = store.is_finished(wanted)
+    return distributed.from_first(there)
+
+
+def keep(opened: Opened, recipe: recipe_lib.Recipe, results) -> archive.SampleStore:
+    """Keep results that no chain has to make.
+
+    Args:
+        opened: the run.
+        recipe: that they are named by.
+        results: as samples are stored, [n, H, W, C].
+    """
+    store = generation.open_store(opened.trained.run_dir.edits, recipe, opened.weights)
+    if distributed.is_first() and not store.is_finished(len(results)):
+        store.add(store.count(), results[store.count() :])
+        store.finish(len(results), None)
+    distributed.barrier("the archive of samples")
+    say(f"samples: {store.archive}")
+    return store
 
 
 def say_cost(made_by: sampler_lib.Sampler, params, wanted: int, batch_size: int):
