@@ -213,6 +213,6 @@ def write_pictures(store: archive.SampleStore, wanted: int, preview) -> None:
 
 
 def name_of(paths: Sequence[str], pictures: Sequence[inputs.Picture]) -> str:
-    """Return a word for the pictures of an edit: "seven", or "seven+3"."""
+    """Return a word for the pictures of an edit: "seven", or "seven_and_3"."""
     first = pathlib.Path(paths[0]).stem
-    return first if len(pictures) == 1 else f"{first}+{len(pictures) - 1}"
+    return first if len(pictures) == 1 else f"{first}_and_{len(pictures) - 1}"

@@ -192,10 +192,10 @@ def check(config, encoded: Encoded, names: Sequence[str]) -> None:
     if encoded.psnr[worst] >= least or config.editing.force:
         return
     raise errors.Refusal(
-        f"{names[worst]}, encoded and decoded, comes back with {encoded.psnr[worst]:.1f}"
-        f" dB, and editing.min_psnr is {least:g}: the result would not show it; take "
-        "more sampling.steps, the method heun or dpmpp_2m, or the picture's true "
-        "class, or go on all the same with --force"
+        f"{names[worst]}, encoded and decoded, comes back with "
+        f"{encoded.psnr[worst]:.1f} dB, and editing.min_psnr is {least:g}: the result "
+        "would not show it; take more sampling.steps, the method heun or dpmpp_2m, or "
+        "the picture's true class, or go on all the same with --force"
     )
 
 
@@ -208,11 +208,11 @@ def tell(encoded: Encoded, names: Sequence[str]) -> None:
             f"{mean:.2f} and deviation {deviation:.2f} (0 and 1 are noise)"
         )
         if not USUAL[0] <= deviation <= USUAL[1]:
-            kind = "smoother" if deviation < 1 else "rougher"
+            kind = "less" if deviation < 1 else "more"
             say(
-                f"warning: a deviation outside {USUAL[0]} … {USUAL[1]} means that the "
-                f"network finds {name} {kind} than what it was trained on; what is "
-                "made from it may look so too"
+                f"warning: {name} has {kind} noise in its latent than the network was "
+                f"trained with ({USUAL[0]} … {USUAL[1]}); what is between it and "
+                "others may be poor"
             )
 
 

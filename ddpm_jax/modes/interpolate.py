@@ -1,6 +1,7 @@
 """From one picture to another, or from one sample of the run to another."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def run(config, workdir, image) -> None:
         **plan.parts,
     )
     opened = edit.open_run(plan.config, saved, recipe.shape)
-    names, found = [picture.name for picture in pictures], {}
+    names, found = [pathlib.Path(picture.name).name for picture in pictures], {}
 
     def arrays():
         computed, found["encoded"] = plan.compute(opened, recipe, names)
@@ -227,8 +228,8 @@ def _labels_of(config, usual, numbers):
             return None
         if len(given) != 2:
             raise errors.Refusal(
-                f"sampling.labels names {len(given)} classes, and one sample is between "
-                "two: give two, such as 3,5"
+                f"sampling.labels names {len(given)} classes, and one sample is "
+                "between two: give two, such as 3,5"
             )
         return given
     return tuple(given[(i // usual.repeats) % len(given)] for i in numbers)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 import zlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def run(config, workdir, image) -> None:
         **plan.parts,
     )
     opened = edit.open_run(plan.config, saved, recipe.shape)
-    names, found = [picture.name for picture in pictures], {}
+    names, found = [pathlib.Path(picture.name).name for picture in pictures], {}
 
     def arrays():
         computed, found["encoded"] = plan.compute(opened, recipe, names)
@@ -221,8 +222,8 @@ def _noise_map(config, given):
     size = config.editing.variants * given.values.nbytes * kept.num_steps
     if size > MOST_MAPS:
         raise errors.Refusal(
-            f"noise maps of {size / 2**30:.1f} GiB: take fewer sampling.steps, pictures "
-            f"or variants, for at most {MOST_MAPS / 2**30:.0f}"
+            f"noise maps of {size / 2**30:.1f} GiB: take fewer sampling.steps, "
+            f"pictures or variants, for at most {MOST_MAPS / 2**30:.0f}"
         )
     names = (starts.MAPPED, starts.NOISE_MAPS, transforms.RESIDUAL)
     parts = {"start": "mapped", "also": (recipe_lib.part("residual"),)}

@@ -56,7 +56,7 @@ def inpainted(
 
 
 def framed(stored: np.ndarray) -> np.ndarray:
-    """Return pictures [n, H, W, C] as RGB with a frame inside: those that were given."""
+    """Return given pictures [n, H, W, C] as RGB, with a frame inside their edges."""
     shown = as_rgb(stored).copy()
     inside = np.zeros(shown.shape[1:3], bool)
     inside[FRAME:-FRAME, FRAME:-FRAME] = True

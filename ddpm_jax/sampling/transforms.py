@@ -147,7 +147,7 @@ def _residual(tools):
 
 # ---- interpolation: see `diffusion.interpolation` ------------------------------------
 
-# Among the arrays, one for each image: λ, and the t where the chain leaves the pictures.
+# Among the arrays, for each image: λ, and the t where its chain leaves the pictures.
 MIX, LEVEL = "mix", "level"
 OTHER_NOISE = "other_noise"  # [1, ...], of the second picture, where it has its own
 
