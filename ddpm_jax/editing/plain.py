@@ -8,6 +8,7 @@ import numpy as np
 
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
+from ddpm_jax.diffusion import paths
 from ddpm_jax.editing import edit
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler
@@ -53,9 +54,11 @@ def divided(recipe: recipe_lib.Recipe, t: int) -> tuple[tuple, tuple]:
         Refusal: a timestep where the chain does not come by.
     """
     path, kept = tuple(recipe.whole_path), recipe.schedule.timesteps
-    starts = [position for position, (_, _, kind, *_) in enumerate(path)]
-    starts = [k for k in starts if path[k][2] != "correct"]
-    there = {kept[path[k][0]] + 1: k for k in starts}
+    there = {
+        kept[at] + 1: position
+        for position, (at, _, kind, *_) in enumerate(path)
+        if kind != paths.CORRECT
+    }
     if t not in there:
         near = sorted(there, key=lambda other: (abs(other - t), other))[:2]
         raise errors.Refusal(

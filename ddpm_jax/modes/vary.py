@@ -235,7 +235,7 @@ def _maps(given, made_of, opened, recipe, names):
     del names
     condition = tuple((key, made_of) for key in recipe.condition_keys)
     maps = noise_maps.of_pictures(
-        dataclasses.replace(recipe, condition=condition),
+        dataclasses.replace(recipe, condition=condition, transforms=()),
         opened.trained.network,
         opened.trained.mesh,
         opened.weights.params,
