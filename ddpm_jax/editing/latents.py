@@ -23,6 +23,7 @@ from ddpm_jax.sampling import recipe as recipe_lib
 
 PEAK = 2.0  # of values in [−1, 1]
 USUAL = (0.9, 1.1)  # deviations of latents that a network takes for noise
+FEW = 3  # names in a warning
 FILE = "encoding.json"  # beside the results
 
 
@@ -200,20 +201,22 @@ def check(config, encoded: Encoded, names: Sequence[str]) -> None:
 
 
 def tell(encoded: Encoded, names: Sequence[str]) -> None:
-    """Say how well pictures were encoded, in a line each."""
+    """Say how well pictures were encoded, in a line each, and which are unusual."""
     rows = zip(names, encoded.psnr, encoded.mean, encoded.deviation, strict=True)
     for name, psnr, mean, deviation in rows:
         say(
             f"{name}: encoded and decoded with {psnr:.1f} dB; its latent has mean "
             f"{mean:.2f} and deviation {deviation:.2f} (0 and 1 are noise)"
         )
-        if not USUAL[0] <= deviation <= USUAL[1]:
-            kind = "less" if deviation < 1 else "more"
-            say(
-                f"warning: {name} has {kind} noise in its latent than the network was "
-                f"trained with ({USUAL[0]} … {USUAL[1]}); what is between it and "
-                "others may be poor"
-            )
+    pairs = zip(names, encoded.deviation, strict=True)
+    odd = [name for name, found in pairs if not USUAL[0] <= found <= USUAL[1]]
+    if odd:
+        more = f" and {len(odd) - FEW} more" if len(odd) > FEW else ""
+        say(
+            f"warning: latents of {', '.join(odd[:FEW])}{more} have a deviation "
+            f"outside {USUAL[0]} … {USUAL[1]}: the network was trained with 1, and "
+            "what is made from a mix of them may be pale or rough"
+        )
 
 
 def write(store, encoded: Encoded | None, names: Sequence[str]) -> None:
