@@ -214,8 +214,7 @@ def lies_in_classes(images):
 def _describe(images, name):
     """Return what the header says, or why it says nothing."""
     try:
-        with images.open(name) as file:
-            return decoding.describe(file)
+        return images.use(name, decoding.describe)
     except decoding.Unreadable as error:
         return str(error)
 

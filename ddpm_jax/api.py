@@ -4,7 +4,9 @@ run = ddpm_jax.load("runs/digits")
 images = run.sample(64, labels=3, seed=0)
 """
 
+import contextlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,8 +15,8 @@ import numpy as np
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
-from ddpm_jax.config import reading, rules
-from ddpm_jax.core import errors
+from ddpm_jax.config import paths, reading, rules
+from ddpm_jax.core import errors, flags
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, reverse
 from ddpm_jax.models import custom, functional
@@ -38,10 +40,10 @@ def load(
     Raises:
         Refusal: no run or no checkpoint there, or another network.
     """
-    devices.check()
-    compilation.enable_cache()
-    trained = trained_run.open_run(workdir, network=network)
-    return Run(trained)
+    with flags.as_program():
+        devices.check()
+        compilation.enable_cache()
+        return Run(trained_run.open_run(workdir, network=network))
 
 
 def train(
@@ -69,9 +71,57 @@ def train(
     config = config.copy_and_resolve_references()
     reading.read_betas(config)
     rules.check_types(config)
+    paths.expand(config)
     rules.check_values(config)
-    mode.run(config, workdir, network)
+    with flags.as_program():
+        mode.run(config, workdir, network)
     return load(workdir, network=network)
+
+
+# Arguments of `Run.sample` and what they may be, besides NumPy's kinds of the same.
+WHOLE, REAL, NAME = "a whole number", "a number", "a name"
+KINDS = {WHOLE: (int,), REAL: (int, float), NAME: (str,)}
+ARGUMENTS = {
+    "num": WHOLE,
+    "seed": WHOLE,
+    "steps": WHOLE,
+    "batch_size": WHOLE,
+    "eta": REAL,
+    "guidance_scale": REAL,
+    "method": NAME,
+    "weights": NAME,
+}
+OF_FIELDS = {"num_samples": "num", "labels": "labels"} | {n: n for n in ARGUMENTS}
+FIELD = re.compile(r"(?:--config\.)?\bsampling\.(\w+)")
+
+
+@contextlib.contextmanager
+def _naming_arguments():
+    """Name arguments in refusals where they name the fields that these stand for."""
+
+    def argument(found):
+        return OF_FIELDS.get(found[1], found[0])
+
+    try:
+        yield
+    except errors.Refusal as refusal:
+        raise errors.Refusal(FIELD.sub(argument, str(refusal))) from refusal
+
+
+def _plain(name, value):
+    """Return an argument as Python's own number or name; None stays.
+
+    Raises:
+        Refusal: it is of another kind.
+    """
+    if value is None:
+        return None
+    if getattr(value, "shape", None) == ():
+        value = value.item()  # of NumPy or JAX
+    good = ARGUMENTS[name]
+    if isinstance(value, bool) or not isinstance(value, KINDS[good]):
+        raise errors.Refusal(f"{name}={value!r}: give {good}")
+    return float(value) if good == REAL else value
 
 
 class Run:
@@ -97,6 +147,7 @@ class Run:
         """A copy of the run's config."""
         return self._trained.config.copy_and_resolve_references()
 
+    @flags.as_program()
     def params(self, weights: str = "auto"):
         """Return the parameters, a nested dictionary of float32 arrays.
 
@@ -113,6 +164,8 @@ class Run:
             say(f"step {self.step}, {found.why}")
         return found
 
+    @flags.as_program()
+    @_naming_arguments()
     def sample(
         self,
         num: int,
@@ -162,13 +215,10 @@ class Run:
         Raises:
             Refusal: a setting that the run cannot meet.
         """
-        if hasattr(labels, "tolist"):
-            labels = labels.tolist()
-        if isinstance(labels, int | str):
-            labels = (labels,)
+        num = _plain("num", num)
         config = self._asked(
             num_samples=num,
-            labels=labels,
+            labels=_labels(labels),
             seed=seed,
             steps=steps,
             method=method,
@@ -209,6 +259,8 @@ class Run:
         snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
         return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
 
+    @flags.as_program()
+    @_naming_arguments()
     def denoiser(self, *, steps: int | None = None, weights: str = "auto", labels=None):
         """Return x̂_0 as a function, for experiments with `ddpm_jax.diffusion`.
 
@@ -242,7 +294,11 @@ class Run:
     def _asked(self, **fields):
         """Return the config with what was given of config.sampling."""
         config = self.config
-        given = {name: v for name, v in fields.items() if v is not None}
+        given = {
+            name: _plain(name, value) if name in ARGUMENTS else value
+            for name, value in fields.items()
+            if value is not None
+        }
         if "steps" in given:
             config.sampling.respacing = ""  # one replaces the other
         nested = config.to_dict()
@@ -265,6 +321,17 @@ class Trajectory(NamedTuple):
     images: np.ndarray
     states: np.ndarray
     estimates: np.ndarray
+
+
+def _labels(labels) -> tuple | None:
+    """Return the labels as a tuple of Python's numbers and names."""
+    if labels is None:
+        return None
+    if hasattr(labels, "tolist"):
+        labels = labels.tolist()
+    if isinstance(labels, str) or not hasattr(labels, "__iter__"):
+        labels = (labels,)
+    return tuple(one.item() if hasattr(one, "item") else one for one in labels)
 
 
 def _positions(trajectory) -> tuple[int, ...]:

@@ -54,7 +54,8 @@ def main(argv=None) -> int:
         with _together(command):
             # Only now: a refused command line should not wait for JAX.
             module = importlib.import_module(f"ddpm_jax.modes.{mode.name}")
-            module.run(*(command.value(name) for name in mode.passes))
+            with _flags():
+                module.run(*(command.value(name) for name in mode.passes))
     except errors.Refusal as refusal:
         if debug:
             raise
@@ -74,6 +75,15 @@ def main(argv=None) -> int:
         # Modes catch the signal themselves once there is something to save.
         console_lib.say("stopped on request; there was nothing to save yet")
     return 0
+
+
+def _flags():
+    """Return the context of our flags of JAX; some modes do without JAX."""
+    if "jax" not in sys.modules:
+        return contextlib.nullcontext()
+    from ddpm_jax.core import flags
+
+    return flags.as_program()
 
 
 def parse(argv) -> command_line.Command | None:

@@ -14,7 +14,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 
 ROOT = pathlib.Path(__file__).parent.parent
-NEED_A_VARIANT = ("folder", "published")
+NEED_A_VARIANT = ("folder", "published", "digits_classifier")
 CONFIGS = [
     path
     for path in sorted((ROOT / "configs").glob("*.py"))

@@ -13,14 +13,16 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
+from ddpm_jax.convert import published
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Of these, the user's folder or a published file decides the rest.
-NEED_A_VARIANT = {"folder", "published"}
+NEED_A_VARIANT = {"folder", "published", "digits_classifier"}
 ALL = sorted((ROOT / "configs").glob("*.py"))
 PLAIN = [path.stem for path in ALL if path.stem not in NEED_A_VARIANT]
 VARIANTS = [
@@ -59,7 +61,11 @@ def count(config):
     return sum(math.prod(leaf.shape) for leaf in arrays(config).values())
 
 
-@pytest.mark.parametrize("spec", [*PLAIN, *VARIANTS])
+CLASSIFIERS = [spec for spec in PLAIN if spec.endswith("_classifier")]
+UNETS = [spec for spec in PLAIN if spec not in CLASSIFIERS]
+
+
+@pytest.mark.parametrize("spec", [*UNETS, *VARIANTS])
 def test_every_config_builds_without_its_data(spec):
     config = read(spec)
     build_process.objective(config, facts(config))
@@ -70,6 +76,45 @@ def test_every_config_builds_without_its_data(spec):
     outputs = 2 if config.diffusion.variance.startswith("learned") else 1
     channels = facts(config).shape[-1]
     assert leaves["conv_out/kernel"].shape[-1] == outputs * channels
+
+
+@pytest.mark.parametrize("spec", CLASSIFIERS)
+def test_every_classifier_builds_without_its_data(spec):
+    config = read(spec)
+    network = build_network.network(config, facts(config))
+    build_step.train_step(config, facts(config), network)
+    build_training.abstract_state(config, network, build_training.mesh(config))
+    leaves = functional.by_path(network.shapes)
+    assert leaves["pool/proj_out/kernel"].shape[-1] == 1000
+
+
+@pytest.mark.parametrize("spec", CLASSIFIERS)
+def test_a_classifier_is_the_published_one(spec):
+    """Network and process are those of the flags, numbers those of the paper."""
+    size = int(spec.removeprefix("imagenet").removesuffix("_classifier"))
+    config = read(spec)
+    values = dict(reading.leaves(config.to_dict()))
+    fields = dict(published.PUBLISHED[f"{size}x{size}_classifier"].fields)
+    assert fields.pop("facts.num_classes") == 1000
+    assert fields.pop("data.image_size") == config.data.image_size * 2
+    if config.model.head_channels:
+        fields.pop("model.num_heads")
+    assert {name: values[name] for name in fields} == fields
+    is_small = size == 64
+    train = config.train
+    assert train.weight_decay == (0.2 if is_small else 0.05)
+    assert train.learning_rate == (6e-4 if is_small else 3e-4)
+    assert train.batch_size == (1024 if is_small else 256)
+    assert train.steps == {64: 300_000, 128: 300_000, 256: 500_000, 512: 500_000}[size]
+    assert (train.decay, tuple(train.ema_decay), train.clip_norm) == ("linear", (), 0)
+    assert (config.data.crop, config.data.flip) == ("random", True)
+    assert config.model.dropout == 0
+
+
+def test_the_digits_classifier_names_the_command_that_is_missing():
+    file = "configs/digits_classifier.py"
+    with pytest.raises(errors.Refusal, match=rf"needs the run .*--config={file}:runs/"):
+        read("digits_classifier")
 
 
 # Counted in the original implementations (PyTorch modules without memory).
@@ -87,6 +132,10 @@ PUBLISHED = {
     "imagenet256_adm": 553_838_086,
     "imagenet256_adm:unconditional": 552_814_086,
     "imagenet512_adm": 558_997_638,
+    "imagenet64_classifier": 65_438_568,
+    "imagenet128_classifier": 42_568_040,
+    "imagenet256_classifier": 54_096_360,
+    "imagenet512_classifier": 54_448_360,
 }
 
 

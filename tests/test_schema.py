@@ -112,7 +112,9 @@ def test_metrics_are_known_by_these_names():
     from ddpm_jax.metrics import table
 
     # Configs, cards and best.json of runs hold them.
-    names = "bits_per_dim fid sfid inception_score precision_recall kid proxy_fd"
+    names = (
+        "bits_per_dim accuracy fid sfid inception_score precision_recall kid proxy_fd"
+    )
     assert (*names.split(), "proxy_fd_random") == table.NAMES
 
 
@@ -128,6 +130,7 @@ OTHER_NETWORKS = {
     "scale_shift": False,
     "resblock_updown": True,
     "kind": "upsampler",
+    "guides": "runs/digits",
     "sinusoid": "sin_cos",
     "sinusoid_shift": 1,
     "norm_epsilon": 1e-6,
@@ -143,7 +146,9 @@ OTHER_NETWORKS = {
     "remat": "blocks",
 }
 # Rounding, memory, training or the first draw: the arrays mean the same.
-MEAN_THE_SAME = {"dropout", "dtype", "remat", "attention_scale", "initialisation"}
+MEAN_THE_SAME = {
+    *("dropout", "dtype", "remat", "attention_scale", "initialisation", "guides")
+}
 
 
 def shapes_of(**model):
@@ -156,7 +161,7 @@ def shapes_of(**model):
 
 @pytest.mark.parametrize("field", sorted(config_lib.base().model))
 def test_what_shapes_do_not_tell_is_compared_before_weights_are_taken(field):
-    if field == "pool":  # of classifiers, which start from no other run
+    if field == "pool":  # of classifiers, whose pools have arrays of other names
         return
     is_seen = shapes_of(**{field: OTHER_NETWORKS[field]}) != shapes_of()
     is_compared = f"model.{field}" in trained_run.HIDDEN_IN_SHAPES

@@ -4,6 +4,7 @@ import dataclasses
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import images, sources
+from ddpm_jax.data import marks as marks_lib
 from ddpm_jax.runtime import console, distributed
 
 
@@ -115,13 +116,19 @@ def check_pictures(facts: DataInfo, what: str, instead: str) -> None:
     check_grey(facts, what, instead)
 
 
-def check_alike(dataset: sources.Dataset) -> None:
+def check_alike(dataset: sources.Dataset, marks=None) -> None:
     """Refuse, on all of several processes, data that is not process 0's.
+
+    Args:
+        dataset: the data here.
+        marks: of its files, where they are known.
 
     Raises:
         Refusal: names the process and both fingerprints.
     """
     told = f"{len(dataset)} images, fingerprint {dataset.fingerprint()}"
+    if marks:
+        told += f", content {marks_lib.digest(marks)}"
     distributed.check_alike(
         {f"the {dataset.split} split of the data": told},
         "give every host the same data",

@@ -1,11 +1,13 @@
 """The network of a run."""
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import fitting
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images
 from ddpm_jax.diffusion import reverse
 from ddpm_jax.models import classifier, custom, functional, unet
+from ddpm_jax.runs import commands
 
 
 def null_label(config, facts: DataInfo) -> int | None:
@@ -37,6 +39,7 @@ def network(config, facts: DataInfo) -> functional.Network:
             f"one example of {config.data.name!r} is {list(facts.shape)}: give a "
             "network of your own, ddpm_jax.train(config, workdir, network=…), or images"
         )
+    fitting.check_sides(config, facts, network)
     height, width, channels = facts.shape
     options = {
         "image_size": (height, width),
@@ -57,7 +60,8 @@ def network(config, facts: DataInfo) -> functional.Network:
     }
     with errors.about("model"):
         if model.kind == "classifier":
-            _check_classifier(config)
+            check_classes(config, facts)
+            refuse_fields(config, NOT_OF_CLASSIFIERS)
             return classifier.classifier(
                 num_classes=facts.num_classes, pool=model.pool, **options
             )
@@ -79,27 +83,59 @@ def network(config, facts: DataInfo) -> functional.Network:
         )
 
 
+# Fields that the classifier of ADM, which has one dialect, would ignore …
 NOT_OF_CLASSIFIERS = (
-    "sinusoid",
-    "sinusoid_shift",
-    "norm_epsilon",
-    "downsample_padding",
-    "resample",
-    "attention_scale",
-    "middle_attention",
-    "initialisation",
+    "model.sinusoid",
+    "model.sinusoid_shift",
+    "model.norm_epsilon",
+    "model.downsample_padding",
+    "model.resample",
+    "model.attention_scale",
+    "model.middle_attention",
+    "model.initialisation",
 )
+# … and those that its training would: it denoises nothing and makes no samples.
+NOT_OF_THEIR_TRAINING = (
+    "model.class_conditional",
+    "diffusion.prediction",
+    "diffusion.variance",
+    "diffusion.loss",
+    "diffusion.weighting",
+    "diffusion.weighting_gamma",
+    "diffusion.weighting_k",
+    "diffusion.timestep_sampler",
+    "train.label_dropout",
+    "train.sample_every",
+    "train.evaluate_every",
+)
+NEVER = ("train.sample_every", "train.evaluate_every")  # 0, whatever is usual
 
 
-def _check_classifier(config):
-    """Refuse fields that the classifier of ADM, which has one dialect, would ignore."""
-    usual = config_lib.base().model
-    for name in NOT_OF_CLASSIFIERS:
-        if config.model[name] != usual[name]:
+def refuse_fields(config, paths) -> None:
+    """Refuse fields that have no meaning for a classifier and are not as usual.
+
+    Raises:
+        Refusal: names the field and its usual value.
+    """
+    usual = config_lib.base()
+    for path in paths:
+        section, name = path.split(".")
+        value = config[section][name]
+        good = 0 if path in NEVER else usual[section][name]
+        if value != good:
             raise errors.Refusal(
-                f"{name}={config.model[name]!r} has no meaning for a classifier: leave "
-                f"it {usual[name]!r}"
+                f"{path}={value!r} has no meaning for a classifier: set it to {good!r}"
             )
+
+
+def check_classes(config, facts) -> None:
+    """Refuse data that a classifier has nothing to tell apart in."""
+    if (facts.num_classes or 0) < 2:
+        raise errors.Refusal(
+            f"a classifier needs images of at least 2 classes, and the data "
+            f"{config.data.name!r} has {facts.num_classes or 'none'}: choose "
+            "data.labels and data.path so that there are more"
+        )
 
 
 def label_rows(config, facts):
@@ -115,7 +151,8 @@ def label_spec(config, facts: DataInfo) -> dict[str, conditions.Spec]:
     null = null_label(config, facts)  # refuses drop-out without labels
     if not config.model.class_conditional:
         return {}
-    return {"label": conditions.Spec((), "int32", null)}
+    rows = label_rows(config, facts)
+    return {"label": conditions.Spec((), "int32", null, rows)}
 
 
 def custom_network(given, config, facts):
@@ -156,19 +193,26 @@ def custom_network(given, config, facts):
     return network
 
 
-def check_kind(config, doing: str) -> None:
-    """Refuse to train, sample or score what no mode can feed yet.
+def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
+    """Refuse to do with a run what only a diffusion model permits.
 
     Args:
         doing: for the sentence, e.g. "sampling from".
+        workdir: the run, for the command in the sentence.
+
+    Raises:
+        Refusal: says what the run can be used for.
     """
-    needs = {
-        "upsampler": "low-resolution images beside its input",
-        "classifier": "a diffusion model to guide",
-    }
-    if config.model.kind != "unet":
+    kind = config.model.kind
+    if kind == "upsampler":
         raise errors.Refusal(
-            f"model.kind={config.model.kind!r}: {doing} it is not possible yet, for it "
-            f"needs {needs[config.model.kind]}; it can be converted, exported and "
-            "called from Python"
+            f"model.kind={kind!r}: {doing} it is not possible yet, for it needs "
+            "low-resolution images beside its input; it can be converted, exported "
+            "and called from Python"
+        )
+    if kind == "classifier":
+        raise errors.Refusal(
+            f"model.kind={kind!r}: {doing} it is not possible, for it makes no images; "
+            f"score it with --mode=evaluate, or let it guide a diffusion model: "
+            f"{commands.guide(config.model.guides, workdir)}"
         )

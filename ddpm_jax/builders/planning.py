@@ -44,7 +44,8 @@ def facts(config) -> tuple[data_lib.DataInfo, str]:
 def _described(config) -> data_lib.DataInfo | None:
     """Return what is known without the data, or None without the size of images."""
     data = config.data
-    classes = CLASSES if config.model.class_conditional else None
+    labelled = config.model.class_conditional or config.model.kind == "classifier"
+    classes = CLASSES if labelled else None
     shape, levels, classes = _catalogued(data.name) or ((None,) * 3, LEVELS, classes)
     *size, channels = shape
     size = (data.image_size[0], data.image_size[-1]) if data.image_size else size

@@ -1,12 +1,12 @@
 """A trained run, opened from its directory alone."""
 
 import dataclasses
-import pathlib
 
 import jax
 
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
 from ddpm_jax.core import errors
@@ -132,7 +132,7 @@ def to_resume(workdir) -> SavedRun | None:
         Refusal: it holds imported weights, without an optimizer's state; tells how to
             fine-tune them.
     """
-    run_dir = directory.RunDir(pathlib.Path(workdir))
+    run_dir = directory.RunDir.at(workdir)
     saved = read(workdir) if run_dir.config.exists() else None
     if saved is not None and saved.imported is not None:
         raise errors.Refusal(
@@ -244,6 +244,18 @@ HIDDEN_IN_SHAPES = (
 )
 
 
+# What the output of a network means, and the noise that it knows.
+OF_OUTPUT = ("diffusion.prediction", "diffusion.variance")
+OF_SCHEDULE = (
+    "diffusion.num_steps",
+    "diffusion.schedule",
+    "diffusion.beta_start",
+    "diffusion.beta_end",
+    "diffusion.betas",
+    "diffusion.zero_terminal_snr",
+)
+
+
 def check_transfer(config, network: functional.Network) -> None:
     """Refuse to start from a run that does not fit, before anything is made.
 
@@ -252,8 +264,8 @@ def check_transfer(config, network: functional.Network) -> None:
         network: of the new run.
 
     Raises:
-        Refusal: no run, no checkpoint, no array of a shape that `network` has, or
-            another meaning of the same arrays.
+        Refusal: no run, no checkpoint, no array of a shape that `network` has, fewer
+            than train.init_min_share, or another meaning of the same arrays.
     """
     workdir = config.train.init_from
     found = read(workdir)
@@ -265,35 +277,68 @@ def check_transfer(config, network: functional.Network) -> None:
             )
     given = functional.by_path(build_network.network(source, facts).shapes)
     wanted = functional.by_path(network.shapes)
-    if not any(_fits(given, path, leaf) for path, leaf in wanted.items()):
+    fitting = sum(_fits(given, path, leaf) for path, leaf in wanted.items())
+    theirs = dict(reading.leaves(source.to_dict()))
+    ours = dict(reading.leaves(config.to_dict()))
+    if not fitting:
         raise errors.Refusal(
             f"train.init_from={workdir}: none of its arrays has the shape of one here; "
             "make the fields of model.* alike, or leave init_from empty"
         )
-    theirs = dict(reading.leaves(source.to_dict()))
-    ours = dict(reading.leaves(config.to_dict()))
+    least = config.train.init_min_share
+    if fitting < least * len(wanted):
+        names = [name for name in ours if name.startswith("model.")]
+        raise errors.Refusal(
+            f"train.init_from={workdir}: {fitting} of {len(wanted)} arrays fit, below "
+            f"train.init_min_share={least:g}, and the rest would start fresh"
+            f"{_told(theirs, ours, names, before=', for ')}; give the values from "
+            "there, or train.init_min_share=0 to start from these alone"
+        )
     ignored = "model.num_heads" if config.model.head_channels else ""
-    differing = [
-        f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
-        for name in HIDDEN_IN_SHAPES
-        if theirs[name] != ours[name] and name != ignored
-    ]
+    hidden = [name for name in HIDDEN_IN_SHAPES if name != ignored]
+    differing = _told(theirs, ours, hidden)
     if differing:
         raise errors.Refusal(
             f"train.init_from={workdir}: its arrays fit, but would mean something "
-            f"else, for {'; '.join(differing)}; give the values from there"
+            f"else, for {differing}; give the values from there"
         )
 
 
-def transfer(workdir, params, *, mesh, say):
+def _told(theirs, ours, names, before="") -> str:
+    """Return which of some fields differ, with both values; "" where none does."""
+    differing = [
+        f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
+        for name in names
+        if theirs[name] != ours[name]
+    ]
+    return before + "; ".join(differing) if differing else ""
+
+
+def process_changes(source, config) -> str:
+    """Return what weights of one run have to learn anew in another, "" for nothing.
+
+    Args:
+        source: config of the run that the weights come from.
+        config: of the run that starts from them.
+    """
+    names = list(OF_OUTPUT)
+    if build_process.schedule(source) != build_process.schedule(config):
+        names += OF_SCHEDULE
+    theirs, ours = (dict(reading.leaves(c.to_dict())) for c in (source, config))
+    return _told(theirs, ours, names)
+
+
+def transfer(config, params, *, mesh, say):
     """Return `params` with every leaf of a run's weights that fits, and what was done.
 
     Args:
-        workdir: the run whose weights to start from.
+        config: of the new run; train.init_from names the run to start from.
         params: freshly drawn parameters on their shardings.
         mesh: the devices of `params`.
-        say: told which leaves were loaded and which start fresh.
+        say: told which leaves were loaded and which start fresh, and what changes of
+            the process.
     """
+    workdir = config.train.init_from
     source = open_run(workdir, mesh=mesh, say=say)
     weights = source.weights("auto", field="weights")
     given = functional.by_path(weights.params)
@@ -311,6 +356,9 @@ def transfer(workdir, params, *, mesh, say):
     say(f"initial weights of {workdir}, step {source.step}, {weights.why}")
     say(f"  loaded {loaded} arrays")
     say(f"  fresh  {len(fresh)} arrays{': ' if fresh else ''}{', '.join(fresh)}")
+    changes = process_changes(source.config, config)
+    if changes:
+        say(f"  another process, to which the weights must adapt: {changes}")
     return taken
 
 

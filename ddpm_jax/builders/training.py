@@ -43,10 +43,10 @@ def _create(config):
     """Return `params → TrainState`."""
     decays = tuple(config.train.ema_decay)
     valid = all(0 <= decay < 1 for decay in decays)
-    if not decays or not valid or len(set(decays)) < len(decays):
+    if not valid or len(set(decays)) < len(decays):
         raise errors.Refusal(
             f"train.ema_decay={decays}: give one or several different rates, 0 … below "
-            "1, such as 0.9999"
+            "1, such as 0.9999, or none at all for no average"
         )
     return lambda params: state_lib.create(
         params,
@@ -77,9 +77,13 @@ def _placed(shapes, device_mesh):
     )
 
 
-def ema_name(config) -> str:
-    """Return the name of the average that sampling and evaluation use: the first."""
-    return str(config.train.ema_decay[0])
+def ema_name(config) -> str | None:
+    """Return the name of the average that sampling and evaluation use: the first.
+
+    None where the run keeps none.
+    """
+    decays = config.train.ema_decay
+    return str(decays[0]) if decays else None
 
 
 def initial_params(config, network, device_mesh):

@@ -35,7 +35,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.norm_groups = 32  # of GroupNorm
     model.scale_shift = True  # AdaGN; False adds the time embedding (DDPM)
     model.resblock_updown = False  # resample inside residual blocks (ADM)
-    model.kind = "unet"  # or upsampler, classifier (imported ones: no training yet)
+    model.kind = "unet"  # or classifier, upsampler (imported ones: no training yet)
+    model.guides = ""  # of a classifier: the run whose process and data it shares
     model.sinusoid = "cos_sin"  # order of the time embedding; sin_cos: DDPM
     model.sinusoid_shift = 0  # frequencies 10000^(−i/(half−shift)); 1: DDPM
     model.norm_epsilon = 1e-5  # of GroupNorm; 1e-6: DDPM
@@ -82,7 +83,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.beta_2 = 0.999  # Adam
     train.epsilon = 1e-8  # Adam
     train.mu_dtype = "float32"  # of Adam's first moment; bfloat16 halves its memory
-    train.ema_decay = (0.9999,)  # one or several rates; sampling uses the first
+    train.ema_decay = (0.9999,)  # rates; sampling uses the first; () for no average
     train.ema_ramp = True  # see training.ema.decay_at; the papers' codes: False
     train.label_dropout = 0.0  # probability of the null label: enables guidance
     train.log_every = 100  # steps
@@ -94,6 +95,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.validate_every = 1_000  # steps between losses of fixed test images, t, noise
     train.writers = ()  # besides metrics.jsonl: tensorboard, wandb
     train.init_from = ""  # run whose weights to start from
+    train.init_min_share = 0.5  # of the arrays that must fit; fewer are refused
     train.max_bad_steps = 3  # non-finite in a row: go back to a checkpoint, once
 
     config.sampling = sampling = config_dict.ConfigDict()
@@ -152,7 +154,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
 
     config.evaluation = evaluation = config_dict.ConfigDict()
     evaluation.metric = "bits_per_dim"  # one or several of metrics.table.NAMES
-    evaluation.num_images = 0  # bits/dim: first images of the test split; 0 for all
+    evaluation.num_images = 0  # bits/dim, accuracy: first test images; 0 for all
     evaluation.num_samples = 10_000  # images to make for the other metrics
     evaluation.samples = ""  # samples.npz or folder to score whole; "" makes them
     evaluation.reference = ""  # statistics or images (.npz, folder); "" for the data
@@ -184,6 +186,7 @@ MUTABLE = (
     "train.evaluate_every",
     "train.validate_every",
     "train.writers",
+    "train.init_min_share",
     "train.max_bad_steps",
     "train.microbatches",
     "data.path",

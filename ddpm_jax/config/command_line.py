@@ -4,7 +4,6 @@ It needs no JAX: a refused command line should not wait for it.
 """
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 from absl import flags
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import examples, near_misses, paths, reading, rules
 from ddpm_jax.config import modes as modes_lib
-from ddpm_jax.config import near_misses, reading, rules
 from ddpm_jax.config import overrides as overrides_lib
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import console, versions
+from ddpm_jax.runtime import console, home, versions
 
 HELP = ("--help", "-h", "-help", "--helpfull")
 VERSION = ("--version", "-version")
@@ -121,6 +120,7 @@ def parse(
     )
     reading.read_betas(config)
     rules.check_types(config)
+    paths.expand(config)
     rules.check_values(config)
     return Command(
         mode.name,
@@ -223,7 +223,7 @@ def _values(given, flag, mode):
     # As in --topology=$TOPOLOGY, where the variable is empty.
     values = tuple(value for value in given if value)
     if flag.kind == modes_lib.PATH:
-        values = tuple(os.path.expanduser(value) for value in values)
+        values = tuple(str(home.expanded(value)) for value in values)
     if len(values) < flag.least:
         times = f" {flag.least} times, not {len(values)}" if flag.least > 1 else ""
         raise errors.Refusal(
@@ -294,12 +294,12 @@ def _config(parser, mode, workdir, names):
     if not workdir and mode.needs == modes_lib.RUN:
         raise errors.Refusal(
             f"--mode={mode.name} needs a run: name one with --workdir=runs/digits, or "
-            "train one with --config=configs/digits.py"
+            f"train one {examples.how_to_train()}"
         )
     if not workdir:
         raise errors.Refusal(
-            "no --config and no --workdir: train with --config=configs/digits.py, or "
-            "name an existing run with --workdir=runs/digits"
+            f"no --config and no --workdir: train {examples.how_to_train()}, or name "
+            "an existing run with --workdir=runs/digits"
         )
     return _config_of_run(workdir), {}
 
@@ -312,10 +312,15 @@ def _config_of_run(workdir):
 
 
 def _default_workdir(spec):
-    """Return runs/<config name> for "configs/<config name>.py[:variant]"."""
+    """Return runs/<config name> for "configs/<config name>.py[:variant]".
+
+    A variant that is a run, such as the one that a classifier guides, names no other.
+    """
     if not spec:
         return ""
     name, _, variant = spec.partition(":")
+    if variant and pathlib.Path(variant, "config.json").is_file():
+        variant = ""
     stem = pathlib.Path(name).stem
     suffix = pathlib.Path(variant).name  # of a variant that is a folder, its own name
     return str(pathlib.Path("runs") / (f"{stem}-{suffix}" if suffix else stem))

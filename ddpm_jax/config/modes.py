@@ -169,7 +169,9 @@ TABLE = (
         NEW_RUN,
         SINGLE,
         passes=("source", "workdir", "config", "given"),
-        flags=(Flag("source", "file or folder to convert", PATH, least=1),),
+        flags=(
+            Flag("source", "file or folder, or FILE#ENTRY of several", PATH, least=1),
+        ),
     ),
     Mode(
         "export",

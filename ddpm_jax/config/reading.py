@@ -13,7 +13,9 @@ import numpy as np
 from ml_collections import config_dict
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import examples, paths
 from ddpm_jax.core import errors
+from ddpm_jax.runtime import home
 from ddpm_jax.runtime.console import say
 
 # What fields and values were called in earlier versions: what a run stored then, or a
@@ -35,7 +37,7 @@ def from_file(spec: str) -> config_dict.ConfigDict:
         Refusal: no such file, an error in it, or fields outside the schema.
     """
     name, _, variant = spec.partition(":")
-    path = pathlib.Path(name)
+    path = home.expanded(name)
     if not path.is_file():
         raise _no_file(path, variant)
     module_spec = importlib.util.spec_from_file_location("ddpm_jax_config", path)
@@ -69,14 +71,16 @@ def _no_file(path, variant):
         hint = f"choose one of {there}" if there else "give the path of a .py file"
         return errors.Refusal(f"config {str(path)!r} is a folder: {hint}")
     named = path.with_name(path.name.removesuffix(".py") + ".py")
-    for meant in (named, "configs" / named):
+    source = examples.source()
+    places = (named, examples.FOLDER / named)
+    for meant in (*places, *(source / place for place in places)):
         if meant.is_file():
             spec = f"{meant}:{variant}" if variant else meant
             return errors.Refusal(
                 f"config file {str(path)!r} does not exist: did you mean {spec}?"
             )
     there = _python_files(path.parent)
-    hint = f"; there are {there}" if there else ""
+    hint = f"; there are {there}" if there else f": train {examples.how_to_train()}"
     return errors.Refusal(f"config file {str(path)!r} does not exist{hint}")
 
 
@@ -230,7 +234,8 @@ def read_betas(config: config_dict.ConfigDict) -> None:
             "diffusion.betas and diffusion.betas_path are both given: keep one"
         )
     try:
-        betas = np.load(diffusion.betas_path, allow_pickle=False).astype(np.float64)
+        betas = np.load(home.expanded(diffusion.betas_path), allow_pickle=False)
+        betas = betas.astype(np.float64)
     except (OSError, ValueError) as error:
         raise errors.Refusal(
             f"diffusion.betas_path={diffusion.betas_path!r} cannot be read as a .npy "
@@ -249,7 +254,9 @@ def differences(saved, given, *, but=config_lib.MUTABLE) -> list[tuple[str, Any,
     return [
         (path, value, given_values[path])
         for path, value in leaves(saved.to_dict())
-        if given_values[path] != value and not _matches(path, but)
+        if given_values[path] != value
+        and paths.meaning(path, given_values[path]) != paths.meaning(path, value)
+        and not _matches(path, but)
     ]
 
 

@@ -90,6 +90,7 @@ POSITIVE = (
     "model.norm_epsilon",
     "sampling.temperature",
 )
+SHARES = ("train.init_min_share",)
 BELOW_ONE = ("train.beta_1", "train.beta_2", "train.label_dropout", "model.dropout")
 
 
@@ -149,6 +150,7 @@ def check_values(config: config_dict.ConfigDict) -> None:
     check(NOT_NEGATIVE, lambda value: value >= 0, "0 or more")
     check(POSITIVE, lambda value: value > 0, "a number above 0")
     check(BELOW_ONE, lambda value: 0 <= value < 1, "0 … below 1")
+    check(SHARES, lambda value: 0 <= value <= 1, "a share of 0 … 1")
     for path, choices in CHOICES.items():
         check([path], choices.__contains__, "one of " + ", ".join(choices))
     check(

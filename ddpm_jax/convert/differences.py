@@ -37,10 +37,19 @@ def complaint(
     torn = {
         key for key, pair in differing.items() if None in pair and _layer(key) in layers
     }
-    explained = {key: pair for key, pair in differing.items() if key not in torn}
+    loose = _loose(differing) - torn
+    explained = {
+        key: pair for key, pair in differing.items() if key not in torn | loose
+    }
     extra = sum(ours is None for ours, _ in differing.values())
     missing = sum(theirs is None for _, theirs in differing.values())
     reasons = [TORN] if torn else []
+    if loose:
+        shown = ", ".join(sorted(loose)[:SHOWN])
+        reasons.append(
+            f"no field can for {shown}, which make no block: extra tensors beside the "
+            "network; take them out of the file if the network does not need them"
+        )
     if explained:
         other = ["other --config.model fields"]
         reasons += explanations(explained, fields) or other
@@ -51,6 +60,19 @@ def complaint(
         f"{table(differing)}\n"
         f"what would explain it: {'; '.join(reasons)}"
     )
+
+
+def _loose(differing):
+    """Return extra tensors that are no block, which always has several layers."""
+    layers = collections.defaultdict(set)
+    for key, (ours, _) in differing.items():
+        if ours is None:
+            layers[_block(key)].add(_layer(key))
+    return {
+        key
+        for key, (ours, _) in differing.items()
+        if ours is None and len(layers[_block(key)]) == 1 and _reason(key) is _of_block
+    }
 
 
 def table(differing: Mapping[str, Pair]) -> str:
@@ -95,7 +117,7 @@ def explanations(
     """Return the fields that the differences point at, each with what would fit."""
     found, strided = {}, set()
     for key, (ours, theirs) in differing.items():
-        explain = next(f for parts, f in REASONS if any(p in key for p in parts))
+        explain = _reason(key)
         field, value = explain(ours, theirs)
         if field is not None and value != f"= {fields.get(field)!r}":
             here = f" (now {fields[field]!r})" if field in fields else ""
@@ -108,6 +130,11 @@ def explanations(
     if "model.resblock_updown" in found:  # whose blocks only seem too many
         found.pop(DEPTH, None)
     return list(found.values())
+
+
+def _reason(key):
+    """Return what explains a difference of this tensor."""
+    return next(f for parts, f in REASONS if any(p in key for p in parts))
 
 
 DEPTH = "model.num_res_blocks"

@@ -150,12 +150,18 @@ def read_json(path: pathlib.Path) -> dict:
     """Return what a file of JSON holds.
 
     Raises:
-        Refusal: it is none.
+        Refusal: it is none, or holds no keys.
     """
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError as error:
         raise errors.Refusal(f"{path} is not JSON ({error}): fetch it again") from error
+    if not isinstance(found, dict):
+        raise errors.Refusal(
+            f"{path} holds a JSON {type(found).__name__} where keys with values, "
+            "{…}, are expected: fetch the file that save_pretrained wrote"
+        )
+    return found
 
 
 def beside(path: pathlib.Path) -> list[str]:

@@ -25,11 +25,13 @@ class Spec(NamedTuple):
         dtype: such as "int32".
         none: the value that means "no condition", a number or an array of `shape`;
             None where the network was never trained without this key.
+        count: of an index, how many values it may have, from 0; None where any.
     """
 
     shape: tuple[int | None, ...]
     dtype: str
     none: Any = None
+    count: int | None = None
 
 
 Condition = Mapping[str, jax.Array]
@@ -45,7 +47,8 @@ def check(specs: Specs, condition: Condition, batch: int) -> None:
         batch: B.
 
     Raises:
-        Refusal: names the key that is missing, unknown or of another shape or type.
+        Refusal: names the key that is missing, unknown or of another shape or type, or
+            an index beyond the last. Traced values are not looked at.
     """
     unknown = sorted(condition.keys() - specs.keys())
     if unknown:
@@ -66,6 +69,20 @@ def check(specs: Specs, condition: Condition, batch: int) -> None:
                 f"the condition {key!r} is {value.dtype}{list(value.shape)}: the "
                 f"network reads {wanted}"
             )
+        _check_count(key, value, spec)
+
+
+def _check_count(key, value, spec):
+    if spec.count is None or isinstance(value, jax.ShapeDtypeStruct):
+        return
+    values = arrays.known(value)
+    if values is None or not np.any((values < 0) | (values >= spec.count)):
+        return
+    wrong = values[(values < 0) | (values >= spec.count)].flat[0]
+    none = "" if spec.none is None else f', where {spec.none} is "no condition"'
+    raise errors.Refusal(
+        f"the condition {key!r} is {wrong}: choose 0 … {spec.count - 1}{none}"
+    )
 
 
 def _fits(value, spec, batch):

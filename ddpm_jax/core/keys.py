@@ -18,8 +18,19 @@ GENERATOR = "threefry2x32"
 
 
 def key(seed: int | jax.Array) -> jax.Array:
-    """Return a typed key, of our generator whatever JAX_DEFAULT_PRNG_IMPL says."""
-    return jax.random.key(seed, impl=GENERATOR)
+    """Return a typed key, of our generator whatever JAX_DEFAULT_PRNG_IMPL says.
+
+    Its two words are 0 and the seed, as `jax.random.key` makes them of 32 bits where
+    JAX_RANDOM_SEED_OFFSET is 0.
+    """
+    seed = jnp.asarray(seed).astype(jnp.uint32) if hasattr(seed, "dtype") else seed
+    words = jnp.stack([jnp.uint32(0), jnp.asarray(seed, jnp.uint32)])
+    return jax.random.wrap_key_data(words, impl=GENERATOR)
+
+
+def clone(key: jax.Array) -> jax.Array:
+    """Return the same key, for a draw that is not made, or made alike on purpose."""
+    return jax.random.clone(key)
 
 
 def pinned():

@@ -61,6 +61,7 @@ class Description:
         stored_bits: of the file; 16-bit colour files are decoded to 8 bits.
         orientation: EXIF's, 1 … 8; 1 is upright.
         alpha: whether the last channel is opacity.
+        profile: name of a colour profile that says other colours, see `profiles`.
     """
 
     format: str
@@ -72,6 +73,7 @@ class Description:
     stored_bits: int
     orientation: int
     alpha: bool
+    profile: str = ""
 
 
 def looks_like_html(start: bytes) -> bool:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ddpm_jax.core import errors
+from ddpm_jax.data.marks import Mark
 
 SPLITS = ("train", "test")
 
@@ -48,6 +49,9 @@ class Dataset:
         content: hash of the content or of the listing of its files, else "".
         random_crop: whether training cuts the images out at random.
         count_unreadable: returns how many files of the source could not be read so far.
+        place: where the files of both splits lie; "" where there are none.
+        marks: marks of these files from an earlier time → theirs now, by name; see
+            `marks`.
     """
 
     name: str
@@ -61,6 +65,8 @@ class Dataset:
     content: str = ""
     random_crop: bool = False
     count_unreadable: Callable[[], int] = lambda: 0
+    place: str = ""
+    marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
 
     def __len__(self) -> int:
         return self.num_examples
@@ -101,8 +107,8 @@ class Dataset:
         """Return a hex string that changes with the data.
 
         It covers the name, split, count, shape, levels and classes; for data in memory
-        also every value, for files their relative paths, sizes and labels, for data
-        sets of TFDS nothing else.
+        also every value, for files their relative paths, sizes and labels (`marks` tell
+        of their content), for data sets of TFDS nothing else.
         """
         described = repr([(told, getattr(self, fact)) for told, fact in _FACTS.items()])
         return hashlib.sha256(described.encode()).hexdigest()

@@ -13,54 +13,20 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-import numpy as np
-
 from ddpm_jax.core import errors
-from ddpm_jax.data import decoding
+from ddpm_jax.data import decoding, disks, marks, zip_files
 
 LABELS_FILE = "labels.csv"
 BAD_MEMBERS_NAMED = 3
 EXTENSIONS_NAMED = 5
-RUNS_NAMED = 3
+NAMED = 3  # of runs, links or images that a remark names
+OF_SYSTEMS = {  # folders that Synology, Windows, QNAP and others make, in small letters
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+    *("$recycle.bin", "recycler", "system volume information", "lost+found"),
+}
 RUN_CONFIG = "config.json"
 RUN_CONTENT = {"checkpoints", "metrics.jsonl"}  # one of them lies beside it
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2", ".zst")
-DEFLATE64 = 9  # number of the method in a zip file
-READABLE_METHODS = (
-    *(zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA),
-    getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED),  # from Python 3.14 on
-)
-UNPACK = "unpack it and give the folder"
-WRITE_IMAGES = (
-    "read its images with the library that wrote it and save them as .png files in a "
-    "folder, or with np.savez(..., images=array) as .npz"
-)
-# (first bytes, what a file that begins with them is and what to do), not zip files.
-OTHERS = (
-    ((b"7z\xbc\xaf\x27\x1c",), f"is a 7z archive, not a zip file: {UNPACK}"),
-    ((b"Rar!\x1a\x07",), f"is a RAR archive, not a zip file: {UNPACK}"),
-    (
-        (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"),
-        f"is compressed by gzip, bzip2, xz or zstd, as .tar.gz is: {UNPACK}",
-    ),
-    (
-        (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*"),
-        "is a single image: give the folder that holds the images",
-    ),
-    (
-        (np.lib.format.MAGIC_PREFIX,),
-        "is one .npy array: save its images [N, H, W, C] as an .npz file, with "
-        "np.savez('images.npz', images=np.load(...)), and give that",
-    ),
-    ((b"\x89HDF",), f"is an HDF5 file: {WRITE_IMAGES}"),
-    ((b"PAR1",), f"is a Parquet file: {WRITE_IMAGES}"),
-    (
-        (b"version https://git-lfs",),
-        "is the pointer of Git LFS, not the file that it stands for: fetch that with "
-        "git lfs pull",
-    ),
-)
-TAR_MAGIC = slice(257, 262)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +51,9 @@ class Images:
         has_labels: whether there is a `labels.csv` in the root.
         inside: "photos/" where names start below that folder of a zip file, else "".
         runs: the folders that are passed over, as they hold the results of a run.
+        dangling: links to files that are not there, and to themselves.
+        mark: (name, its last mark or None) → digest of the content and stamp.
+        reopen: called before a file is read again after an error of the disk.
     """
 
     root: str
@@ -94,6 +63,13 @@ class Images:
     open: Callable[[str], BinaryIO] = dataclasses.field(compare=False, repr=False)
     inside: str = dataclasses.field(default="", compare=False)
     runs: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    dangling: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    mark: Callable = dataclasses.field(
+        default=lambda name, known: ("", ""), compare=False, repr=False
+    )
+    reopen: Callable[[], None] = dataclasses.field(
+        default=lambda: None, compare=False, repr=False
+    )
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -105,17 +81,25 @@ class Images:
         return f"unpack it and set data.path to its folder {self.inside}{folder}"
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file.
+        """Return the content of a file; see `use`."""
+        return self.use(name, lambda file: file.read())
+
+    def use(self, name: str, look: Callable[[BinaryIO], object]):
+        """Return `look(file)` of an open file, tried again where the disk errs.
 
         Raises:
-            Unreadable: it is damaged inside its zip file.
-            OSError: it cannot be read.
+            Unreadable: it is damaged inside its zip file, gone, or not for this user.
+            OSError: the disk fails; it names a file.
         """
-        with self.open(name) as file:
-            try:
-                return file.read()
-            except (zipfile.BadZipFile, zlib.error) as error:
-                raise decoding.Unreadable(f"is damaged ({error})") from error
+
+        def attempt():
+            with self.open(name) as file:
+                try:
+                    return look(file)
+                except (zipfile.BadZipFile, zlib.error) as error:
+                    raise decoding.Unreadable(f"is damaged ({error})") from error
+
+        return disks.read(attempt, os.path.join(self.root, name), self.reopen)
 
 
 def open_images(path) -> Images:
@@ -146,11 +130,11 @@ def open_images(path) -> Images:
         )
     if not images.entries:
         others = sum(count for _, count in images.ignored)
-        results = describe_runs(images)
+        odd = "".join(f"; {line}" for line in remarks(images))
         raise errors.Refusal(
             f"{path} holds no images ({others} other files{_listed(images.ignored)}): "
             f"{_packed(images.ignored)}it needs files ending in "
-            f"{', '.join(decoding.EXTENSIONS)}{results and f'; {results}'}"
+            f"{', '.join(decoding.EXTENSIONS)}{odd}"
         )
     return images
 
@@ -162,17 +146,37 @@ def describe_ignored(images: Images) -> str:
     return f"ignored {count:,} other {noun}{_listed(images.ignored)}" if count else ""
 
 
-def describe_runs(images: Images) -> str:
-    """Return "passed over the directory of a run (runs/a): …", or "" without any."""
-    if not images.runs:
-        return ""
-    named = ", ".join(images.runs[:RUNS_NAMED])
-    named += ", …" if len(images.runs) > RUNS_NAMED else ""
-    count = len(images.runs)
-    what = (
-        "the directory of a run" if count == 1 else f"the directories of {count} runs"
-    )
-    return f"passed over {what} ({named}): the pictures there are results, not data"
+def remarks(images: Images) -> list[str]:
+    """Return a line for everything in the folders that a user may not expect."""
+    found = []
+    if images.runs:
+        count = len(images.runs)
+        told = f"directories of {count} runs" if count > 1 else "directory of a run"
+        found.append(
+            f"passed over the {told} ({_few(images.runs)}): the pictures there are "
+            "results, not data"
+        )
+    if images.dangling:
+        found.append(
+            f"left out {len(images.dangling):,} links whose targets cannot be "
+            f"reached ({_few(images.dangling)}): restore these, or remove the links"
+        )
+    made = [e.name for e in images.entries if _of_a_system(e.name)]
+    if made:
+        found.append(
+            f"{len(made):,} images lie in folders that systems make for themselves, "
+            f"such as thumbnails or waste ({_few(made)}), and are taken for data: "
+            "move these folders away"
+        )
+    return found
+
+
+def _of_a_system(name):
+    return any(part.lower() in OF_SYSTEMS for part in name.split("/")[:-1])
+
+
+def _few(names):
+    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
 def _listed(ignored):
@@ -216,7 +220,7 @@ def _sorted_out(sizes: dict[str, int]):
 
 
 def _in_folder(root):
-    sizes, runs = {}, []
+    sizes, runs, dangling = {}, [], []
 
     def search(folder, prefix, above):
         status = os.stat(folder)
@@ -229,16 +233,21 @@ def _in_folder(root):
             runs.append(prefix.removesuffix("/"))
             return
         for entry in found:
-            if entry.is_dir():
-                search(entry.path, f"{prefix}{entry.name}/", {*above, identity})
+            name = prefix + entry.name
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                dangling.append(name)
+            elif entry.is_dir():
+                search(entry.path, f"{name}/", {*above, identity})
             elif entry.is_file():
-                sizes[prefix + entry.name] = entry.stat().st_size
+                sizes[name] = entry.stat().st_size
 
     search(root, "", set())
     return Images(
         root=str(root),
         open=lambda name: open(root / name, "rb"),
         runs=tuple(sorted(runs)),
+        dangling=tuple(sorted(dangling)),
+        mark=lambda name, known: marks.of_file(os.path.join(root, name), known),
         **_sorted_out(sizes),
     )
 
@@ -257,42 +266,8 @@ def _is_run(folder, names):
 # ---- zip files -----------------------------------------------------------------------
 
 
-def open_zip(path) -> zipfile.ZipFile:
-    """Open a zip file for reading.
-
-    Raises:
-        Refusal: it is none, for example a web page saved under its name, or one whose
-            files cannot be read: encrypted, or packed by a method Python lacks.
-    """
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        with open(path, "rb") as file:
-            start = file.read(512)
-        raise errors.Refusal(f"{path} {_what_else(start, error)}") from error
-    _check_readable(path, archive.infolist())
-    return archive
-
-
-def _what_else(start, error):
-    """Return what a file is that is no sound zip file, and what to do."""
-    if start[TAR_MAGIC] == b"ustar":
-        return f"is a tar archive, not a zip file: {UNPACK}"
-    for beginnings, told in OTHERS:
-        if start.startswith(beginnings):
-            return told
-    again = "; download it again, and check that it opens"
-    if not start:
-        return f"is empty{again}"
-    if decoding.looks_like_html(start):
-        return f"is an HTML page, not a zip file: the site answered with a page{again}"
-    if start.startswith(b"PK"):
-        return f"is a damaged zip file ({error}){again}"
-    return f"is no zip file{again}"
-
-
 def _in_zip(path):
-    archive = open_zip(path)
+    archive = zip_files.open_zip(path)
     members = [member for member in archive.infolist() if not member.is_dir()]
     _check_inside(path, members)
     names = {member.filename.replace("\\", "/"): member for member in members}
@@ -306,7 +281,18 @@ def _in_zip(path):
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise decoding.Unreadable(f"is damaged ({error})") from error
 
-    return Images(root=str(path), open=open_member, inside=prefix, **_sorted_out(sizes))
+    def reopen():
+        nonlocal archive  # a handle that the server forgot never works again
+        archive = zip_files.open_zip(path)
+
+    return Images(
+        root=str(path),
+        open=open_member,
+        inside=prefix,
+        mark=lambda name, known: (f"crc32 {members[name].CRC:08x}", ""),
+        reopen=reopen,
+        **_sorted_out(sizes),
+    )
 
 
 def _check_inside(path, members):
@@ -316,28 +302,6 @@ def _check_inside(path, members):
         raise errors.Refusal(
             f"{path} holds files outside of itself ({first}): pack it again with "
             "relative paths and without '..'"
-        )
-
-
-def _check_readable(path, members):
-    encrypted = [m.filename for m in members if m.flag_bits & 1]
-    if encrypted:
-        raise errors.Refusal(
-            f"{path} is encrypted ({encrypted[0]!r}): unpack it with its password and "
-            "give the folder"
-        )
-    packed = [
-        member
-        for member in members
-        if member.compress_type not in READABLE_METHODS
-        and (_is_image(member.filename) or member.filename.endswith(LABELS_FILE))
-    ]
-    if packed:
-        method = packed[0].compress_type
-        named = "Deflate64" if method == DEFLATE64 else f"method {method}"
-        raise errors.Refusal(
-            f"{path} is packed by {named} ({packed[0].filename!r}), which Python does "
-            "not read: unpack it and give the folder, or pack it again by Deflate"
         )
 
 

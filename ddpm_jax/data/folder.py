@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import decoding, files, reading, survey
+from ddpm_jax.data import decoding, files, marks, reading, survey
 from ddpm_jax.data import labels as labels_lib
 from ddpm_jax.data.dataset import Dataset, Request, encoded, split_of
 
@@ -55,8 +55,8 @@ def _dataset(name, split, request):
     if odd and split == "train":  # once, as both splits are loaded
         request.say(odd)
     levels = survey.levels(looked.found, images.root)
-    channels = survey.channels(looked.found, request.channels, images.root)
     names = [images.entries[i].name for i in looked.readable]
+    channels = survey.channels(looked.found, names, request.channels, images.root)
     size = survey.image_size(
         looked.found, names, request.image_size, request.crop, images.root
     )
@@ -88,6 +88,8 @@ def _dataset(name, split, request):
         content=_content(images, labels),
         random_crop=random_crop,
         count_unreadable=lambda: len(faults),
+        place=str(pathlib.Path(images.root).absolute()),
+        marks=lambda known: _marks(images, labels, known),
     )
 
 
@@ -107,3 +109,21 @@ def _content(images, labels):
     for entry, label in zip(images.entries, labels.ids.tolist(), strict=True):
         digest.update(encoded(entry.name) + f"\0{entry.size}\0{label}\n".encode())
     return digest.hexdigest()
+
+
+def _marks(images, labels, known):
+    """Return the mark of every file by name; those of `known` that hold are kept."""
+
+    def mark(entry):
+        try:
+            return images.mark(entry.name, known.get(entry.name))
+        except decoding.Unreadable:
+            return marks.UNREADABLE, ""
+
+    found = reading.in_threads(mark, images.entries)
+    return {
+        entry.name: marks.Mark(entry.size, label, *one)
+        for entry, label, one in zip(
+            images.entries, labels.ids.tolist(), found, strict=True
+        )
+    }

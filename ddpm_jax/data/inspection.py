@@ -133,9 +133,9 @@ class Seen:
     num_images: int
 
 
-def inspect_dataset(dataset: Dataset) -> Seen:
-    """Fetch evenly spaced images as training would, and sum them up."""
-    batch = dataset.fetch(_spread(len(dataset), MAX_SEEN))
+def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> Seen:
+    """Fetch evenly spaced images as training would, `limit` at most; sum them up."""
+    batch = dataset.fetch(_spread(len(dataset), limit))
     image, label = batch["image"], batch["label"]
     shown = _spread(len(image), NUM_EXAMPLES)
     pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
@@ -151,6 +151,30 @@ def inspect_dataset(dataset: Dataset) -> Seen:
         class_counts=tuple(counts.tolist()) if dataset.num_classes else (),
         num_images=len(image),
     )
+
+
+def remarks(dataset: Dataset, seen: Seen) -> list[str]:
+    """Return sentences about pixels that deserve a look."""
+    found = []
+    if dataset.levels is not None and seen.maximum - seen.minimum < 1:
+        found.append(_of_range(dataset.levels - 1, seen))
+    if dataset.shape[2] == 3 and np.ptp(seen.examples, axis=3).max() == 0:
+        found.append("all colours are grey: data.channels=1 trains faster")
+    return found
+
+
+def _of_range(largest, seen):
+    low, high = (
+        round((value + 1) / 2 * largest) for value in (seen.minimum, seen.maximum)
+    )
+    told = (
+        f"values go from {low:,} to {high:,} of 0 … {largest:,}: the images are dim, "
+        "or of another range than their type says"
+    )
+    factor = largest // max(high, 1)
+    if factor < 2:
+        return f"{told}; stretch their contrast"
+    return f"{told}; multiplied by {factor:,} they would use all of it"
 
 
 def _spread(count, limit):

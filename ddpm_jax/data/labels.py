@@ -1,18 +1,15 @@
 """Which class an image file belongs to: by folder, by file name, or by a table."""
 
-import csv
 import dataclasses
-import io
 import pathlib
 import posixpath
 
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import files
+from ddpm_jax.data import files, tables
 
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-HEADER_WORDS = ("file", "filename", "file_name", "path", "image")
 NAMED = 3  # files that a refusal names
 
 
@@ -153,7 +150,7 @@ def _by_prefix(images, names):
 
 
 def _by_table(images, names, path):
-    table = _read_table(images, path)
+    table = _read_table(images, names, path)
     known = set(names)
     unknown = [name for name in table if name not in known]
     if unknown:
@@ -173,8 +170,8 @@ def _by_table(images, names, path):
     return classes
 
 
-def _read_table(images, path):
-    """Return {file: label} of a CSV file with or without a header."""
+def _read_table(images, names, path):
+    """Return {file: label} of a CSV file in the root or elsewhere."""
     if path == files.LABELS_FILE and images.has_labels:
         data = images.read(path)
     elif pathlib.Path(path).is_file():
@@ -184,28 +181,7 @@ def _read_table(images, path):
             f"data.labels={path!r} is neither auto, folders, prefix or none nor a CSV "
             "file that exists"
         )
-    try:
-        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise errors.Refusal(
-            f"{path} is no CSV file in UTF-8 ({error}): save it as such"
-        ) from error
-    table = {}
-    for number, row in enumerate(rows, 1):
-        if not row or (number == 1 and row[0].strip().lower() in HEADER_WORDS):
-            continue
-        if len(row) != 2 or not row[1].strip():
-            raise errors.Refusal(
-                f"line {number} of {path} is {','.join(row)!r}: write file,label"
-            )
-        file = posixpath.normpath(row[0].strip())
-        label = row[1].strip()
-        if table.setdefault(file, label) != label:
-            raise errors.Refusal(
-                f"{path} gives {file} two labels, {table[file]!r} and {label!r}: keep "
-                "one"
-            )
-    return table
+    return tables.read(data, path, names)
 
 
 def _numbered(classes):

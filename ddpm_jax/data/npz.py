@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import decoding, files, reading
+from ddpm_jax.data import decoding, reading, zip_files
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import labels as labels_lib
 from ddpm_jax.data.dataset import Dataset, Request, split_of
@@ -67,7 +67,7 @@ def _arrays(request):
             f"data.path {str(request.path or '')!r} is no file: give the .npz file "
             "that holds the images"
         )
-    files.open_zip(path).close()  # an .npz file is one
+    zip_files.open_zip(path).close()  # an .npz file is one
     try:
         with np.load(path, allow_pickle=False) as arrays:
             held = arrays.files

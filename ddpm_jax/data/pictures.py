@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from ddpm_jax.data import content, tiff
+from ddpm_jax.data import content, profiles, tiff
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 GREY_16_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -34,6 +34,7 @@ def describe(file) -> content.Description:
         stored_bits=stored_bits,
         orientation=orientation,
         alpha=layout.alpha,
+        profile=profiles.named(image.info.get("icc_profile")),
     )
 
 

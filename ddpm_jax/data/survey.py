@@ -35,8 +35,7 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
 
     def look(entry):
         try:
-            with images.open(entry.name) as file:
-                return decoding.describe(file)
+            return images.use(entry.name, decoding.describe)
         except decoding.Unreadable as error:
             return str(error)
 
@@ -48,8 +47,8 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
         found += reading.in_threads(look, part)
     ignored = files.describe_ignored(images)
     say(f"{images.root}: {len(images):,} images{f', {ignored}' if ignored else ''}")
-    if images.runs:
-        say(files.describe_runs(images))
+    for line in files.remarks(images):
+        say(line)
     readable = [i for i, one in enumerate(found) if not isinstance(one, str)]
     unreadable = [
         (entry.name, one)
@@ -78,6 +77,14 @@ def _remarks(found):
     cmyk = sum(one.mode in ("CMYK", "YCbCr", "LAB", "HSV") for one in found)
     if cmyk:
         yield f"converted to RGB from CMYK and the like: {_images(cmyk)}"
+    profiled = collections.Counter(one.profile for one in found if one.profile)
+    if profiled:
+        listed = ", ".join(name for name, _ in profiled.most_common(LISTED))
+        yield (
+            f"read without their colour profile ({listed}): "
+            f"{_images(profiled.total())}, whose colours differ from those that other "
+            "programs show; to keep them, convert the files to sRGB first"
+        )
     deep = sum(one.stored_bits > one.bits for one in found)
     if deep:
         yield (
@@ -119,11 +126,12 @@ def levels(found, root: str) -> int:
     return 2 ** next(iter(counts))
 
 
-def channels(found, wanted: int, root: str) -> int:
+def channels(found, names, wanted: int, root: str) -> int:
     """Return the number of channels to train on.
 
     Args:
         found: the descriptions.
+        names: the file of each.
         wanted: data.channels; 0 for the number that all images share.
         root: where they lie, for messages.
 
@@ -134,7 +142,10 @@ def channels(found, wanted: int, root: str) -> int:
     if not wanted:
         if len(counts) == 1:
             return next(iter(counts))
-        listed = ", ".join(f"{n:,} with {c}" for c, n in counts.most_common(LISTED))
+        listed = ", ".join(
+            f"{n:,} with {c}, such as {names[_first(found, c)]}"
+            for c, n in counts.most_common(LISTED)
+        )
         raise errors.Refusal(
             f"the images of {root} have different numbers of channels ({listed}): set "
             "--config.data.channels=3 for colours (grey is repeated, transparency "
@@ -147,9 +158,14 @@ def channels(found, wanted: int, root: str) -> int:
         number, count = stubborn.most_common(1)[0]
         raise errors.Refusal(
             f"data.channels={wanted}: {count:,} images of {root} have {number} "
-            "channels, which cannot be converted; leave it 0 for the data's own number"
+            f"channels ({names[_first(found, number)]} is one), which cannot be "
+            "converted; leave it 0 for the data's own number"
         )
     return wanted
+
+
+def _first(found, number):
+    return next(i for i, one in enumerate(found) if one.channels == number)
 
 
 def _is_convertible(one, wanted):

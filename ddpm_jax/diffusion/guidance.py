@@ -168,7 +168,7 @@ class ClassifierGuidance:
     form: str
 
     def __call__(self, x_t, t, prediction: reverse.Prediction) -> reverse.Prediction:
-        t_seen = self.tables.timesteps_seen[t]
+        t_seen = process.seen(self.tables, t, x_t)
         # Examples do not interact, so the gradient of the sum is each one's own.
         gradient = self.scale * jax.grad(lambda x: jnp.sum(self.log_prob(x, t_seen)))(
             x_t

@@ -57,11 +57,13 @@ def in_x_t(
 def spherical(latent, other, share):
     """Return the spherical interpolation of two latents, image by image.
 
-    sin((1−λ)θ)/sin θ · a + sin(λθ)/sin θ · b, θ the angle between a and b over all axes
-    of an image. Where they are nearly parallel or nearly opposite, sin θ says nothing,
-    and a linear mix is scaled to a length between theirs instead. One passes into the
-    other without a jump. Exactly opposite latents have no arc between them: their mix
-    passes through 0 at λ = ½.
+    The direction goes along the arc between those of a and b over all axes of an image,
+    sin((1−λ)θ)/sin θ · a/|a| + sin(λθ)/sin θ · b/|b|, and the length evenly from |a| to
+    |b|. For latents of one length this is DDIM's formula, whose mixes of others grow
+    without bound near θ = π. Where a and b are nearly parallel or nearly opposite,
+    sin θ says nothing, and a linear mix of the directions is scaled to length 1. One
+    form passes into the other without a jump. Between latents that are exactly opposite
+    there is no arc to choose: their mix passes through 0 at λ = ½.
 
     Args:
         latent, other: a and b, [B, ..., C].
@@ -76,15 +78,13 @@ def spherical(latent, other, share):
     # Exact near 0 and near π, where the arc cosine is not.
     angle = 2 * jnp.arctan2(_length(one - two), _length(one + two))
     sine = jnp.sin(angle)
-    bounded = jnp.maximum(sine, NARROW)
-    arc = jnp.sin((1 - share) * angle) * latent + jnp.sin(share * angle) * other
-    line = (1 - share) * latent + share * other
-    wanted = (1 - share) * length + share * other_length
-    scale = wanted / jnp.maximum(_length(line), NARROW * wanted)
-    is_zero = wanted <= 0
-    line = jnp.where(is_zero, 0.0, scale) * line
+    arc = jnp.sin((1 - share) * angle) * one + jnp.sin(share * angle) * two
+    line = (1 - share) * one + share * two
+    arc = arc / jnp.maximum(sine, NARROW)
+    line = line / jnp.maximum(_length(line), NARROW)
     weight = jnp.clip(sine / NARROW - 1, 0.0, 1.0)  # 0 up to NARROW, 1 from its double
-    return weight * (arc / bounded) + (1 - weight) * line
+    direction = weight * arc + (1 - weight) * line
+    return ((1 - share) * length + share * other_length) * direction
 
 
 def circular(latent, other, angle):

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import NoiseFn
 from ddpm_jax.diffusion import process, reverse
 
@@ -90,7 +91,8 @@ def discretised_gaussian_log_prob(x, mean, log_scale, *, levels: int = 256):
 
 def check_levels(levels):
     """Refuse a number of grey levels below 2."""
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+    whole = isinstance(levels, int | np.integer) and not isinstance(levels, bool)
+    if not whole or levels < 2:
         raise errors.Refusal(
             f"{levels!r} levels: give the number of grey values of the data, at "
             "least 2 (256 for 8-bit images); continuous data has no bits per dimension"
@@ -157,6 +159,7 @@ class BitsPerDim(NamedTuple):
         return self.prior + jnp.sum(self.vb[:, 1:], axis=1)
 
 
+@flags.as_written()
 def bits_per_dim(
     tables: process.Tables,
     denoise: reverse.Denoiser,

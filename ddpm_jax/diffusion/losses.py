@@ -10,7 +10,7 @@ rescaled_hybrid simple + kl · T′/1000                               eq. 16
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import Network
 from ddpm_jax.diffusion import likelihood, process, reverse
 
@@ -46,6 +46,7 @@ WEIGHTINGS = {
 DEFAULT_GAMMA = {"none": None, "min_snr": 5.0, "p2": 1.0}
 
 
+@flags.as_written()
 def training_losses(
     tables: process.Tables,
     network: Network,
@@ -89,7 +90,7 @@ def training_losses(
         weighting=weighting,
     )
     x_t = process.q_sample(tables, x_0, t, noise)
-    output = network(x_t, tables.timesteps_seen[t])
+    output = network(x_t, process.seen(tables, t, x_t))
     parameter, _ = reverse.split_output(output, x_t, variance)
     target = TARGETS[prediction](tables, x_0, x_t, t, noise)
     mse = arrays.mean_flat((target - parameter) ** 2)

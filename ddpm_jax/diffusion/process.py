@@ -21,6 +21,7 @@ from ddpm_jax.core import keys as keys_lib
 from ddpm_jax.diffusion import schedules
 
 LOG_VAR_FLOORS = ("next", "1e-20")
+LOG_OF_ZERO = -1e4  # e^−10⁴ and its root are 0 in float32 and in float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,9 @@ class Tables:
 def tables(schedule: Schedule) -> Tables:
     """Derive every table of a process in float64 and cast it to float32 once."""
     on_host = padded_tables(schedule, schedule.num_steps)
-    return dataclasses.replace(jax.tree.map(jnp.asarray, on_host), schedule=schedule)
+    return dataclasses.replace(
+        jax.tree.map(arrays.on_device, on_host), schedule=schedule
+    )
 
 
 def padded_tables(schedule: Schedule, length: int) -> Tables:
@@ -178,8 +181,11 @@ def padded_tables(schedule: Schedule, length: int) -> Tables:
     large = beta.copy()
     if first is not None:
         large[0] = posterior_variance[first]
-    with np.errstate(divide="ignore"):
-        log_alpha_bar = np.log(alpha_bar)  # −∞ where ᾱ = 0
+    # A finite number where ᾱ = 0, for jax_debug_infs: its exponential is 0 as well.
+    none_left = alpha_bar == 0
+    log_alpha_bar = np.where(
+        none_left, LOG_OF_ZERO, np.log(np.where(none_left, 1.0, alpha_bar))
+    )
 
     def padded(values):
         return np.pad(values, (0, length - len(values)), mode="edge")
@@ -224,7 +230,12 @@ def _timesteps_seen(schedule):
 
 
 def at(table: jax.Array, t: jax.Array, like: jax.Array) -> jax.Array:
-    """Gather `table` [T′] at `t` [B] and shape it to broadcast against `like`."""
+    """Gather `table` [T′] at `t` [B] and shape it to broadcast against `like`.
+
+    Raises:
+        Refusal: see `check_steps`.
+    """
+    check_steps(t, table.shape[0], like)
     return arrays.expand_to(table[t], like)
 
 
@@ -237,6 +248,64 @@ def marginal(tables: Tables, t: jax.Array, like: jax.Array):
     return arrays.expand_to(sqrt_alpha_bar, like), arrays.expand_to(one_minus, like)
 
 
+def seen(tables, t, like) -> jax.Array:
+    """Return t [B] as the network is to see it, for examples `like` [B, ...]."""
+    check_steps(t, tables.timesteps_seen.shape[0], like)
+    return tables.timesteps_seen[t]
+
+
+def check_steps(t, num_steps: int, like) -> None:
+    """Refuse t that are no steps of the process: JAX would take other ones for them.
+
+    Values are looked at outside of compiled programs alone, type and shape always.
+
+    Args:
+        t: int [B], or one for all examples.
+        num_steps: T′.
+        like: [B, ...], the examples.
+
+    Raises:
+        Refusal: another type or shape, or steps beyond 0 … T′−1.
+    """
+    if not jnp.issubdtype(jnp.result_type(t), jnp.integer):
+        raise errors.Refusal(
+            f"t of type {jnp.result_type(t)}: give whole numbers, int32, steps of the "
+            f"process from 0 to {num_steps - 1}"
+        )
+    rows = np.shape(like)[:1]
+    if np.shape(t) not in ((), (1,), rows):
+        raise errors.Refusal(
+            f"t of shape {np.shape(t)} with examples of shape {np.shape(like)}: give "
+            f"one t for each example, shape {rows}"
+        )
+    values = arrays.known(t)
+    if values is None or not np.any((values < 0) | (values >= num_steps)):
+        return
+    wrong = values[(values < 0) | (values >= num_steps)].flat[0]
+    raise errors.Refusal(
+        f"t = {wrong} with a process of {num_steps} steps: choose 0 … {num_steps - 1}, "
+        "for t counts from zero"
+    )
+
+
+def check_floats(name: str, values) -> None:
+    """Refuse whole numbers where a state or data is wanted.
+
+    Args:
+        name: of the argument.
+        values: any array.
+
+    Raises:
+        Refusal: names the conversion.
+    """
+    dtype = jnp.result_type(values)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise errors.Refusal(
+            f"{name} of type {dtype}: give floating-point numbers, such as float32 "
+            "x / 127.5 − 1 of 8-bit images x"
+        )
+
+
 def q_mean_variance(tables: Tables, x_0, t):
     """Return mean, variance and log-variance of q(x_t | x_0) (DDPM eq. 4).
 
@@ -246,6 +315,7 @@ def q_mean_variance(tables: Tables, x_0, t):
     Returns:
         mean [B, ...]; variance and log-variance [B, 1, ...], broadcasting.
     """
+    check_floats("x_0", x_0)
     return (
         at(tables.sqrt_alpha_bar, t, x_0) * x_0,
         at(tables.one_minus_alpha_bar, t, x_0),
@@ -255,6 +325,7 @@ def q_mean_variance(tables: Tables, x_0, t):
 
 def q_sample(tables: Tables, x_0, t, noise):
     """Return x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε, a draw of q(x_t | x_0) (DDPM eq. 4)."""
+    check_floats("x_0", x_0)
     signal = at(tables.sqrt_alpha_bar, t, x_0) * x_0
     return signal + at(tables.sqrt_one_minus_alpha_bar, t, x_0) * noise
 

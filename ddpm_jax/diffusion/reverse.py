@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import Network
 from ddpm_jax.diffusion import process
 
@@ -134,10 +134,13 @@ class DynamicThreshold:
 
 
 def clip(low: float = -1.0, high: float = 1.0) -> Clip:
-    """Return the hook that clips x̂_0 to [low, high]."""
-    if not low < high:
+    """Return the hook that clips x̂_0 to [low, high], numbers or traced ones."""
+    bounds = arrays.number(low), arrays.number(high)
+    if None in bounds:
+        return Clip(low, high)
+    if not bounds[0] < bounds[1]:
         raise errors.Refusal(f"clip({low}, {high}): the lower bound must be smaller")
-    return Clip(float(low), float(high))
+    return Clip(*bounds)
 
 
 def dynamic_threshold(percentile: float = 0.995, maximum: float = 1.0) -> X0Hook:
@@ -145,17 +148,23 @@ def dynamic_threshold(percentile: float = 0.995, maximum: float = 1.0) -> X0Hook
 
     Args:
         percentile: share of |x̂_0| of each example that is left unclipped, in (0, 1].
-        maximum: upper bound of the threshold s, at least 1; 1 is plain clipping.
+        maximum: upper bound of the threshold s, at least 1; 1 is plain clipping. It
+            may be traced.
 
     Reference: Saharia et al. 2022 (Imagen), section 2.3.
     """
-    if not 0 < percentile <= 1 or maximum < 1:
+    share, largest = arrays.number(percentile), arrays.number(maximum)
+    if share is None:
+        raise errors.Refusal(
+            "dynamic_threshold with a traced percentile: give a number, for the "
+            "program is compiled for it; only the maximum may be traced"
+        )
+    if not 0 < share <= 1 or not (largest is None or largest >= 1):
         raise errors.Refusal(
             f"dynamic_threshold({percentile}, {maximum}): the percentile lies in "
             "(0, 1] and the maximum is at least 1"
         )
-
-    return DynamicThreshold(percentile, float(maximum))
+    return DynamicThreshold(share, maximum if largest is None else largest)
 
 
 # ---- the denoiser --------------------------------------------------------------------
@@ -180,8 +189,10 @@ class Denoiser:
         others = any(not isinstance(hook, Clip) for hook in self.x_0_hooks)
         return self.prediction == "x_prev" and others
 
+    @flags.as_written()
     def __call__(self, x_t, t) -> Prediction:
-        output = self.network(x_t, self.tables.timesteps_seen[t])
+        process.check_floats("x_t", x_t)
+        output = self.network(x_t, process.seen(self.tables, t, x_t))
         return predict(
             self.tables,
             output,

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import arrays, errors
+from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import NoiseFn
-from ddpm_jax.diffusion import process, reverse
+from ddpm_jax.diffusion import placement, process, reverse
 from ddpm_jax.diffusion.paths import (
     CORRECT,
     KINDS,
@@ -131,9 +131,12 @@ class Loop(NamedTuple):
 
     def start(self, x_T, t) -> Chain:
         """Return the chain at x_T [B, ..., C], before the entry that starts at t."""
+        if x_T.dtype.itemsize < 4:
+            x_T = x_T.astype(jnp.float32)  # as the tables, which the next states have
         x = self._transformed(x_T, jnp.full(x_T.shape[0], t), 0)
-        empty = jnp.zeros((len(self.kept), *x.shape), x.dtype)
-        return Chain(x, self.solver.init(x), empty, empty)
+        # Made of x, so that they lie on a mesh as it does; every entry is replaced.
+        unset = jnp.broadcast_to(x, (len(self.kept), *x.shape))
+        return Chain(x, self.solver.init(x), unset, unset)
 
     def advance(self, chain: Chain, position, entry: Entries) -> Chain:
         """Return the chain after one entry of the path."""
@@ -169,12 +172,14 @@ class Loop(NamedTuple):
             is_complete = jnp.isin(entry.kind, jnp.asarray(complete))
             after = jnp.where(is_complete, transformed, after)
         wanted = (self.kept == position).reshape((-1,) + (1,) * x.ndim)
-        return Chain(
+        result = Chain(
             after,
             carry,
             jnp.where(wanted, after, chain.states),
             jnp.where(wanted, x_0, chain.estimates),
         )
+        # The types stay those of the start, whatever noise and network return.
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), result, chain)
 
     def _predict(self, x, t, is_guided):
         def guided(x, t):
@@ -194,6 +199,7 @@ class Loop(NamedTuple):
         return x
 
 
+@flags.as_written()
 def sample(
     tables: process.Tables,
     denoise: reverse.Denoiser,
@@ -234,6 +240,7 @@ def sample(
     """
     path = tuple(step.path(tables.num_steps) if path is None else path)
     kept = np.asarray(() if trajectory is None else trajectory, np.int32)
+    process.check_floats("x_T", x_T)
     check(tables.num_steps, denoise, step, path, prediction_transforms, kept)
     for one in (denoise, plain):
         reverse.check_process(tables, one)
@@ -268,7 +275,12 @@ def sample(
         return loop.advance(chain, *numbered), None
 
     numbered = (np.arange(len(path), dtype=np.int32), entries(path))
-    chain, _ = jax.lax.scan(body, loop.start(x_T, path[0][0]), numbered)
+    numbered = jax.tree.map(arrays.on_device, numbered)
+    chain = placement.settled(
+        loop.start(jnp.asarray(x_T), path[0][0]),
+        lambda chain: body(chain, jax.tree.map(lambda values: values[0], numbered))[0],
+    )
+    chain, _ = jax.lax.scan(body, chain, numbered)
     if trajectory is None:
         return Sampled(chain.x, None, None)
     return Sampled(chain.x, chain.states, chain.estimates)

@@ -151,10 +151,13 @@ def ancestral() -> Ancestral:
 
 
 def ddim(eta: float = 0.0) -> Ddim:
-    """Return the DDIM step with noise share η in [0, 1]."""
-    if not 0 <= eta <= 1:
+    """Return the DDIM step with noise share η in [0, 1], a number or a traced one."""
+    share = arrays.number(eta)
+    if share is None:  # traced
+        return Ddim(eta**2)
+    if not 0 <= share <= 1:
         raise errors.Refusal(f"eta {eta}: choose 0 (deterministic) … 1 (as ancestral)")
-    return Ddim(float(eta) ** 2)
+    return Ddim(share**2)
 
 
 def reverse_ddim() -> ReverseDdim:

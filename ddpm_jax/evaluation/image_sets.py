@@ -6,21 +6,23 @@ refused before anything is computed.
 
 import dataclasses
 import hashlib
-import pathlib
-import zipfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import dataset as dataset_lib
-from ddpm_jax.data import decoding, files, npz, reading, survey
+from ddpm_jax.data import decoding, files, marks, npz, reading, survey
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.metrics import resize
+from ddpm_jax.evaluation import array_files
+from ddpm_jax.metrics import conversion
+from ddpm_jax.runtime import home
 from ddpm_jax.runtime.console import say
 
 ROWS = 256  # images in memory at a time
 EIGHT_BITS = 256
+GREY_RANK = 3  # [N, H, W]
+COLOURS = (1, 3)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +72,8 @@ def of_dataset(dataset: dataset_lib.Dataset, crop: str) -> ImageSet:
 def hash_of(dataset: dataset_lib.Dataset, crop: str) -> str:
     """Return what changes with the images of a split and with how they are cut."""
     described = f"{dataset.fingerprint()}\0{crop_of(crop)}"
+    if marked := dataset.marks({}):
+        described += f"\0{marks.digest(marked)}"
     return hashlib.sha256(described.encode()).hexdigest()
 
 
@@ -79,21 +83,23 @@ def crop_of(crop: str) -> str:
 
 
 def of_path(path: str, field: str) -> ImageSet:
-    """Return the images of an .npz file or a folder.
+    """Return the images of an .npz or .npy file or a folder.
 
     Args:
         path: the file or folder.
         field: the config field it comes from.
 
     Raises:
-        Refusal: nothing there, or no 8-bit images of one size with 1 or 3 channels.
+        Refusal: nothing there, or no images of one size with 1 or 3 channels,
+            or values whose meaning is not clear.
     """
-    place = pathlib.Path(path).expanduser()
+    place = home.expanded(path)
     if not place.exists():
         raise errors.Refusal(
-            f"{field}={path!r} does not exist: give an .npz file of images or a folder"
+            f"{field}={path!r} does not exist: give a folder, .npz or .npy file of "
+            "images"
         )
-    images = _of_folder(place) if place.is_dir() else _of_npz(place, field)
+    images = _of_folder(place) if place.is_dir() else _of_array(place, field)
     _check_shape(images, f"{field}={path}")
     return images
 
@@ -106,81 +112,45 @@ def _check_shape(images, where):
         )
 
 
-# ---- .npz ----------------------------------------------------------------------------
+# ---- arrays --------------------------------------------------------------------------
 
 
-def image_key(path: pathlib.Path) -> str | None:
-    """Return which array of an .npz file holds images, or None.
-
-    Raises:
-        Refusal: no .npz file.
-    """
-    if not zipfile.is_zipfile(path):
-        raise errors.Refusal(
-            f"{path} is no .npz file, or is cut short after {path.stat().st_size:,} "
-            "bytes: fetch it again, or give a folder of images"
-        )
-    with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
-    return next((key for key in npz.IMAGE_KEYS if f"{key}.npy" in members), None)
-
-
-def _of_npz(path, field):
-    key = image_key(path)
+def _of_array(path, field):
+    key = array_files.image_key(path)
     if key is None:
         raise errors.Refusal(
             f"{field}={path} has neither {' nor '.join(npz.IMAGE_KEYS)}: give a file "
             "of images [N, H, W, C]"
         )
+    with array_files.opened(path, key) as (_, shape, dtype):
+        is_grey = len(shape) == GREY_RANK and shape[-1] not in COLOURS
+        if not is_grey and len(shape) != GREY_RANK + 1:
+            raise errors.Refusal(
+                f"{field}={path}: {key or 'the array'} has the shape {list(shape)}, "
+                "not [N, H, W, C]"
+            )
+    shape = (*shape, 1) if is_grey else shape
 
-    def rows(count):
-        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
-            shape, dtype = _header(member, path)
-            size = int(np.prod(shape[1:])) * dtype.itemsize
-            for start in range(0, count, ROWS):
-                number = min(ROWS, count - start)
-                data = member.read(number * size)
-                if len(data) < number * size:
-                    raise errors.Refusal(f"{path} is cut short: fetch it again")
-                yield np.frombuffer(data, dtype).reshape(number, *shape[1:])
+    def stored(count):
+        for part in array_files.rows(path, key, count, ROWS):
+            yield part.reshape(len(part), *shape[1:])
 
-    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
-        shape, dtype = _header(member, path)
-    if len(shape) != 4:
-        raise errors.Refusal(
-            f"{field}={path}: {key} has the shape {list(shape)}, not [N, H, W, C]"
-        )
-    images = ImageSet(path.name, tuple(shape[1:]), shape[0], "", rows, crop="")
-    if images.count and dtype != np.uint8:
-        first = next(rows(min(ROWS, images.count)))
-        if dtype != np.uint16 or first.max() < EIGHT_BITS:
-            resize.check(first)  # its sentence tells the range, and NaN
-        say(f"note: {path} holds images of 16 bits, of which metrics see 8")
-        images = dataclasses.replace(
-            images, rows=lambda n: map(images_lib.shown, rows(n))
-        )
-    return dataclasses.replace(images, hash=sha256(path))
+    rows = stored
+    if 0 not in shape and dtype != np.uint8:
+        convert, told = _conversion(path, dtype, stored(shape[0]))
+        say(f"note: {path} holds {told}")
+
+        def rows(count):
+            return map(convert, stored(count))
+
+    return ImageSet(path.name, tuple(shape[1:]), shape[0], sha256(path), rows)
 
 
-def _header(member, path):
-    """Return shape and type of an array file and leave its data next to be read."""
-    readers = {
-        1: np.lib.format.read_array_header_1_0,
-        2: np.lib.format.read_array_header_2_0,
-    }
+def _conversion(path, dtype, parts):
     try:
-        major, _ = np.lib.format.read_magic(member)
-        shape, is_fortran, dtype = readers[major](member)
-    except (ValueError, KeyError) as error:
-        raise errors.Refusal(
-            f"{path} holds no plain array ({error}): save it with numpy.savez"
-        ) from error
-    if is_fortran or dtype.hasobject:
-        raise errors.Refusal(
-            f"{path} holds an array of {dtype} that cannot be read row by row: save "
-            "numpy.ascontiguousarray of uint8"
-        )
-    return shape, dtype
+        return conversion.to_uint8(dtype, conversion.range_of(parts))
+    except errors.Refusal as refusal:
+        raise errors.Refusal(f"{path} holds {refusal}") from refusal
 
 
 def sha256(path) -> str:
@@ -210,15 +180,19 @@ def _of_folder(path):
             "need one size, so cut or scale them first"
         )
     if survey.levels(looked.found, str(path)) != EIGHT_BITS:
-        raise errors.Refusal(
-            f"{path} holds images of 16 bits: metrics read 8-bit images, as saved "
-            "samples are; convert them"
+        say(f"note: {path} holds images of 16 bits, of which metrics see 8")
+    coloured = [n for n, d in zip(names, looked.found, strict=True) if d.channels > 2]
+    channels = 3 if coloured else 1
+    if len(coloured) < len(names) and coloured:
+        say(
+            f"note: {path} holds {len(coloured):,} images in colour ({coloured[0]}"
+            f"{', …' if coloured[1:] else ''}) among {len(names):,}: all are measured "
+            "as images in colour"
         )
-    channels = 3 if any(one.channels > 2 for one in looked.found) else 1
 
     def decoded(name):
         try:
-            return decoding.decode(listing.read(name), channels)
+            return images_lib.shown(decoding.decode(listing.read(name), channels))
         except decoding.Unreadable as error:
             raise errors.Refusal(
                 f"{path}: {name} {error}; remove or replace it, since a metric counts "

@@ -7,6 +7,7 @@ import numpy as np
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import kinds
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
@@ -69,14 +70,19 @@ def check(config, facts, network, dataset) -> None:
         network: to be trained.
         dataset: its training split.
     """
-    specs, first = network.condition_spec, dataset.fetch([0])
+    kind, first = kinds.of(config), dataset.fetch([0])
+    specs = kind.reads(network)
     conditions.check(specs, conditions.selected(specs, first, dataset.name), 1)
+    if not kind.makes_images:
+        return
     recipe = build_sampling.recipe(config, facts)
     if config.train.sample_every or config.train.evaluate_every:
         recipe.condition_of(np.arange(1), specs)
     build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
-        if table.BITS in rules.metric_names(config.evaluation.in_training):
+        names = rules.metric_names(config.evaluation.in_training)
+        kinds.check_metrics(config, names, field="evaluation.in_training")
+        if table.BITS in names:
             build_data.check_grey(facts, table.BITS, likelihood.INSTEAD)
             build_data.num_test_images(config, len(build_data.dataset(config, "test")))
         sample_scorer.check(config, facts)
@@ -96,6 +102,8 @@ class Observer:
         self._run_dir = run_dir
         self._writer = writer
         self._should_stop = should_stop
+        self._average = build_training.ema_name(config)
+        self._named = "EMA" if self._average else "raw"
         self._classes = build_sampling.classes(config, facts)
         self._sampler = None
         self._channels = None
@@ -150,8 +158,9 @@ class Observer:
         ended = time.monotonic()
         self._next_report = ended + (ended - began) / REPORT_SHARE
 
-    def _ema(self, state):
-        return state.ema[build_training.ema_name(self._config)]
+    def _used(self, state):
+        """Return the weights that are looked at: the average where there is one."""
+        return state.ema[self._average] if self._average else state.params
 
     def _test_split(self):
         if self._test is None:
@@ -161,26 +170,30 @@ class Observer:
 
     def _grid(self, state, done):
         """Write raw and EMA samples of the same noise side by side."""
-        (made,) = self._sample(self._ema(state), GRID_IMAGES)
+        (made,) = self._sample(self._used(state), GRID_IMAGES)
         if images_lib.is_image(self._facts.shape):
-            (raw,) = self._sample(state.params, GRID_IMAGES)
-            self._write_grid(raw, made, done)
+            sides = [made]
+            if self._average:
+                sides = [*self._sample(state.params, GRID_IMAGES), made]
+            self._write_grid(sides, done)
         else:
             say(f"no grid: samples of {list(self._facts.shape)} are no images")
         self._compare_channels(made, done)
 
-    def _write_grid(self, raw, made, done):
+    def _write_grid(self, sides, done):
         classes = self._classes
         columns = image_grid.columns_for(classes and classes.in_columns)
         grids = [
             image_grid.grid(images_lib.to_uint8(part), columns=columns)
-            for part in (raw, made)
+            for part in sides
         ]
         height, _, channels = grids[0].shape
         gap = np.full((height, image_grid.PAIR_GAP, channels), 255, np.uint8)
         path = grid_path(self._run_dir, done)
-        image_grid.write_png(path, np.concatenate([grids[0], gap, grids[1]], axis=1))
-        say(f"samples of raw (left) and EMA weights (right): {path}")
+        parts = [part for grid in grids for part in (gap, grid)][1:]
+        image_grid.write_png(path, np.concatenate(parts, axis=1))
+        told = "raw (left) and EMA weights (right)" if self._average else "raw weights"
+        say(f"samples of {told}: {path}")
         self._writer.image(done, "samples", path)
 
     def _sample(self, params, count, should_stop=lambda: False):
@@ -202,7 +215,7 @@ class Observer:
         return [made.images for _, made in parts]
 
     def _compare_channels(self, made, done):
-        """Append mean and deviation of each channel, of EMA samples and of data."""
+        """Append mean and deviation of each channel, of samples and of data."""
         if self._channels is None:
             count = min(COMPARED_IMAGES, len(self._dataset))
             chosen = np.linspace(0, len(self._dataset) - 1, count).astype(np.int64)
@@ -214,22 +227,25 @@ class Observer:
         """Append the loss of test images at fixed noise and timesteps."""
         if self._validator is None:
             say("compiling the validation …")
-            self._validator = build_sampling.validator(
+            self._validator = kinds.of(self._config).validator(
                 self._config,
                 self._facts,
                 self._network,
                 self._test_split(),
+                self._dataset,
                 mesh=self._mesh,
             )
-        record = {"step": done, **self._validator(self._ema(state))}
+        record = {"step": done, **self._validator(self._used(state))}
         self._writer.write(record)
+        accuracy = record.get("validation_accuracy")
+        named = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
         say(
-            f"validation loss of the EMA weights {record['validation_loss']:.4f} "
-            "(fixed test images, noise and t)"
+            f"validation loss of the {self._named} weights "
+            f"{record['validation_loss']:.4f}{named} (fixed test images, noise and t)"
         )
 
     def _evaluate(self, state, done, best):
-        """Append the scores of the EMA weights; return the first if it is the best."""
+        """Append the scores of the weights; return the first if it is the best."""
         names = rules.metric_names(self._config.evaluation.in_training)
         parts = [self._bits] if table.BITS in names else []
         if sample_scorer.metrics_of(self._config):
@@ -272,7 +288,7 @@ class Observer:
         sums = bits.evaluate(
             self._bits_scorer,
             self._mesh,
-            self._ema(state),
+            self._used(state),
             self._test_split(),
             sums=bits.Sums.empty(schedule.num_steps),
             num_images=num_images,
@@ -283,7 +299,7 @@ class Observer:
         if sums.count < num_images:
             return None
         found = sums.result()
-        say(f"test bits/dim of the EMA weights {found.total:.4f}")
+        say(f"test bits/dim of the {self._named} weights {found.total:.4f}")
         return [(BITS_RECORD, found.total, found.standard_error)]
 
     def _scores_of_samples(self, state):
@@ -298,13 +314,13 @@ class Observer:
                 should_stop=self._should_stop,
             )
         count = self._config.evaluation.in_training_samples
-        made = self._sample(self._ema(state), count, self._should_stop)
+        made = self._sample(self._used(state), count, self._should_stop)
         made = [images_lib.to_uint8(part) for part in made]
         if sum(map(len, made)) < count:
             return None
         scores = self._sample_scorer.score(np.concatenate(made))
         told = ", ".join(f"{score.metric} {score.value:.4f}" for score in scores)
-        say(f"{count} images of the EMA weights: {told}")
+        say(f"{count} images of the {self._named} weights: {told}")
         return [(score.metric, score.value, score.standard_error) for score in scores]
 
 

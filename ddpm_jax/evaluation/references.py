@@ -3,16 +3,15 @@
 import dataclasses
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.evaluation import feature_networks, image_sets
+from ddpm_jax.evaluation import array_files, feature_networks, image_sets
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import statistics
-from ddpm_jax.runtime import distributed
+from ddpm_jax.runtime import distributed, home
 from ddpm_jax.runtime.console import say
 
 FEATURE_IMAGES = 10_000
@@ -53,12 +52,11 @@ def of_path(path: str) -> Reference:
         Refusal: nothing there that one can compare with.
     """
     field = "evaluation.reference"
-    place = pathlib.Path(path).expanduser()
+    place = home.expanded(path)
     if not place.is_file():
         return of_images(image_sets.of_path(path, field))
-    has_images = image_sets.image_key(place) is not None
-    with zipfile.ZipFile(place) as archive:
-        has_statistics = "mu.npy" in archive.namelist()
+    has_images = array_files.image_key(place) is not None
+    has_statistics = "mu" in array_files.names(place)
     images = image_sets.of_path(path, field) if has_images else None
     if not has_statistics and images is None:
         statistics.load(place)  # its sentence tells what the file holds

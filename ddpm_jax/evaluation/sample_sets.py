@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.evaluation import feature_networks, image_sets
+from ddpm_jax.runtime import home
 from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
@@ -49,7 +50,7 @@ def of_files(path: str, folder: pathlib.Path | None, crop: str) -> Subject:
         Refusal: nothing there that metrics can read.
     """
     found = image_sets.of_path(path, FIELD)
-    place = pathlib.Path(path).expanduser().absolute()
+    place = home.expanded(path).absolute()
     return Subject(
         tag=f"{place.stem}-{feature_networks.digest(found.hash)}-n{found.count}",
         shape=found.shape,
@@ -117,12 +118,17 @@ def check_request(names, path: str, workdir: str) -> None:
         workdir: the run; "" without one.
 
     Raises:
-        Refusal: bits/dim of files, which have none; samples of no run.
+        Refusal: bits/dim or accuracy of files, which have none; samples of no run.
     """
     if "bits_per_dim" in names and path:
         raise errors.Refusal(
             f"{FIELD}={path}: bits/dim are of a run and its data, not of samples; "
             "leave one out"
+        )
+    if "accuracy" in names and path:
+        raise errors.Refusal(
+            f"{FIELD}={path}: accuracy is of a classifier's run and its data, not of "
+            "samples; leave one out"
         )
     if not (path or workdir):
         raise errors.Refusal(

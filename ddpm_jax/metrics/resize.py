@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.core import errors
+from ddpm_jax.metrics import conversion
 
 SIZE = 299
 GREY, RGB = 1, 3
@@ -134,29 +135,14 @@ def check(images) -> None:
         Refusal: says what the images are and how to make them 8-bit.
     """
     if images.dtype != np.uint8:
-        raise errors.Refusal(
-            f"images of type {images.dtype}{_range(images)}: metrics read uint8 of "
-            "0 … 255; quantise first, round((x + 1)·127.5) for x in [-1, 1], as saved "
-            "samples are"
-        )
+        is_here = isinstance(images, np.ndarray) and images.size
+        found = conversion.range_of([images]) if is_here else None
+        raise errors.Refusal(conversion.told(images.dtype, found))
     if images.ndim != 4 or images.shape[-1] not in (GREY, RGB) or 0 in images.shape:
         raise errors.Refusal(
             f"images of shape {list(images.shape)}: metrics read [N, H, W, C] with "
             "C = 1 or 3 and at least one image"
         )
-
-
-def _range(images):
-    """Return the range of a host array for a message: NaN is worth knowing."""
-    if (
-        not isinstance(images, np.ndarray)
-        or images.dtype.kind != "f"
-        or not images.size
-    ):
-        return ""
-    if not np.isfinite(images).all():
-        return " with NaN or infinity among them"
-    return f" in [{images.min():g}, {images.max():g}]"
 
 
 def notes(channels: int) -> list[str]:

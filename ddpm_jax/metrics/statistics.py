@@ -18,7 +18,7 @@ import numpy as np
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import resize
-from ddpm_jax.runtime import files
+from ddpm_jax.runtime import files, home
 
 KEYS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 IMAGES = "arr_0"
@@ -239,7 +239,7 @@ def _checked(path, keys, mean, cov):
 
 
 def _open(path):
-    path = pathlib.Path(path).expanduser()
+    path = home.expanded(path)
     if not path.is_file():
         raise errors.Refusal(f"reference {str(path)!r} does not exist: give an .npz")
     if not zipfile.is_zipfile(path):

@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 from ddpm_jax.core import errors
 
 BITS = "bits_per_dim"  # of a network, not of samples: it has no entry below
+ACCURACY = "accuracy"  # of a classifier, likewise
 INCEPTION = "inception-2015"  # feature networks, by name
 PROXY, PROXY_RANDOM = "proxy_fd", "proxy_fd_random"
 PROXY_DIMENSION = 64
 KID_SUBSET = 1000
+
+ROUNDING = 1e-5  # share of a value that is no error of a measurement, in float32
+LEAST = 1e-2  # value below which that share is one of this
 
 
 class Score(NamedTuple):
@@ -190,7 +194,9 @@ METRICS = {
     PROXY_RANDOM: _distance(PROXY_RANDOM, PROXY_RANDOM, "pool", PROXY_DIMENSION),
 }
 
-NAMES = (BITS, *METRICS)  # of evaluation.metric
+# Metrics of networks, and whether low values of them are good.
+OF_NETWORKS = {BITS: True, ACCURACY: False}
+NAMES = (*OF_NETWORKS, *METRICS)  # of evaluation.metric
 
 
 def check_count(names: Sequence[str], count: int) -> list[str]:
@@ -219,6 +225,18 @@ def check_count(names: Sequence[str], count: int) -> list[str]:
                 f"that is too high and depends on their number: {cure}"
             )
     return notes
+
+
+def qualified(score: Score, notes: Sequence[str]) -> Score:
+    """Return a score with more notes, and without an error that is only rounding.
+
+    Copies of one image in every group of the estimate leave nothing that differs.
+    """
+    error = score.standard_error
+    if error is not None and error <= ROUNDING * max(abs(score.value), LEAST):
+        notes = [*notes, "no standard error: the parts of the images do not differ"]
+        error = None
+    return score._replace(standard_error=error, notes=[*score.notes, *notes])
 
 
 def compares(card: str) -> bool:

@@ -96,7 +96,7 @@ def make_validator(
     def validate(params) -> dict:
         losses_and_errors = [
             np.stack(scorer(params, batch))[:, :kept]
-            for batch, kept in _batches(fixed, images, condition, mesh, batch_size)
+            for batch, kept in batches(fixed, images, condition, mesh, batch_size)
         ]
         values = np.concatenate(losses_and_errors, axis=1).astype(np.float64)
         return _summary(fixed, *values, schedule.num_steps, timesteps_per_image)
@@ -125,8 +125,16 @@ def _scorer(schedule, apply, objective, seed, mesh):
     return jax.jit(score, out_shardings=sharding.replicated(mesh))
 
 
-def _batches(fixed, images, condition, mesh, batch_size):
-    """Yield batches of one size on the devices, and how many rows of each count."""
+def batches(fixed: Pairs, images, condition, mesh, batch_size: int):
+    """Yield batches of one size on the devices, and how many rows of each count.
+
+    Args:
+        fixed: the pairs of image and timestep.
+        images: float32 [n, ..., C].
+        condition: arrays [n, ...] by key.
+        mesh: devices to share each batch.
+        batch_size: pairs at a time.
+    """
     count = len(fixed.t)
     for start in range(0, count, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), count - 1)
@@ -141,13 +149,22 @@ def _batches(fixed, images, condition, mesh, batch_size):
         yield sharding.put_whole(mesh, batch), min(batch_size, count - start)
 
 
+def means(name: str, values: np.ndarray, t: np.ndarray, num_steps: int) -> dict:
+    """Return the mean of values [p] as `name`, and by quarter of t as `name`_q0 … _q3.
+
+    A quarter without any t has None.
+    """
+    result = {name: float(values.mean())}
+    quarter = losses.QUARTERS * t // num_steps
+    for q in range(losses.QUARTERS):
+        member = values[quarter == q]
+        result[f"{name}_q{q}"] = float(member.mean()) if len(member) else None
+    return result
+
+
 def _summary(fixed, loss, mse, num_steps, per_image):
     """Return the means over all pairs, by quarter and by part of the timesteps."""
-    result = {"validation_loss": float(loss.mean())}
-    quarter = losses.QUARTERS * fixed.t // num_steps
-    for q in range(losses.QUARTERS):
-        member = loss[quarter == q]
-        result[f"validation_loss_q{q}"] = float(member.mean()) if len(member) else None
+    result = means("validation_loss", loss, fixed.t, num_steps)
     by_part = mse.reshape(per_image, -1).mean(axis=1)
     mean_t = fixed.t.reshape(per_image, -1).mean(axis=1)
     return {**result, "validation_mse_by_t": by_part.tolist(), "t": mean_t.tolist()}

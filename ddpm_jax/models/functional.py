@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ddpm_jax.core import conditions, keys
+from ddpm_jax.core import conditions, flags, keys
 from ddpm_jax.models import initialisation
 
 Params = dict[str, Any]
@@ -96,7 +96,8 @@ class Network:
         _check_params(params, self.shapes)
         condition = as_condition(condition)
         conditions.check(self.condition_spec, condition, x.shape[0])
-        return self.forward(params, x, t, condition, dropout_keys=dropout_keys)
+        with flags.as_written():
+            return self.forward(params, x, t, condition, dropout_keys=dropout_keys)
 
     def prepare(
         self, params: Params, condition: conditions.Condition
@@ -162,7 +163,7 @@ class _NoDraws:
         self.key = keys.key(0)
 
     def params(self):
-        return self.key
+        return keys.clone(self.key)
 
 
 def num_parameters(shapes: Params) -> int:

@@ -166,7 +166,7 @@ def unet(
 
     condition_spec = {}
     if num_classes is not None:
-        condition_spec["label"] = conditions.Spec((), "int32", null_label)
+        condition_spec["label"] = conditions.Spec((), "int32", null_label, num_classes)
     if low_res:
         condition_spec["low_res"] = conditions.Spec(
             (None, None, in_channels), "float32"

@@ -231,8 +231,8 @@ def lines(cards: Sequence[Card]) -> list[str]:
 
 def lower_is_better(metric: str) -> bool | None:
     """Return which values of a metric are good, None where that is not known."""
-    if metric == table.BITS:
-        return True
+    if metric in table.OF_NETWORKS:
+        return table.OF_NETWORKS[metric]
     for known in table.METRICS.values():
         if metric in known.cards:
             return known.lower_is_better

@@ -1,13 +1,13 @@
 """From a published file of weights to a run: recognise, map, certify, save."""
 
 import dataclasses
-import pathlib
 import time
 
 import jax
 import numpy as np
 
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import kinds
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
@@ -77,15 +77,13 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     jax.clear_caches()  # the certificate's program holds a copy of the weights
     save(workdir, config, facts, params, receipt(opened, told, parity))
     say(f"converted in {progress.duration(time.perf_counter() - started)}")
-    if config.model.kind == "unet":
-        say(
-            f"sample from it: python -m ddpm_jax.main --mode=sample --workdir={workdir}"
-        )
+    if config.model.kind in kinds.KINDS:
+        say(kinds.of(config).use(config, workdir))
 
 
 def check_free(workdir) -> None:
     """Refuse a directory that holds a run already, before the file is read."""
-    if directory.RunDir(pathlib.Path(workdir).expanduser()).config.exists():
+    if directory.RunDir.at(workdir).config.exists():
         raise errors.Refusal(
             f"{workdir} holds a run already: choose another --workdir, or move it away"
         )

@@ -155,12 +155,4 @@ def seen_remarks(dataset, seen) -> list[str]:
             f"classes are uneven: {max(present)} images of the commonest against "
             f"{min(present)} of the rarest"
         )
-    if seen.maximum - seen.minimum < 1:
-        remarks.append(
-            f"values span only {seen.minimum:.2f} … {seen.maximum:.2f} of −1 … 1: the "
-            "images are dim, or of another range than their type says"
-        )
-    grey = dataset.shape[2] == 3 and np.ptp(seen.examples, axis=3).max() == 0
-    if grey:
-        remarks.append("all colours are grey: data.channels=1 trains faster")
-    return remarks
+    return [*remarks, *inspection.remarks(dataset, seen)]

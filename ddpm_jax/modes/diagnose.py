@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import data_marks, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import sources
@@ -45,7 +45,7 @@ def run(config, workdir) -> None:
     saved = trained_run.read(workdir)
     run_dir = saved.run_dir
     run_dir.check_writable()
-    build_network.check_kind(config, "diagnosing")
+    build_network.check_kind(config, "diagnosing", workdir)
     build_data.check_pictures(
         saved.facts,
         "--mode=diagnose",
@@ -155,7 +155,7 @@ def of_data(trained, split):
     finding = inputs.data(
         split.seen,
         levels=trained.facts.levels,
-        same=split.train.fingerprint() == trained.facts.fingerprint,
+        same=data_marks.is_same(trained.run_dir, trained.facts, split.train),
     )
     return finding, page.data(split.seen, split.real)
 
@@ -235,9 +235,9 @@ def of_told(probe, params, split, t, u) -> Checked:
 
 def of_weights(trained, used, probe, split, t, probed):
     """Check the average against the raw weights."""
-    if trained.imported:
-        return predictions.only_weights(used.why), None
     name = build_training.ema_name(trained.config)
+    if trained.imported or name is None:
+        return predictions.only_weights(used.why), None
     others = {"ema": trained.state.params, "raw": trained.state.ema[name]}
     other = measure.by_t(probe, others[used.kind], split.images, split.condition, t)
     errors, other_errors = (p.errors[measure.NETWORK] for p in (probed, other))

@@ -5,13 +5,15 @@ import json
 from typing import NamedTuple
 
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import kinds, trained_run
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import (
+    accuracy,
     cards,
+    copies,
     feature_pass,
     likelihood,
     sample_scorer,
@@ -35,6 +37,7 @@ def run(config, workdir) -> None:
         Refusal: no run, no checkpoint, or an evaluation that cannot be made.
     """
     names = rules.metric_names(config.evaluation.metric)
+    kinds.check_metrics(config, names)
     given = config.evaluation.samples
     sample_sets.check_request(names, given, workdir)
     devices.check()
@@ -44,6 +47,11 @@ def run(config, workdir) -> None:
         run_dir, facts = saved.run_dir, saved.facts
         run_dir.check_writable()
     # What can be refused is refused before anything is computed.
+    if table.ACCURACY in names:
+        prepared = accuracy.prepare(config, facts)
+        compilation.enable_cache()
+        accuracy.score(trained_run.open_run(saved, config), prepared)
+        return
     of_run = likelihood.prepare(config, facts) if table.BITS in names else None
     of_samples = None
     if set(names) != {table.BITS}:
@@ -164,15 +172,18 @@ def measure(config, subject, images, group, network, mesh, stop):
     if compared is None or stop.agreed():
         return None
     say(f"measuring {subject.count} images for {', '.join(group.names)} …")
+    counter = copies.Counter()
     scores = feature_pass.score(
         group,
         network,
-        images.rows(subject.count),
+        counter.watched(images.rows(subject.count)),
         compared,
         count=subject.count,
         **options,
     )
-    return None if scores is None else (compared, scores)
+    if scores is None:
+        return None
+    return compared, [table.qualified(score, counter.notes()) for score in scores]
 
 
 def write(subject, images, group, network, compared, scores, notes) -> None:

@@ -1,5 +1,6 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.data import images as images_lib
@@ -18,6 +19,7 @@ def run(config, workdir) -> None:
     """
     devices.check()
     saved = trained_run.read(workdir)
+    build_network.check_kind(config, "sampling from", workdir)
     saved.run_dir.check_writable()
     recipe = build_sampling.recipe(config, saved.facts)
     compilation.enable_cache()
@@ -25,7 +27,8 @@ def run(config, workdir) -> None:
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")
     classes = build_sampling.classes(config, saved.facts)
-    if classes is not None:
+    # Guidance of scale 0 leaves the classes out, but for a classifier's.
+    if classes is not None and (config.sampling.classifier or recipe.is_conditional):
         say(f"classes: {classes}")
     for line in build_sampling.guidance_told(config, saved.imported):
         say(line)

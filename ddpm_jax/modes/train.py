@@ -9,22 +9,24 @@ import numpy as np
 
 from ddpm_jax import runtime
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import data_marks, kinds, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
-from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
-from ddpm_jax.config import reading
+from ddpm_jax.config import paths, reading
 from ddpm_jax.core import conditions, errors
+from ddpm_jax.data import images, inspection, pipeline
 from ddpm_jax.data import order as order_lib
-from ddpm_jax.data import pipeline
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.models import custom, functional
-from ddpm_jax.runs import checkpoints, directory, metric_writers
+from ddpm_jax.runs import checkpoints, directory, metric_writers, place
 from ddpm_jax.runtime import compilation, devices, distributed, sharding, versions
 from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import crash_report, loop, messages, progress
+
+LOOKED_AT = 64  # images, before the first step
 
 
 def run(config, workdir, network: functional.Network | None = None) -> None:
@@ -48,8 +50,8 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     compilation.enable_cache()
     dataset = build_data.dataset(config, "train")
     facts = build_data.DataInfo.of(dataset)
-    check_same_run(saved_run, config, facts, network)
-    build_data.check_alike(dataset)
+    check_same_run(saved_run, config, network)
+    marks = data_marks.check(saved_run, facts, dataset)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
         network = build_network.network(config, facts)
@@ -59,16 +61,17 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     abstract = build_training.abstract_state(config, network, mesh)
     monitor.check(config, facts, network, dataset)
     is_new = distributed.from_first(saved_run is None)
-    if config.train.init_from and is_new:  # a run that exists needs its source no more
-        trained_run.check_transfer(config, network)
+    if is_new:  # a run that exists needs the others that its config names no more
+        check_new(config, facts, network)
 
     # Nothing above has written a file: what is refused leaves no trace.
     run_dir = directory.RunDir.create(workdir)
     shared_disk.check(run_dir.path)
     say(f"run directory {run_dir.path}")
-    say(messages.describe(config, facts, network, mesh))
+    say_what_is_trained(config, facts, network, mesh, dataset)
     with (
         run_dir.lock(),
+        place.Place(run_dir.path) as where,
         preemption.StopRequest() as stop,
         checkpoints.Checkpoints(
             run_dir.checkpoints,
@@ -78,11 +81,11 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         build_planning.explaining_memory(config, mesh, abstract),
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
-        write_config(run_dir, config, facts, network)
+        write_config(run_dir, config, facts, network, marks)
         missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
-            say(messages.closing(run_dir, network, workdir))
+            say(closing(config, run_dir, network, workdir))
             return
         every = config.train.checkpoint_every
         saved.check_room(
@@ -120,6 +123,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                 train=config.train,
                 writer=writer,
                 saved=saved,
+                place=where,
                 compiled=compilation.compile_ahead(
                     build_step.jitted_step(train_step, abstract, mesh),
                     abstract,
@@ -142,7 +146,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                     config, run_dir, saved, abstract, network, mesh
                 ),
                 note_bad=crash_report.Notes(
-                    network.condition_spec,
+                    kinds.of(config).reads(network),
                     run_dir,
                     order,
                     dataset,
@@ -160,39 +164,56 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         return
     took = progress.duration(time.perf_counter() - started)
     say(f"finished {outcome.step} steps in {took}")
-    say(messages.closing(run_dir, network, workdir))
+    say(closing(config, run_dir, network, workdir))
 
 
 # ---- before the loop -----------------------------------------------------------------
 
 
-def check_same_run(saved, config, facts, network) -> None:
-    """Refuse to go on with a run of another config, network or other data.
+def check_same_run(saved, config, network) -> None:
+    """Refuse to go on with a run of another config or network.
 
     Raises:
         Refusal: names what differs, with both values.
     """
     if saved is None:
         return
-    workdir, before = saved.run_dir.path, saved.facts
+    workdir = saved.run_dir.path
     custom.check_note(saved.stored, network, workdir)
     reading.check_same_run(saved.config, config, workdir=workdir)
-    if before != facts:
-        raise errors.Refusal(
-            f"the data of {workdir} has changed: {before.num_examples} examples of "
-            f"{before.shape} with fingerprint {before.fingerprint} then, "
-            f"{facts.num_examples} of {facts.shape} with {facts.fingerprint} "
-            "now; restore it, or choose another --workdir"
-        )
+
+
+def say_what_is_trained(config, facts, network, mesh, dataset) -> None:
+    """Say what is trained on what, and what is odd about the data."""
+    say(messages.describe(config, facts, network, mesh, kinds.of(config).noun))
+    for line in remarks(dataset):
+        say(line)
+
+
+def remarks(dataset) -> list[str]:
+    """Return what is odd about the pixels of some images, a line each."""
+    if not images.is_image(dataset.shape):
+        return []
+    seen = inspection.inspect_dataset(dataset, limit=LOOKED_AT)
+    found = inspection.remarks(dataset, seen)
+    return [f"noticed: {remark}; see --mode=data" for remark in found]
+
+
+def check_new(config, facts, network) -> None:
+    """Refuse a new run that the runs which its config names do not fit."""
+    kinds.of(config).check_new(config, facts)
+    if config.train.init_from:
+        trained_run.check_transfer(config, network)
 
 
 def own_rows(config, network, source: str, mesh) -> dict:
     """Return which rows of a batch this process loads, and how they get to devices."""
+    specs = kinds.of(config).reads(network)
     rows = sharding.process_rows(mesh, config.train.batch_size)
 
     def place(batch):
-        # What the network does not read stays where it is.
-        condition = conditions.selected(network.condition_spec, batch, source)
+        # What the train step does not read stays where it is.
+        condition = conditions.selected(specs, batch, source)
         return sharding.put_batch(mesh, {"image": batch["image"], **condition})
 
     return {"start": rows.start, "stop": rows.stop, "place": place}
@@ -250,23 +271,32 @@ def new_state(config, run_dir, abstract, network, mesh):
     say("drawing the initial weights …")
     params = build_training.initial_params(config, network, mesh)
     if config.train.init_from:
-        params = trained_run.transfer(
-            config.train.init_from, params, mesh=mesh, say=say
-        )
+        params = trained_run.transfer(config, params, mesh=mesh, say=say)
     return build_training.initial_state(config, params, abstract)
 
 
-def write_config(run_dir, config, facts, network) -> None:
+def write_config(run_dir, config, facts, network, marks) -> None:
     """Write config.json: the resolved config, the data's facts, the versions.
 
-    A network of the user's own, which the config does not describe, is noted.
+    A network of the user's own, which the config does not describe, is noted. The marks
+    of the data's files lie beside it.
     """
+    data_marks.write(run_dir, marks)
     run_dir.write_json(
         run_dir.config,
         {
-            "config": config.to_dict(),
+            "config": paths.absolute(config).to_dict(),
             "data": dataclasses.asdict(facts),
             "versions": versions.versions(),
             **custom.note(network),
         },
     )
+
+
+# ---- after it ------------------------------------------------------------------------
+
+
+def closing(config, run_dir, network, workdir) -> str:
+    """Return the last lines: where the run is and how to use it."""
+    use = kinds.of(config).use(config, workdir)
+    return messages.closing(run_dir, network, workdir, use)

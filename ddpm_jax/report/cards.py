@@ -106,6 +106,38 @@ def cell(value):
     return None if value in (None, "") else str(value)
 
 
+def accuracy(cards: Cards) -> html.Html:
+    """Return the newest accuracy of a classifier by timestep, beside clean images."""
+    card = cards.newest("accuracy") or {}
+    by_t, clean = card.get("by_t"), card.get("clean")
+    if not (isinstance(by_t, dict) and isinstance(clean, dict)):
+        return html.Html("")
+    t, shares = by_t.get("timestep"), by_t.get("accuracy")
+    if not (history_lib.is_numbers(t) and history_lib.is_numbers(shares)):
+        return html.Html("")
+    names = {"accuracy": "label first", "top5_accuracy": "in the first 5"}
+    lines = [
+        charts.Line(told, t, [100 * v for v in by_t[name]], colour=colour)
+        for colour, (name, told) in enumerate(names.items())
+        if history_lib.is_numbers(by_t.get(name))
+    ]
+    noiseless = clean.get("accuracy")
+    if history_lib.is_number(noiseless):
+        level = [100 * noiseless] * 2
+        lines.append(
+            charts.Line("without noise", [t[0], t[-1]], level, colour=2, dashed=True)
+        )
+    figure = charts.chart(
+        lines,
+        title="Test images named right",
+        x_label="timestep t",
+        unit="%",
+        zero=True,
+    )
+    note = html.note("The newest accuracy, the mean over t: ", _value(card), ".")
+    return html.join([note, html.figures([figure])])
+
+
 def bound(cards: Cards) -> html.Html:
     """Return where the newest bits per dimension come from, by timestep."""
     card = cards.newest("bits_per_dim")

@@ -17,6 +17,7 @@ def training(history: history_lib.History) -> html.Html:
         [
             _by_quarter(history, "loss", "Training loss"),
             _by_quarter(history, "validation_loss", "Validation loss"),
+            *_accuracies(history),
             _validation_by_t(history),
             _single(
                 history,
@@ -43,17 +44,44 @@ def training(history: history_lib.History) -> html.Html:
 
 
 def _single(history, name, title, *, factor=1, **options):
-    steps, values = history.numbers(name)
-    values = [factor * value for value in values]
-    return charts.chart([charts.Line("", steps, values)], title=title, **options)
+    line = charts.Line("", *_scaled(history, name, factor))
+    return charts.chart([line], title=title, **options)
 
 
-def _by_quarter(history, name, title):
-    lines = [charts.Line("mean", *history.numbers(name))]
+def _accuracies(history):
+    """Return the figures of a classifier; empty ones for other runs."""
+    percent = {"factor": 100, "unit": "%", "log": False, "zero": True}
+    return (
+        _by_quarter(history, "accuracy", "Accuracy in training", **percent),
+        _by_quarter(
+            history, "validation_accuracy", "Accuracy on test images", **percent
+        ),
+        _gap(history, "accuracy", "Accuracy, training − test images", 100, "points"),
+        _gap(history, "loss", "Loss, test − training images", -1, ""),
+    )
+
+
+def _by_quarter(history, name, title, *, factor=1, log=True, **options):
+    lines = [charts.Line("mean", *_scaled(history, name, factor))]
     for quarter, label in enumerate(QUARTERS):
-        steps, values = history.numbers(f"{name}_q{quarter}")
+        steps, values = _scaled(history, f"{name}_q{quarter}", factor)
         lines.append(charts.Line(label, steps, values, colour=quarter + 1))
-    return charts.chart([*lines[1:], lines[0]], title=title, log=True)
+    return charts.chart([*lines[1:], lines[0]], title=title, log=log, **options)
+
+
+def _scaled(history, name, factor):
+    steps, values = history.numbers(name)
+    return steps, [factor * value for value in values]
+
+
+def _gap(history, term, title, factor, unit):
+    """Draw what training images have over test images, at the same t and step."""
+    lines = []
+    for quarter, label in enumerate(QUARTERS):
+        found = hints.gap(history, f"{term}_q{quarter}")
+        steps, values = [s for s, _ in found], [factor * gap for _, gap in found]
+        lines.append(charts.Line(label, steps, values, colour=quarter + 1))
+    return charts.chart(lines, title=title, unit=unit)
 
 
 def _validation_by_t(history):

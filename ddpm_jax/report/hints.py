@@ -18,6 +18,9 @@ MEMORISING = 1.05  # times the lowest validation loss
 TINT = 0.1  # standard deviations of the data
 STRONG_TINT = 0.3
 QUARTERS_SETTLED = 1000  # steps
+BY_HEART = 0.05  # more of the training than of the test images named right
+SPLITS = ("training_images", "validation")  # begin the names of what is validated
+QUARTERS = ("_q0", "_q1", "_q2", "_q3")  # end the names of what is told by t
 TOO_MUCH = ("red", "green", "blue")
 TOO_LITTLE = ("cyan", "magenta", "yellow")
 
@@ -51,7 +54,8 @@ def element(history: history_lib.History, config: dict) -> html.Html:
             f"Nothing is recorded yet: the first line comes{after}, and before the "
             "first step the network is compiled, which may take minutes."
         )
-    found = [hint for check in CHECKS for hint in check(history, config)]
+    checks = CHECKS_OF_CLASSIFIERS if is_classifier(config) else CHECKS
+    found = [hint for check in checks for hint in check(history, config)]
     found.sort(key=lambda hint: hint.kind != "watch")
     items = (
         html.tag("li", html.tag("b", hint.finding), " ", hint.meaning, class_=hint.kind)
@@ -274,6 +278,53 @@ def memorising(history, config) -> Iterator[Hint]:
         )
 
 
+def by_heart(history, config) -> Iterator[Hint]:
+    """Whether a classifier names training images better than test images."""
+    gaps = [gap(history, f"accuracy{part}") for part in ("", *QUARTERS)]
+    if not all(gaps):
+        return
+    whole, *parts = [found[-1][1] for found in gaps]
+    shares = [history.newest(f"{split}_accuracy") for split in SPLITS]
+    said = "Training images are named right in {:.1f} %, test images in {:.1f} %"
+    said = said.format(*(100 * share for share in shares))
+    if whole <= BY_HEART and max(parts) <= 2 * BY_HEART:
+        yield Hint(
+            "good",
+            f"{said}.",
+            "It knows few of them by heart; at the largest t nobody can name them.",
+        )
+        return
+    worst = int(np.argmax(parts))
+    cures = ["a larger train.weight_decay", "model.dropout", "fewer steps", "more data"]
+    if config.get("data.crop") != "random" and config.get("data.name") != "digits":
+        cures.insert(0, "data.crop=random")
+    yield Hint(
+        "watch",
+        f"{said}, {100 * parts[worst]:.1f} points less in quarter {worst + 1} of t.",
+        "It has begun to know them by heart, and will guide samples towards them. What "
+        f"helps: {', '.join(cures)}.",
+    )
+
+
+def gap(history, term: str) -> list[tuple[int, float]]:
+    """Return by step how much larger `term` is for training than for test images.
+
+    Args:
+        term: such as "accuracy_q0", of a classifier's validation.
+    """
+    names = [f"{split}_{term}" for split in SPLITS]
+    return [
+        (record["step"], record[names[0]] - record[names[1]])
+        for record in history.records
+        if all(history_lib.is_number(record.get(name)) for name in names)
+    ]
+
+
+def is_classifier(config: dict) -> bool:
+    """Return whether a run, by its {dotted path: value}, makes no images."""
+    return config.get("model.kind") == "classifier"
+
+
 def colour(history, config) -> Iterator[Hint]:
     """The mean colour of samples against that of the data."""
     del config
@@ -333,4 +384,16 @@ CHECKS = (
     quarters,
     gradient,
     colour,
+)
+# Without those that speak of samples, or of a loss by t that is like no other.
+CHECKS_OF_CLASSIFIERS = (
+    missing,
+    left_out,
+    went_back,
+    resources,
+    waiting,
+    average,
+    by_heart,
+    memorising,
+    gradient,
 )

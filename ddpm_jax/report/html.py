@@ -270,7 +270,8 @@ def document(
         tag("script", Html(style.SCRIPT)),
     ]
     page = tag("html", tag("head", head), tag("body", body), lang="en")
-    return f"<!doctype html>\n{page}\n".encode()
+    # Names of files may be in another encoding than UTF-8.
+    return f"<!doctype html>\n{page}\n".encode(errors="backslashreplace")
 
 
 def _section(title, content):

@@ -8,7 +8,7 @@ from ddpm_jax.models import custom
 from ddpm_jax.report import cards as cards_lib
 from ddpm_jax.report import figures, grids, hints, html
 from ddpm_jax.report import history as history_lib
-from ddpm_jax.runs import directory
+from ddpm_jax.runs import commands, directory
 from ddpm_jax.runtime import files
 
 STATES = {"running": "Running", "finished": "Finished", "stopped": "Stopped"}
@@ -41,6 +41,7 @@ def write(
         "Samples while training": _film(run_dir),
         "Training": figures.training(history),
         "Likelihood by timestep": cards_lib.bound(cards),
+        "Accuracy by noise level": cards_lib.accuracy(cards),
         "Colour": figures.colour(history),
         "Samples": grids.tagged(run_dir),
         "Evaluations": cards_lib.table(cards),
@@ -83,20 +84,29 @@ def _header(run_dir, history, stored, config, status):
             aria_label="Share of the steps taken",
         )
         parts.append(bar)
-    parts += [_key_numbers(history), _commands(run_dir, stored, state, steps)]
+    parts += [_key_numbers(history), _commands(run_dir, stored, config, state)]
     return html.join(parts)
 
 
 def _key_numbers(history):
     """Return the numbers that one looks for first."""
-    wait = history.newest("data_wait")
+
+    def percent(name):
+        share = history.newest(name)
+        return None if share is None else 100 * share
+
     rows = [
         ("training loss", history.newest("loss"), ""),
         ("validation loss", history.newest("validation_loss"), ""),
         ("test bits/dim", history.newest("test_bits_per_dim"), ""),
+        (
+            "accuracy on test images",
+            percent("validation_accuracy"),
+            "%",
+        ),
         ("proxy FD", history.newest("proxy_fd"), ""),
         ("speed", history.newest("images_per_second"), "images/s"),
-        ("waiting for data", None if wait is None else 100 * wait, "%"),
+        ("waiting for data", percent("data_wait"), "%"),
         ("learning rate", history.newest("learning_rate"), ""),
     ]
     shown = [
@@ -107,8 +117,9 @@ def _key_numbers(history):
     return html.facts(shown) if shown else None
 
 
-def _commands(run_dir, stored, state, steps):
+def _commands(run_dir, stored, config, state):
     """Return how to go on, and what can be done with the run already."""
+    steps = config.get("train.steps")
     if custom.NOTE in stored:  # a network that the command line does not know
         where = repr(str(run_dir.path))
         go_on = longer = f"ddpm_jax.train(config, {where}, network=…)"
@@ -120,6 +131,12 @@ def _commands(run_dir, stored, state, steps):
             ("Make samples", f"{go_on} --mode=sample"),
             ("Measure bits per dimension", f"{go_on} --mode=evaluate"),
         ]
+        if hints.is_classifier(config):
+            guide = commands.guide(config.get("model.guides") or "", run_dir.path)
+            uses = [
+                ("Measure accuracy by noise level", f"{go_on} --mode=evaluate"),
+                ("Guide samples", guide),
+            ]
     lines = []
     if state != "running":
         again = ("Train longer", longer) if state == "finished" else ("Go on", go_on)

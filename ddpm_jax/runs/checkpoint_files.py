@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ddpm_jax.core import errors
 from ddpm_jax.runs import best as best_lib
+from ddpm_jax.runs import manifests, place
 from ddpm_jax.runtime import files
 from ddpm_jax.runtime.console import say
-from ddpm_jax.runs import manifests
 
 STAGING = "staging-"
 MANIFEST_SUFFIX = ".sha256.json"
@@ -28,7 +28,7 @@ class CheckpointFiles:
     """The directory `<run>/checkpoints`, which need not exist.
 
     Attributes:
-        root: its absolute path.
+        root: its absolute path; another one after the run around it was renamed.
     """
 
     def __init__(self, root: str | os.PathLike, *, keep: int, keep_every: int):
@@ -43,10 +43,22 @@ class CheckpointFiles:
                 f"keep_every={keep_every}"
             )
         self.root = Path(root).absolute()
+        run = self.root.parent
+        self._place = place.Place(run) if run.is_dir() else None
         self._keep = keep
         self._keep_every = keep_every
 
+    def close(self) -> None:
+        """Let the directory go."""
+        if self._place:
+            self._place.close()
+
     # Names and places.
+
+    def has_moved(self) -> bool:
+        """Return whether the run was renamed since its directory was opened."""
+        moved = self._place and self._place.moved_to()
+        return bool(moved) and moved != self.root.parent
 
     def folder(self, step: int) -> Path:
         """Return where the checkpoint of a step is once it is published."""
@@ -99,8 +111,10 @@ class CheckpointFiles:
         count = min(max(kept - len(self.steps()), 0) + 1, saves + best)
         self._check_free("the checkpoints of this run need", count * size)
 
-    def prepare(self, step: int, size: int) -> None:
-        """Make the directory ready for the save of a step.
+    def prepare(self, step: int, size: int) -> str:
+        """Make the directory ready for the save of a step; return its path.
+
+        That of a run that was renamed meanwhile is the one under its new name.
 
         Only this save has to fit: to refuse it for the sake of later ones would cost
         the steps taken.
@@ -112,12 +126,17 @@ class CheckpointFiles:
         Raises:
             Refusal: the disk is too full, or cannot be written.
         """
+        if self.has_moved():
+            self.root = self._place.moved_to() / self.root.name
+            say(f"the run was renamed: step {step} is saved in {self.root}")
         self._check_free(f"the checkpoint of step {step} needs", size)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            # A run that is gone is not made again: it would be one without its config.
+            self.root.mkdir(parents=self._place is None, exist_ok=True)
             self._clear_staging()
         except OSError as error:
             raise self.failure(step, error) from error
+        return str(self.root)
 
     def _check_free(self, what: str, size: int) -> None:
         place = next(p for p in (self.root, *self.root.parents) if p.exists())
@@ -150,6 +169,8 @@ class CheckpointFiles:
         Raises:
             OSError: the disk failed.
         """
+        if self.has_moved():
+            raise OSError(f"{self.root.parent} was renamed while it was written")
         staging, folder = self.staging(step), self.folder(step)
         manifest = manifests.describe(staging, step, arrays)
         for later in [other for other in self.steps() if other > step]:

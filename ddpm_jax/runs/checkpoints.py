@@ -15,11 +15,12 @@ Several processes share the directory. Each writes and reads its part of the arr
 process 0 alone decides what counts and tells the others, who may see its files late.
 """
 
-import hashlib
 import concurrent.futures
 import dataclasses
+import hashlib
 import logging
 import os
+import pathlib
 
 import jax
 
@@ -120,7 +121,7 @@ class Checkpoints:
         )
 
     def numerics(self, step: int) -> int:
-        """Return the `runtime.NUMERICS` that a published checkpoint was written with."""
+        """Return the `runtime.NUMERICS` that a checkpoint was written with."""
         return _by_first(
             lambda: manifests.read(self._files.manifest(step)).get("numerics", 1)
         )
@@ -179,11 +180,16 @@ class Checkpoints:
             Refusal: the state holds NaN or infinity, the disk is too full or cannot be
                 written, or the save before this one failed.
         """
-        self.wait()
+        try:
+            self.wait()
+        except errors.Refusal:
+            if not self._files.has_moved():  # else this save takes its place
+                raise
         described = checkpoint_arrays.describe(state)
         self._check_finite(step, state)
         size = checkpoint_arrays.size_of(state)
-        _by_first(lambda: self._files.prepare(step, size))
+        root = _by_first(lambda: self._files.prepare(step, size))
+        self._files.root = pathlib.Path(root)
         try:
             self._checkpointer.save(
                 self._files.staging(step),
@@ -317,6 +323,7 @@ class Checkpoints:
     def _release(self) -> None:
         self._publisher.shutdown()
         self._checkpointer.close()
+        self._files.close()
 
 
 def _by_first(look):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ddpm_jax
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import distributed, files, versions
+from ddpm_jax.runtime import distributed, files, home, versions
 from ddpm_jax.runtime.console import say
 
 SHOWN_NAMES = 3
@@ -58,6 +58,11 @@ class RunDir:
         return run
 
     @classmethod
+    def at(cls, path: str | os.PathLike) -> "RunDir":
+        """Return the directory at a path, whether there is a run or not."""
+        return cls(_absolute(path))
+
+    @classmethod
     def open_existing(cls, path: str | os.PathLike) -> "RunDir":
         """Return the run in a directory.
 
@@ -86,6 +91,11 @@ class RunDir:
     def superseded_metrics(self) -> Path:
         """metrics.superseded.jsonl: lines of steps that were run again."""
         return self.path / "metrics.superseded.jsonl"
+
+    @property
+    def data_files(self) -> Path:
+        """data_files.gz: a mark of every file of the data, see `data.marks`."""
+        return self.path / "data_files.gz"
 
     @property
     def checkpoints(self) -> Path:
@@ -312,4 +322,4 @@ def _absolute(path: str | os.PathLike) -> Path:
             f"--workdir={path} is an address, not a directory: mount the bucket and "
             "give the place where it is mounted, such as --workdir=/mnt/runs/digits"
         )
-    return Path(path).expanduser().absolute()
+    return home.expanded(path).absolute()

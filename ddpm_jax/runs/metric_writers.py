@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import distributed
 from ddpm_jax.runs import directory
+from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.console import say
 
 PROJECT = "ddpm_jax"  # of Weights & Biases, unless WANDB_PROJECT says another

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import jax
 
-from ddpm_jax.runtime import distributed, files
+from ddpm_jax.core import errors
+from ddpm_jax.runtime import distributed, files, home
 from ddpm_jax.runtime.console import say
 
 
@@ -29,13 +30,17 @@ def enable_cache(
         The directory, or None where none can be used; that is no error.
     """
     chosen = jax.config.jax_compilation_cache_dir
-    if directory is not None or not chosen:
-        path = Path(directory or _user_directory()).absolute()
+    if directory is not None or not chosen or chosen.startswith("~"):
+        path = "the user's cache directory"
         try:
+            path = home.expanded(directory or chosen or _user_directory()).absolute()
             _make_private(path)
         except OSError as error:
             reason = error.strerror or error
             log(f"no compilation cache: {path} cannot be used ({reason})")
+            return None
+        except errors.Refusal as refusal:
+            log(f"no compilation cache: {refusal}")
             return None
         chosen = str(path)
         jax.config.update("jax_compilation_cache_dir", chosen)
@@ -50,7 +55,7 @@ def compile_ahead(
     what: str,
     log: Callable[[str], None] = say,
     **kwargs,
-) -> jax.stages.Compiled:
+) -> jax.stages.Compiled | jax.stages.Wrapped:
     """Compile a jitted function for its arguments and report how long it took.
 
     Args:
@@ -61,8 +66,12 @@ def compile_ahead(
         **kwargs: keyword arguments of `function`.
 
     Returns:
-        The compiled program; call it with arguments of exactly these shapes.
+        The compiled program; call it with arguments of exactly these shapes. Where
+        JAX_DISABLE_JIT is set it is the function itself.
     """
+    if jax.config.jax_disable_jit:
+        log(f"JAX_DISABLE_JIT is set: {what} is not compiled, and will be slow")
+        return function
     cached = jax.config.jax_compilation_cache_dir is not None
     log(f"compiling {what}{' (kept for the next time)' if cached else ''} …")
     start = time.perf_counter()
@@ -74,7 +83,7 @@ def compile_ahead(
 
 
 def _user_directory() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    base = home.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return os.path.join(base, "ddpm_jax", "xla")
 
 

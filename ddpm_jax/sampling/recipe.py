@@ -140,6 +140,11 @@ class Recipe:
         return self.make_solver().path(self.schedule.num_steps)
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether the network is told the condition of an image."""
+        return "unconditional" not in [part.name for part in self.guidance]
+
+    @property
     def evaluations(self) -> int:
         """The evaluations of the network for one image; a guided one counts once."""
         return sum(kind != paths.RENOISE for _, _, kind, *_ in self.whole_path)
@@ -250,9 +255,10 @@ class Recipe:
             stream = keys.key_for(self.seed, "sample/label", index=index)
             given[key] = np.asarray(keys.integers_each(stream, count))
         for key in specs.keys() - given.keys():
-            shape, dtype, none = specs[key]
-            if none is not None and None not in shape:
-                given[key] = np.full((len(index), *shape), none, dtype)
+            spec = specs[key]
+            if spec.none is not None and None not in spec.shape:
+                shape = (len(index), *spec.shape)
+                given[key] = np.full(shape, spec.none, spec.dtype)
         read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
         read |= {SHARE, *map(other_key, specs)}
         of_network = {k: v for k, v in given.items() if k in specs or k not in read}

@@ -41,18 +41,21 @@ def update(averages, initial_share, params, step, *, ramp: bool):
 
 
 def choose(
-    weights: str, initial_share: dict[str, float], *, name: str, field: str
+    weights: str, initial_share: dict[str, float], *, name: str | None, field: str
 ) -> tuple[str | None, str]:
     """Decide which weights to use, and say why in a sentence.
 
     Args:
         weights: "auto", "ema" or "raw".
         initial_share: the share of initial weights left in each average.
-        name: the average that counts, e.g. "0.9999".
+        name: the average that counts, e.g. "0.9999"; None where none is kept.
         field: the config field of `weights`, for the sentence.
 
     Returns:
         The name of the average, or None for the raw weights; and the sentence.
+
+    Raises:
+        Refusal: an unknown choice, or an average that is not kept.
     """
     if weights not in ("auto", "ema", "raw"):
         raise errors.Refusal(
@@ -60,6 +63,13 @@ def choose(
         )
     if weights == "raw":
         return None, "raw weights, as asked"
+    if name is None and weights == "ema":
+        raise errors.Refusal(
+            f"{field}='ema': this run keeps no average of its weights, for its "
+            f"train.ema_decay is (); set {field}=auto"
+        )
+    if name is None:
+        return None, "raw weights, for the run keeps no average (train.ema_decay=())"
     share = initial_share[name]
     is_tiny = 0 < share < 1e-4
     percent = "less than 0.01" if is_tiny else f"{100 * share:.2g}"

@@ -14,6 +14,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.data import pipeline
 from ddpm_jax.runs import best as best_lib
 from ddpm_jax.runs import checkpoints, metric_writers
+from ddpm_jax.runs import place as place_lib
 from ddpm_jax.runtime import distributed, hang_watch
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
@@ -32,6 +33,7 @@ class Job:
         train: config.train.
         writer: gets the records.
         saved: the checkpoints.
+        place: the run's directory.
         compiled: `(state, batch) → (state, metrics)`.
         observer: looks at the state and writes the report: `look`, `report`.
         stop: requests to stop.
@@ -44,6 +46,7 @@ class Job:
     train: object
     writer: metric_writers.Writer
     saved: checkpoints.Checkpoints
+    place: place_lib.Place
     compiled: jax.stages.Compiled
     observer: object
     stop: preemption.StopRequest
@@ -106,6 +109,8 @@ def attempt(job, batches, state, done, missing=()) -> Outcome:
 
 def report(job: Job, status: str, *, reason: str = "") -> None:
     """Write the report; that it cannot be written is no reason to stop."""
+    if job.place.moved_to():  # it would stand alone under the name of before
+        return
     try:
         job.observer.report(status, reason=reason)
     except OSError as error:
@@ -147,6 +152,8 @@ class _Loop:
             self.watch.add(metrics)
             self.done += 1
             self.note(self.bad.add(self.done, metrics))
+            with self.keeping():
+                job.place.check()
             job.saved.poll()
             stopping = job.stop.agreed(late=LATE)
             ends = stopping or self.done >= train.steps
@@ -205,7 +212,7 @@ class _Loop:
         """Make what is due now: grids, validation, evaluation; keep the best step."""
         job = self.job
         self.moving.rest()  # what follows may rightly take an hour
-        with contextlib.nullcontext() if is_saved else self.keeping():
+        with self.keeping(is_saved=is_saved):
             best = job.observer.look(self.state, self.done, parts, self.best)
         if best:
             if not is_saved:
@@ -232,15 +239,24 @@ class _Loop:
         raise self.bad.refusal()
 
     @contextlib.contextmanager
-    def keeping(self):
+    def keeping(self, *, is_saved: bool = False):
         """Save the state if data, writing or looking fails: no step taken is lost.
 
         One process can do so alone; of several the others would not know.
+
+        Args:
+            is_saved: whether the last step's save is under way, which is as good,
+                unless the run was renamed meanwhile.
         """
         try:
             yield
         except Exception:
-            saved = self.job.saved
-            if distributed.count() == 1 and self.done not in (0, saved.latest_step()):
+            saved, place = self.job.saved, self.job.place
+            if (
+                distributed.count() == 1
+                and not (is_saved and place.moved_to() is None)
+                and self.done not in (0, saved.latest_step())
+            ):
                 saved.save(self.done, self.state)
+            place.check()  # what tells more than the file that is missing
             raise

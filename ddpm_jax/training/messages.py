@@ -8,11 +8,15 @@ from ddpm_jax.models import custom, functional
 from ddpm_jax.runtime import distributed
 
 
-def describe(config, facts, network, mesh) -> str:
-    """Return the line of what is about to be trained, and on what."""
+def describe(config, facts, network, mesh, noun: str) -> str:
+    """Return the line of what is about to be trained, and on what.
+
+    Args:
+        noun: what the network is called, where it is not the user's own.
+    """
     device = jax.devices()[0]
     count = distributed.count()
-    kind = "your network" if custom.note(network) else "U-Net"
+    kind = "your network" if custom.note(network) else noun
     return (
         f"{config.data.name}: {facts.num_examples:,} images {facts.size}, "
         f"{facts.num_classes or 'no'} classes; {kind} of "
@@ -46,7 +50,7 @@ def receipt(restored, config, moved: int, *, rate: float) -> str:
         f"resumed at step {restored.step}",
         f"parameters {count:,}",
         f"optimizer {len(jax.tree.leaves(state.opt_state))} arrays",
-        f"EMA {averages}",
+        f"EMA {averages or 'none'}",
         f"timestep sampler {config.diffusion.timestep_sampler} ({history})",
         f"learning rate {rate:.3g} ({ends})",
         f"skipped updates {int(state.skipped)}",
@@ -57,14 +61,17 @@ def receipt(restored, config, moved: int, *, rate: float) -> str:
     return "\n  ".join(parts)
 
 
-def closing(run_dir, network, workdir) -> str:
-    """Return the last lines: where the run is and how to sample from it."""
-    how = f"python -m ddpm_jax.main --mode=sample --workdir={shlex.quote(str(workdir))}"
+def closing(run_dir, network, workdir, use: str) -> str:
+    """Return the last lines: where the run is and how to use it.
+
+    Args:
+        use: what it is for and the command, where its network is not the user's own.
+    """
     if custom.note(network):
-        how = f"ddpm_jax.load({str(workdir)!r}, network=…).sample(64)"
+        use = f"sample from it: ddpm_jax.load({str(workdir)!r}, network=…).sample(64)"
     return (
         f"the run is in {run_dir.path}, its curves and grids in "
-        f"{run_dir.report.name}\nsample from it: {how}"
+        f"{run_dir.report.name}\n{use}"
     )
 
 

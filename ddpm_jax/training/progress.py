@@ -12,6 +12,7 @@ from ddpm_jax.diffusion import losses
 from ddpm_jax.training import resources, update
 
 UNTOLD = ("t", "example_loss", "block_norms")  # need not stay on the device
+QUARTERED = "quarter_"  # begins the name of what is summed by quarter of t
 TOLD = tuple(name for name in update.COMMON if name not in UNTOLD)
 
 
@@ -62,7 +63,7 @@ class Progress:
 
     def add(self, metrics: dict[str, Any]) -> None:
         """Take the device metrics of one step: the common ones and its own scalars."""
-        names = (*TOLD, *_own(metrics))
+        names = (*TOLD, *_own(metrics), *_own_by_quarter(metrics))
         self._current.metrics.append({name: metrics[name] for name in names})
 
     def turn(self, step: int, wait_seconds: float) -> dict[str, Any] | None:
@@ -129,8 +130,14 @@ def _own(metrics):
     return sorted(name for name in own if getattr(metrics[name], "ndim", None) == 0)
 
 
+def _own_by_quarter(metrics):
+    """Return the names of sums by quarter that not every kind of step has, sorted."""
+    own = metrics.keys() - set(update.COMMON)
+    return sorted(name for name in own if name.startswith(QUARTERED))
+
+
 def _means(fetched):
-    """Return means over the steps that counted, and the loss by quarter of t."""
+    """Return means over the steps that counted, some of them by quarter of t too."""
     good = [metrics for metrics in fetched if metrics["finite"]]
     names = ("loss", *_own(fetched[0]), "grad_norm")
     record = {name: _mean([metrics[name] for metrics in good]) for name in names}
@@ -138,11 +145,13 @@ def _means(fetched):
     record["learning_rate"] = float(fetched[-1]["learning_rate"])
     for rate, share in fetched[-1]["ema_initial_share"].items():
         record[f"ema_initial_share/{rate}"] = float(share)
-    sums = sum(metrics["quarter_loss"] for metrics in good)
     counts = sum(metrics["quarter_count"] for metrics in good)
-    for quarter in range(losses.QUARTERS):
-        count = counts[quarter] if good else 0
-        record[f"loss_q{quarter}"] = float(sums[quarter] / count) if count else None
+    for name in ("quarter_loss", *_own_by_quarter(fetched[0])):
+        sums, term = sum(metrics[name] for metrics in good), name[len(QUARTERED) :]
+        for quarter in range(losses.QUARTERS):
+            count = counts[quarter] if good else 0
+            mean = float(sums[quarter] / count) if count else None
+            record[f"{term}_q{quarter}"] = mean
     return record
 
 
@@ -153,12 +162,14 @@ def _mean(values):
 def line(record: dict[str, Any], last_step: int) -> str:
     """Return a record as the line that is printed."""
     quarters = " ".join(_short(record[f"loss_q{q}"]) for q in range(losses.QUARTERS))
+    told = record.get("accuracy")
+    accuracy = "" if told is None else f"  accuracy {100 * told:.1f} %"
     mfu = f"  MFU {100 * record['mfu']:.0f} %" if "mfu" in record else ""
     updates = "update" if record["skipped"] == 1 else "updates"
     skipped = f"  {record['skipped']} {updates} skipped" if record["skipped"] else ""
     return (
         f"step {record['step']:>{len(str(last_step))}}/{last_step}"
-        f"  loss {_short(record['loss'])}  by quarter of t {quarters}"
+        f"  loss {_short(record['loss'])}  by quarter of t {quarters}{accuracy}"
         f"  {record['images_per_second']:.0f} images/s{mfu}"
         f"  data wait {100 * record['data_wait']:.1f} %"
         f"  ETA {duration(record['eta_seconds'])}{skipped}"

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.core import conditions, keys
+from ddpm_jax.core import conditions, flags, keys
 from ddpm_jax.diffusion import losses, process
 from ddpm_jax.training import state as state_lib
 from ddpm_jax.training import update
 
 
+@flags.as_written()
 def train_step(
     state: state_lib.TrainState,
     batch: dict[str, jax.Array],

@@ -5,6 +5,8 @@ for the whole batch and says what the loss of an example is; `update_state` does
 rest.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -56,6 +58,7 @@ def update_state(
     learning_rate,
     ema_ramp: bool = True,
     microbatches: int = 1,
+    by_quarter: Sequence[str] = (),
 ):
     """Return the next state and the metrics of a step whose draws are made.
 
@@ -75,6 +78,7 @@ def update_state(
         learning_rate: `update → learning rate` of that optimizer, for the metrics.
         ema_ramp: see `ema.decay_at`.
         microbatches: parts of the batch, evaluated one after the other; they divide B.
+        by_quarter: names of terms that are told by quarter of t too, as the loss is.
 
     Returns:
         The state, unchanged but for `step` and `skipped` where loss or gradient or
@@ -82,7 +86,7 @@ def update_state(
         terms; "grad_norm", "learning_rate", "finite"; in image order "t" int32 [B] and
         "example_loss" [B], unweighted; in that of `blocks.block_names` "block_norms"
         [K] of the gradient; by quarter of t "quarter_loss" (sums) and "quarter_count",
-        [4]; by EMA "ema_initial_share".
+        [4], and "quarter_<name>" of `by_quarter`; by EMA "ema_initial_share".
 
     Raises:
         ValueError: a term has the name of a common metric.
@@ -115,6 +119,9 @@ def update_state(
         "quarter_count": counts,
         "ema_initial_share": state.ema_initial_share,
     }
+    for name in by_quarter:
+        sums, _ = losses.quarter_sums(terms[name], t, num_steps)
+        metrics[f"quarter_{name}"] = sums
     return state, metrics
 
 

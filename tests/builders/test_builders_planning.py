@@ -53,3 +53,12 @@ def test_other_errors_of_the_device_are_not_called_memory(parts):
         build_planning.explaining_memory(*parts),
     ):
         raise jax.errors.JaxRuntimeError("INTERNAL: the link is down")
+
+
+def test_a_classifier_is_planned_with_classes_before_its_data_is_there():
+    config = schema.base()
+    config.data.update(name="folder", path="/not/there", image_size=(64,), channels=3)
+    config.model.kind = "classifier"
+    facts, missing = build_planning.facts(config)
+    assert (facts.shape, facts.num_classes) == ((64, 64, 3), 1000)
+    assert "/not/there" in missing

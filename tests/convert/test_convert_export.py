@@ -108,6 +108,31 @@ def test_diffusers_loads_it_and_computes_the_same(tmp_path, library, torch, chan
     ]
 
 
+@pytest.mark.parametrize("variance", ["fixed_small", "learned_range"])
+def test_what_is_said_of_the_other_library_is_true(tmp_path, library, torch, variance):
+    steps = 20
+    fields = small_networks.tiny(
+        {"diffusion.num_steps": steps, "diffusion.variance": variance}
+    )
+    _, _, result = write("diffusers", tmp_path, fields)
+    said = " ".join(result.sentences)
+    assert f"1 … {steps}" in said
+    assert ("DDIMScheduler" in said) == (variance == "learned_range")
+    scheduler = library.DDPMScheduler.from_config(diffusers_scheduler.config(fields))
+    scheduler.set_timesteps(steps)
+    with pytest.raises(ValueError, match=str(steps)):
+        scheduler.set_timesteps(steps + 1)
+    other = library.DDIMScheduler.from_config(scheduler.config)
+    other.set_timesteps(5)
+    channels = 6 if variance == "learned_range" else 3
+    output, x_t = torch.zeros(1, channels, 4, 4), torch.zeros(1, 3, 4, 4)
+    if variance == "learned_range":
+        with pytest.raises(RuntimeError, match="size of tensor"):
+            other.step(output, other.timesteps[0], x_t)
+        output = output[:, :3]
+    assert other.step(output, other.timesteps[0], x_t).prev_sample.shape == x_t.shape
+
+
 @pytest.mark.parametrize("name", sorted({*schedules.SCHEDULES, "custom", "zero snr"}))
 def test_the_scheduler_has_the_same_betas(library, name):
     changes = {"diffusion.num_steps": 50, "diffusion.schedule": name}

@@ -6,7 +6,7 @@ import inspect
 import pytest
 from from_fields import BASE, of_fields
 
-from ddpm_jax.convert import recognise
+from ddpm_jax.convert import differences, places, recognise
 from ddpm_jax.convert.formats import diffusers_configs
 from ddpm_jax.core import errors
 
@@ -167,3 +167,96 @@ def test_json_that_contradicts_the_tensors_is_refused():
     unet = {**UNET, "in_channels": 1}
     with pytest.raises(errors.Refusal, match=r"data\.channels is 1 .* 3 by the shapes"):
         recognise.recognise(of_unet(unet, {}), {})
+
+
+# ---- what is not carried over --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"timestep_spacing": "leading"}, "respacing=ddim50"),
+        ({}, "respacing=ddim50"),
+        ({"timestep_spacing": "trailing"}, "'trailing'"),
+        ({"timestep_spacing": "leading", "steps_offset": 1}, "steps_offset = 1"),
+        ({"_class_name": "DDIMScheduler", "set_alpha_to_one": False}, "to_one = False"),
+        ({"_class_name": "PNDMScheduler", "beta_schedule": "linear"}, "PNDMScheduler"),
+        ({"use_karras_sigmas": True}, "use_karras_sigmas = True"),
+    ],
+)
+def test_what_a_scheduler_does_otherwise_is_named(told, words):
+    _, assumed = diffusers_configs.scheduler_fields(told)
+    assert any(words in line for line in assumed)
+
+
+def test_what_is_as_here_is_not_named():
+    config = {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": "0.30.0",
+        "timestep_spacing": "linspace",
+        "steps_offset": 0,
+        "set_alpha_to_one": True,
+        "use_karras_sigmas": False,
+    }
+    _, assumed = diffusers_configs.scheduler_fields(config)
+    assert not [line for line in assumed if "carried over" in line or "passed" in line]
+
+
+def test_whole_numbers_may_be_written_as_floats():
+    whole = {"num_train_timesteps": 50, "clip_sample": True}
+    floats = {"num_train_timesteps": 50.0, "clip_sample": True}
+    read = diffusers_configs.scheduler_fields
+    assert read(floats) == read(whole)
+    whole = {
+        "block_out_channels": [32, 64, 64, 64],
+        "layers_per_block": 1,
+        "freq_shift": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 8,
+        "sample_size": 16,
+        "norm_eps": 1e-5,
+    }
+    floats = {
+        key: [float(v) for v in value] if isinstance(value, list) else float(value)
+        for key, value in whole.items()
+    }
+    fields, assumed = diffusers_configs.unet_fields(floats)
+    assert (fields, assumed) == diffusers_configs.unet_fields(whole)
+    assert isinstance(fields["model.channels"], int)
+
+
+def test_a_variance_of_null_is_that_of_the_posterior():
+    config = {"_class_name": "DDPMScheduler", "variance_type": None}
+    fields, assumed = diffusers_configs.scheduler_fields(config)
+    assert fields["diffusion.variance"] == "fixed_small"
+    assert any("null" in line for line in assumed)
+
+
+@pytest.mark.parametrize("text", ["[]", "[{}]", '"unet"', "3", "null"])
+def test_json_without_keys_is_refused(text, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(errors.Refusal, match="holds a JSON"):
+        places.read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        (["null_token"], None),
+        (["ema.decay", "logvar"], None),
+        (["mid_block.resnets.2.conv1.weight"], None),
+        (["class_embedding.weight"], "model.class_conditional"),
+        (
+            [f"down_blocks.0.resnets.2.{layer}.weight" for layer in ("norm1", "conv1")],
+            "model.num_res_blocks",
+        ),
+    ],
+)
+def test_an_extra_tensor_is_no_other_depth(extra, field):
+    differing = {key: (None, (8,)) for key in extra}
+    told = differences.complaint(differing, {}, ["conv_in.weight"])
+    told = told.rpartition("what would explain it")[2]
+    assert ("extra tensors" in told) == (field is None)
+    assert (field or extra[0]) in told
+    assert ("num_res_blocks" in told) == (field == "model.num_res_blocks")

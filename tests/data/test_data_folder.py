@@ -439,7 +439,10 @@ def test_a_split_without_a_readable_image_is_refused():
         (
             {**many(20), "x.png": encoded(pixels(0, 8, 8, 1))},
             {},
-            ["20 with 3, 1 with 1", "--config.data.channels=3"],
+            [
+                "20 with 3, such as 000.png, 1 with 1, such as x.png",
+                "--config.data.channels=3",
+            ],
         ),
         (
             {**many(20), "x.png": encoded(pixels(0, 30, 40))},

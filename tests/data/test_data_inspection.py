@@ -57,3 +57,31 @@ def test_what_is_seen_is_what_training_sees():
     assert (seen.minimum, seen.maximum) == (-1, 1)
     assert len(seen.examples) == 64
     assert sum(seen.class_counts) == seen.num_images == 1000
+
+
+@pytest.mark.parametrize(
+    ("largest", "kind", "factor"),
+    [
+        (4095, np.uint16, 16),  # 12 bits in 16
+        (1023, np.uint16, 64),
+        (1, np.uint8, 255),  # masks
+        (100, np.uint8, 2),  # per cent
+        (255, np.uint8, None),
+        (65535, np.uint16, None),
+    ],
+)
+def test_images_that_use_little_of_their_range_are_remarked(
+    tmp_path, largest, kind, factor
+):
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        array = rng.integers(0, largest, (8, 8), endpoint=True).astype(kind)
+        array[0, 0] = largest
+        np.save(tmp_path / f"{i}.npy", array)
+    dataset = sources.load("folder", "train", path=tmp_path, say=lambda line: None)
+    remarks = inspection.remarks(dataset, inspection.inspect_dataset(dataset, 5))
+    assert bool(remarks) == bool(factor)
+    for told in remarks:
+        assert f"{largest:,} of 0 … {np.iinfo(kind).max:,}" in told
+        assert f"multiplied by {factor:,}" in told
+        assert factor * largest <= np.iinfo(kind).max

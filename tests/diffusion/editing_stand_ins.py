@@ -36,15 +36,15 @@ def exact_matrices(rho):
 
 
 @functools.cache
-def program(method, measurement_std, count):
+def program(method, variance, count):
     """Return one compiled program of a method: path, ρ, y and process are data."""
 
-    def chain(tables, matrices, y, entries, stop, solver):
+    def chain(tables, matrices, y, measurement_std, entries, stop, solver):
         def network(x_t, t_seen):
             return jnp.einsum("bij,bj->bi", matrices[t_seen], x_t)
 
         known = jnp.stack([y, jnp.nan])  # what lies in the hole is not used
-        denoise = reverse.Denoiser(tables, network, "noise", "fixed_small", ())
+        denoise = reverse.Denoiser(tables, network, "noise", variance, ())
         if method == "replace":
             step_transform = inpainting.known_region(tables, known, HOLE)
         else:
@@ -85,16 +85,18 @@ def samples(
     num_steps,
     path=None,
     solver=None,
+    variance="fixed_small",
     measurement_std=0.0,
     count=12_000,
 ):
     schedule = respaced(num_steps)
     path = samplers.sampling_path(num_steps) if path is None else path
     entries = samplers.entries(path, LENGTH * -(-len(path) // LENGTH))
-    made = program(method, measurement_std, count)(
+    made = program(method, variance, count)(
         process.padded_tables(schedule, LENGTH),
         exact_matrices(rho),
         jnp.float32(y),
+        jnp.float32(measurement_std),
         entries,
         np.int32(len(path)),
         samplers.ancestral() if solver is None else solver,

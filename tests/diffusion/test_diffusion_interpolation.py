@@ -1,5 +1,6 @@
 """Mixes of two images' states, against float64 and their laws."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -63,10 +64,13 @@ def test_the_variance_of_the_noise(shared, preserves):
 
 
 def spherical_64(a, b, share):
-    """DDIM appendix D.5, in float64."""
-    angle = np.arccos(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b))
+    """DDIM appendix D.5 of the directions, in float64, and lengths evenly."""
+    lengths = np.linalg.norm(a), np.linalg.norm(b)
+    one, two = a / lengths[0], b / lengths[1]
+    angle = np.arccos(np.sum(one * two))
     weights = np.sin((1 - share) * angle), np.sin(share * angle)
-    return (weights[0] * a + weights[1] * b) / np.sin(angle)
+    length = (1 - share) * lengths[0] + share * lengths[1]
+    return length * (weights[0] * one + weights[1] * two) / np.sin(angle)
 
 
 def at_angle(angle, length=1.3):
@@ -79,9 +83,12 @@ def at_angle(angle, length=1.3):
     return (scale * v.reshape(1, *SHAPE) for v in (one, other))
 
 
+spherical = jax.jit(interpolation.spherical)
+
+
 def mixes(a, b, shares=SHARES):
     a, b = (np.repeat(np.float32(v), len(shares), axis=0) for v in (a, b))
-    return np.asarray(interpolation.spherical(a, b, np.float32(shares)), np.float64)
+    return np.asarray(spherical(a, b, np.float32(shares)), np.float64)
 
 
 @pytest.mark.parametrize("angle", [0.003, 0.01, 0.5, 1.5, 2.5, np.pi - 0.01])
@@ -132,7 +139,14 @@ def test_one_form_passes_into_the_other_without_a_jump(centre):
     assert np.sqrt(np.mean(np.diff(fine, axis=0) ** 2, axis=(1, 2, 3))).max() < 0.1
 
 
-def test_ends_are_the_latents_to_the_bit():
+def test_latents_of_one_length_are_mixed_by_ddim_s_formula():
+    a, b = at_angle(1.1, length=1.0)
+    weights = np.sin([0.7 * 1.1, 0.3 * 1.1]) / np.sin(1.1)
+    expected = weights[0] * a + weights[1] * b
+    np.testing.assert_allclose(mixes(a, b, [0.3]), expected, atol=1e-5)
+
+
+def test_ends_are_the_latents():
     a, b = normals(1, *SHAPE), normals(1, *SHAPE, seed=1)
     made = mixes(a, b)
     np.testing.assert_allclose(made[0], a[0], rtol=3e-7)
@@ -142,9 +156,9 @@ def test_ends_are_the_latents_to_the_bit():
 def test_images_do_not_interact_and_zeros_are_no_nan():
     a, b = normals(4, *SHAPE), normals(4, *SHAPE, seed=1)
     a[1], b[2], a[3], b[3] = 0.0, 0.0, 0.0, 0.0
-    made = interpolation.spherical(a, b, 0.3)
+    made = spherical(a, b, 0.3)
     assert np.all(np.isfinite(made))
-    alone = interpolation.spherical(a[:1], b[:1], 0.3)
+    alone = spherical(a[:1], b[:1], 0.3)
     np.testing.assert_allclose(made[:1], alone, rtol=1e-6)
 
 

@@ -157,21 +157,27 @@ def test_one_label_by_index_or_name_or_array(run):
     [
         ({"labels": "cat"}, "unknown class 'cat'"),
         ({"labels": 10}, "label 10 is out of range"),
-        ({"steps": small_runs.T + 1}, "sampling.steps"),
+        ({"steps": small_runs.T + 1}, "steps: 25"),
         ({"method": "euler"}, "'euler': choose one of ancestral, ddim"),
-        ({"eta": 0.5}, "set sampling.method=ddim"),
+        ({"eta": 0.5}, "set method=ddim"),
         ({"weights": "best"}, "'best'"),
-        ({"seed": -1}, "sampling.seed=-1"),
-        ({"guidance_scale": "high"}, "sampling.guidance_scale"),
+        ({"seed": -1}, "seed=-1: "),
+        ({"guidance_scale": "high"}, "guidance_scale='high': give a number"),
+        ({"steps": 2.5}, "steps=2.5: give a whole number"),
+        ({"seed": True}, "seed=True: give a whole number"),
+        ({"batch_size": np.float32(4)}, "batch_size=4.0: give a whole number"),
+        ({"method": 3}, "method=3: give a name"),
+        ({"labels": 1.5}, "labels = (1.5,)"),
     ],
 )
 def test_what_the_run_cannot_meet_is_refused(run, setting, words):
-    with pytest.raises(errors.Refusal, match=re.escape(words)):
+    with pytest.raises(errors.Refusal, match=re.escape(words)) as caught:
         run.sample(4, **setting)
+    assert "sampling." not in str(caught.value)
 
 
 def test_no_images_are_refused(run):
-    with pytest.raises(errors.Refusal, match="num_samples=0"):
+    with pytest.raises(errors.Refusal, match="num=0: "):
         run.sample(0)
 
 
@@ -244,6 +250,24 @@ def test_the_package_has_three_names():
     assert ddpm_jax.__all__ == ["load", "network", "train"]
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = ddpm_jax.lode
+
+
+def test_numbers_of_numpy_and_jax_are_numbers(run):
+    settings = {"method": "ddim", "eta": 0.5, "guidance_scale": 2, "seed": 3}
+    plain = run.sample(8, labels=[1, 2, 3], steps=2, batch_size=8, **settings)
+    others = {
+        "labels": range(1, 4),
+        "steps": np.int64(2),
+        "batch_size": np.uint8(8),
+        "method": np.str_("ddim"),
+        "eta": np.float16(0.5),
+        "guidance_scale": jnp.float32(2),
+        "seed": np.array(3),
+    }
+    np.testing.assert_array_equal(run.sample(np.int32(8), **others), plain)
+    labels = [np.int8(1), "2", np.str_("3")]
+    again = {**settings, "steps": 2, "batch_size": 8, "labels": labels}
+    np.testing.assert_array_equal(run.sample(8, **again), plain)
 
 
 # ---- a network of one's own ----------------------------------------------------------

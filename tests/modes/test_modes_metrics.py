@@ -428,4 +428,49 @@ def test_eight_devices_score_like_one(inception, photos, tmp_path):
 
 
 def test_every_name_is_a_metric():
-    assert set(table.NAMES) == {table.BITS, *table.METRICS}
+    assert set(table.NAMES) == {*table.OF_NETWORKS, *table.METRICS}
+
+
+@pytest.mark.parametrize("form", ["float", "int32", "npy", "grey npy", "folder of npy"])
+def test_the_same_images_in_other_files_score_alike(form, photos, tmp_path):
+    second = tmp_path / "second.npy"
+    photographs = PHOTOS[..., :1] if form == "grey npy" else PHOTOS
+    first = tmp_path / "first.npz"
+    np.savez(first, photographs)
+    if form == "float":
+        np.savez(second.with_suffix(".npz"), photographs / np.float32(255))
+        second = second.with_suffix(".npz")
+    elif form == "folder of npy":
+        second = tmp_path / "second"
+        second.mkdir()
+        for i, image in enumerate(photographs):
+            np.save(second / f"{i:02}.npy", image / np.float32(255))
+    else:
+        kind = np.int32 if form == "int32" else np.uint8
+        array = photographs[..., 0] if form == "grey npy" else photographs
+        np.save(second, array.astype(kind))
+    compare(second, first, "proxy_fd_random")
+    assert cards(tmp_path)["proxy_fd_random"]["value"] == pytest.approx(0, abs=1e-6)
+
+
+def test_copies_are_told_and_their_error_is_none(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", np.repeat(PHOTOS[:1], 20, axis=0))
+    np.savez(tmp_path / "b.npz", PHOTOS)
+    compare(tmp_path / "a.npz", tmp_path / "b.npz", "proxy_fd_random")
+    said = capsys.readouterr().out
+    assert "19 of the 20 images are copies" in said
+    assert "±" not in said
+    card = cards(tmp_path)["proxy_fd_random"]
+    assert card["standard_error"] is None
+    assert any("19 of the 20" in note for note in card["protocol"]["notes"])
+
+
+def test_the_one_image_in_colour_is_named(tmp_path, capsys):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for i, image in enumerate(PHOTOS):
+        Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
+    Image.fromarray(PHOTOS[0]).convert("RGBA").save(folder / "odd.png")
+    found = image_sets.of_path(str(folder), "evaluation.samples")
+    assert found.shape[-1] == 3
+    assert "odd.png" in capsys.readouterr().out

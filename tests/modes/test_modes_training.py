@@ -1,5 +1,6 @@
 """Training from end to end: the run's directory, going on, starting from a run."""
 
+import contextlib
 import errno
 import importlib.metadata
 import json
@@ -27,10 +28,12 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
+from ddpm_jax.core import errors
 from ddpm_jax.data import dataset
 from ddpm_jax.report import page
 from ddpm_jax.runs import directory
 from ddpm_jax.runtime import files
+from ddpm_jax.training import progress
 
 # ---- what a finished run leaves ------------------------------------------------------
 
@@ -251,6 +254,29 @@ def test_data_that_fail_cost_no_step(trained, tell, monkeypatch):
     assert step == STEPS + 6
 
 
+def test_a_run_renamed_while_it_trains_is_saved_where_it_is(trained, tell, monkeypatch):
+    line, new = progress.line, trained.with_name("renamed")
+
+    def and_rename(*args):
+        if trained.exists():
+            trained.rename(new)
+        return line(*args)
+
+    monkeypatch.setattr(progress, "line", and_rename)
+    told = tell(
+        f"--workdir={trained}",
+        "--config.train.steps=20",
+        "--config.train.checkpoint_every=100",
+    )
+    assert told.status == 1
+    assert f"{trained} was renamed to {new}" in told.err
+    assert told.err.count("\n") == 1
+    assert not trained.exists()
+    # The first line comes at a multiple of train.log_every; one more step at most.
+    step = trained_run.open_run(new, say=lambda line: None).step
+    assert step in (STEPS + 2, STEPS + 3)
+
+
 def test_a_report_that_cannot_be_written_stops_nothing(trained, tell, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device", "report.html")
@@ -339,7 +365,8 @@ def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run):
     network = build_network.network(config, facts)
     drawn = build_training.initial_params(config, network, mesh)
     said = []
-    params = trained_run.transfer(first_run[0], drawn, mesh=mesh, say=said.append)
+    config.train.init_from = str(first_run[0])
+    params = trained_run.transfer(config, drawn, mesh=mesh, say=said.append)
 
     leaves = jax.tree_util.tree_leaves_with_path(params)
     listed = "\n".join(said)
@@ -353,6 +380,53 @@ def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run):
         is_fresh = any(part in name for part in fresh)
         expected = own if is_fresh else source[f".ema['0.5']{name}"]
         np.testing.assert_array_equal(leaf, expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (
+            ("prediction=v", "num_steps=30"),
+            ("prediction is 'noise' there and 'v' here", "num_steps is 24 there"),
+        ),
+        (("schedule=cosine",), ("schedule is 'linear' there and 'cosine' here",)),
+        # No part of the process.
+        (("timestep_sampler=loss_second_moment",), ()),
+    ],
+)
+def test_what_changes_of_the_process_is_told(changed, named, first_run):
+    config = main.parse(
+        ["ddpm-jax", *TINY, *(f"--config.diffusion.{field}" for field in changed)]
+    ).config
+    told = trained_run.process_changes(trained_run.read(first_run[0]).config, config)
+    assert bool(told) == bool(named)
+    assert all(name in told for name in named)
+
+
+@pytest.mark.parametrize(
+    ("share", "refused"), [("", True), ("0.1", True), ("0", False), ("0.01", False)]
+)
+def test_few_arrays_that_fit_are_refused_unless_told(share, refused, first_run):
+    config = main.parse(
+        [
+            "ddpm-jax",
+            *TINY,
+            "--config.model.channels=12",
+            "--config.model.class_conditional=False",
+            "--config.train.label_dropout=0",
+            f"--config.train.init_from={first_run[0]}",
+            *([f"--config.train.init_min_share={share}"] if share else []),
+        ]
+    ).config
+    facts = build_data.DataInfo.of(build_data.dataset(config, "train"))
+    network = build_network.network(config, facts)
+    expected = contextlib.nullcontext()
+    if refused:
+        # Only the bias of the output, which has a channel of the image each, fits.
+        words = "(?s)1 of .*channels is 8 there and 12 here.*train.init_min_share=0 "
+        expected = pytest.raises(errors.Refusal, match=words)
+    with expected:
+        trained_run.check_transfer(config, network)
 
 
 def test_a_run_of_another_network_has_nothing_to_give(first_run, tmp_path, tell):

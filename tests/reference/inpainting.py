@@ -51,7 +51,7 @@ def estimate(alpha_bar, rho, y, method, measurement_std):
 
 
 def move(now, then, eta):
-    """Weights of x̂_0, x_t and variance: eta None is DDPM eq. 7, else DDIM eq. 12."""
+    """Weights of x̂_0 and x_t, and variance: DDPM eq. 7, with an eta DDIM eq. 12."""
     ratio = now / then
     added = (1 - then) / (1 - now) * (1 - ratio)
     if eta is None:
@@ -62,23 +62,20 @@ def move(now, then, eta):
     return np.sqrt(then) - direction * np.sqrt(now), direction, added
 
 
-def law(
-    alpha_bar, path, rho, y, method, *, eta=None, measurement_std=0.0, replaced=None
-):
+def law(alpha_bar, path, rho, y, method, *, eta=None, measurement_std=0.0, large=False):
     """Mean [2] and covariance [2, 2] of samples that start from N(0, I).
 
     Args:
         alpha_bar: [T′]; path: entries (t, t_next, kind).
         method: "replace" (also with the path of RePaint), "pigdm" or "exact".
-        eta: None for ancestral steps of variance β̃, else of DDIM.
-        replaced: whether the known coordinate is redrawn; of "replace" by default.
+        eta: None for ancestral steps, else of DDIM.
+        large: whether the variance of ancestral steps is β, not β̃.
     """
-    replaced = method == "replace" if replaced is None else replaced
     mean, cov = np.zeros(2), np.eye(2)
 
     def redraw(mean, cov, at):
         """Known ~ q(x_t | x_0 = y), independent of the hole."""
-        if not replaced:
+        if method != "replace":
             return mean, cov
         return np.array([np.sqrt(at) * y, mean[1]]), np.diag([1 - at, cov[1, 1]])
 
@@ -91,6 +88,8 @@ def law(
             continue
         matrix, offset = estimate(now, rho, y, method, measurement_std)
         of_x_0, of_x_t, added = move(now, then, eta)
+        if large:
+            added = 1 - now / then if t_next >= 0 else 0.0
         whole = of_x_0 * matrix + of_x_t * IDENTITY
         mean = whole @ mean + of_x_0 * offset
         cov = whole @ cov @ whole.T + added * IDENTITY

@@ -11,8 +11,8 @@ import pytest
 
 import ddpm_jax
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import files
 from ddpm_jax.runs import directory
+from ddpm_jax.runtime import files
 
 MINIMAL = {"config": {}, "data": {}}
 
@@ -55,7 +55,9 @@ def test_create_refuses_a_directory_of_other_things(tmp_path):
         directory.RunDir.create(tmp_path)
 
 
-@pytest.mark.parametrize("make", [directory.RunDir.create, directory.RunDir.open_existing])
+@pytest.mark.parametrize(
+    "make", [directory.RunDir.create, directory.RunDir.open_existing]
+)
 def test_the_address_of_a_bucket_is_not_made_a_directory(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(errors.Refusal, match=r"gs://runs/digits is an address.*mount"):

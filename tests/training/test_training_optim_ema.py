@@ -328,6 +328,15 @@ def test_choose(weights, share, name, sentence):
     assert re.search(sentence, told)
 
 
+def test_choose_without_an_average():
+    for which in ("auto", "raw"):
+        chosen, told = ema.choose(which, {}, name=None, field="s.w")
+        assert chosen is None
+        assert told.startswith("raw weights")
+    with pytest.raises(errors.Refusal, match=r"s.w='ema': .*is \(\); set s.w=auto"):
+        ema.choose("ema", {}, name=None, field="s.w")
+
+
 def test_choose_refuses_other_words():
     told = r"sampling.weights 'best'.*'auto', 'ema' or 'raw'"
     with pytest.raises(errors.Refusal, match=told):

@@ -214,12 +214,24 @@ def _save_diffusers(path, content):
         # diffusers asks for the first.
         {"format": "pt", "provenance": _json(content.provenance)},
     )
+    steps = scheduler["num_train_timesteps"]
+    told = [
+        f"load it with diffusers.DDPMPipeline.from_pretrained, and give it "
+        f"num_inference_steps of 1 … {steps}: it takes 1000 by itself"
+    ]
     if labels is not None:
-        return (
+        told = [
             "load it with diffusers.UNet2DModel and DDPMScheduler and give the network "
-            "class_labels: DDPMPipeline does not",
+            "class_labels: DDPMPipeline does not; set_timesteps takes 1 … "
+            f"{steps} of them"
+        ]
+    if fields["diffusion.variance"] == "learned_range":
+        told.append(
+            "the network returns its variance beside the mean, which DDIMScheduler and "
+            "DDIMPipeline fail at: keep DDPMScheduler, or give others the first half "
+            "of the channels"
         )
-    return ("load it with diffusers.DDPMPipeline.from_pretrained",)
+    return tuple(told)
 
 
 def _save_openai(path, content):

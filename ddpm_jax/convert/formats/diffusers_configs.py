@@ -8,10 +8,11 @@ but for attention_head_dim, whose default silently spoils the published DDPM mod
 from collections.abc import Mapping
 
 from ddpm_jax.convert import names
+from ddpm_jax.convert.formats import diffusers_solvers
 from ddpm_jax.core import errors
 
 UNET = "unet/config.json"
-SCHEDULER = "scheduler/scheduler_config.json"
+SCHEDULER = diffusers_solvers.SCHEDULER
 
 # ---- the network ---------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ def unet_fields(config: Mapping[str, object]) -> tuple[dict[str, object], list[s
         fields["data.image_size"] = (
             (size, size) if isinstance(size, int) else tuple(size)
         )
-    return {**fields, **_heads(config)}, assumed
+    return {**fields, **_heads(values)}, assumed
 
 
 def _heads(config):
@@ -244,7 +245,14 @@ def scheduler_fields(
         **_betas(values),
         **_threshold(values),
     }
-    if "variance_type" in config:
+    if kind not in OF_PROCESSES:
+        assumed.append(diffusers_solvers.of_another_class(kind))
+    assumed += diffusers_solvers.not_carried(config, SCHEDULER_DEFAULTS)
+    if kind == "DDPMScheduler" and config.get("variance_type", "") is None:
+        # Of neither branch, its variance stays that of the posterior.
+        fields["diffusion.variance"] = "fixed_small"
+        assumed.append(f"variance_type is null in {SCHEDULER}: 'fixed_small'")
+    elif config.get("variance_type") is not None:
         fields["diffusion.variance"] = _chosen(config, "variance_type", VARIANCES)
     elif kind == "DDPMScheduler":
         fields["diffusion.variance"] = "fixed_small"
@@ -281,6 +289,7 @@ def _chosen(values, key, table):
 
 
 def _with_defaults(config, defaults, where):
+    config = {key: _whole(value, defaults.get(key)) for key, value in config.items()}
     for key, default in defaults.items():
         if not _is_alike(config.get(key, default), default):
             raise _refusal(where, config, key, f"a value like {default!r}")
@@ -288,6 +297,16 @@ def _with_defaults(config, defaults, where):
     telling = [key for key in missing if key in TOLD_WHEN_MISSING]
     assumed = [f"{key} is not in {where}: {defaults[key]!r}" for key in telling]
     return {**defaults, **config}, assumed
+
+
+def _whole(value, default):
+    """Return 1 for the 1.0 of other writers, where no float is meant."""
+    if isinstance(default, float):
+        return value
+    if isinstance(value, list | tuple):
+        return type(value)(_whole(one, default) for one in value)
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else value
 
 
 def _is_alike(value, default):

@@ -1,0 +1,132 @@
+"""What a run of each model.kind is made of: one record a kind."""
+
+import dataclasses
+import functools
+import shlex
+from collections.abc import Callable
+
+from ddpm_jax.builders import classifier, network
+from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders.process import objective, schedule, timestep_sampler
+from ddpm_jax.builders.training import learning_rate, optimizer
+from ddpm_jax.core import errors
+from ddpm_jax.diffusion import process
+from ddpm_jax.metrics import table
+from ddpm_jax.runs import commands
+from ddpm_jax.training import step
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of run.
+
+    Attributes:
+        noun: what the network is called.
+        makes_images: whether it can be sampled from.
+        reads: `network → specs` of what a training batch holds besides images.
+        check_new: `(config, facts)`; refuses what a new run cannot be.
+        train_step: `(config, facts, network) → (state, batch) → (state, metrics)`.
+        validator: `(config, facts, network, test, train, mesh=…) → params → record`.
+        metrics: of --mode=evaluate.
+        use: `(config, workdir)` → what it is for and the command.
+    """
+
+    noun: str
+    makes_images: bool
+    reads: Callable
+    check_new: Callable
+    train_step: Callable
+    validator: Callable
+    metrics: tuple[str, ...]
+    use: Callable
+
+
+def _unet_step(config, facts, network):
+    return functools.partial(
+        step.train_step,
+        seed=config.seed,
+        apply=network.apply,
+        tables=process.tables(schedule(config)),
+        objective=objective(config, facts),
+        optimizer=optimizer(config),
+        learning_rate=learning_rate(config),
+        timestep_sampler=timestep_sampler(config),
+        ema_ramp=config.train.ema_ramp,
+        condition_spec=network.condition_spec,
+        label_dropout=config.train.label_dropout,
+        dropout=config.model.dropout > 0,
+        microbatches=config.train.microbatches,
+    )
+
+
+def _unet_check(config, facts):
+    del facts
+    if config.model.guides:
+        raise errors.Refusal(
+            f"model.guides={config.model.guides} with model.kind={config.model.kind!r}:"
+            " only a classifier guides another run; leave it empty"
+        )
+
+
+def _unet_validator(config, facts, network, test, train, *, mesh):
+    del train
+    return build_sampling.validator(config, facts, network, test, mesh=mesh)
+
+
+UNET = Kind(
+    noun="U-Net",
+    makes_images=True,
+    reads=lambda network: network.condition_spec,
+    check_new=_unet_check,
+    train_step=_unet_step,
+    validator=_unet_validator,
+    metrics=(table.BITS, *table.METRICS),
+    use=lambda config, workdir: (
+        "sample from it: "
+        f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))}"
+    ),
+)
+CLASSIFIER = Kind(
+    noun="classifier",
+    makes_images=False,
+    reads=lambda network: classifier.LABEL,
+    check_new=classifier.check_new,
+    train_step=classifier.train_step,
+    validator=classifier.validator,
+    metrics=(table.ACCURACY,),
+    use=lambda config, workdir: (
+        f"guide samples with it: {commands.guide(config.model.guides, workdir)}"
+    ),
+)
+KINDS = {"unet": UNET, "classifier": CLASSIFIER}
+
+
+def of(config) -> Kind:
+    """Return the record of model.kind.
+
+    Raises:
+        Refusal: a kind that cannot be trained.
+    """
+    if config.model.kind not in KINDS:
+        network.check_kind(config, "training")
+    return KINDS[config.model.kind]
+
+
+def check_metrics(config, names, *, field: str = "evaluation.metric") -> None:
+    """Refuse metrics that are of another kind of run.
+
+    Args:
+        config: of the run, or the usual one where images are scored without a run.
+        names: the metrics.
+        field: the config field that names them.
+
+    Raises:
+        Refusal: names those of this kind.
+    """
+    own = KINDS.get(config.model.kind, UNET).metrics
+    for name in names:
+        if name not in own:
+            raise errors.Refusal(
+                f"{field}={name} with model.kind={config.model.kind!r}: give one or "
+                f"several, with commas, of {', '.join(own)}"
+            )

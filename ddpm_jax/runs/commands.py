@@ -1,0 +1,19 @@
+"""Commands that use a run, as they are typed."""
+
+import shlex
+
+PROGRAM = "python -m ddpm_jax.main"
+
+
+def guide(guided: str, classifier) -> str:
+    """Return the command that samples with the guidance of a classifier.
+
+    Args:
+        guided: the run that it guides; "" where that is not known.
+        classifier: its run.
+    """
+    where = shlex.quote(guided) if guided else "RUN"
+    return (
+        f"{PROGRAM} --mode=sample --workdir={where} "
+        f"--config.sampling.classifier={shlex.quote(str(classifier))}"
+    )
