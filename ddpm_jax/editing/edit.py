@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
@@ -79,6 +80,22 @@ def open_run(config, saved: trained_run.SavedRun, shape=None) -> Opened:
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")
     return Opened(config, saved, trained, weights)
+
+
+def check_used(config, needs: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse settings that have no effect.
+
+    Args:
+        config: of the run.
+        needs: field of config.editing → whether it is used, and what would use it.
+    """
+    usual = config_lib.base().editing
+    for name, (is_used, what) in needs.items():
+        if config.editing[name] != usual[name] and not is_used:
+            raise errors.Refusal(
+                f"editing.{name}={config.editing[name]!r} has no effect without "
+                f"{what}: give that, or leave it {usual[name]!r}"
+            )
 
 
 def read_pictures(

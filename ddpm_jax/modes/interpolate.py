@@ -12,6 +12,7 @@ from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors, keys
+from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import interpolation, solvers
 from ddpm_jax.editing import edit, labels, latents, plain
 from ddpm_jax.report import edit_pictures
@@ -42,6 +43,13 @@ def run(config, workdir, image) -> None:
     """
     saved = edit.read_run(config, workdir, "interpolate")
     method = method_of(config, image)
+    edit.check_used(
+        config,
+        {
+            "levels": (method == "noised", "the method noised"),
+            "keep_size": (bool(image), "given pictures"),
+        },
+    )
     frames = config.editing.frames or FRAMES
     if frames < 2:
         raise errors.Refusal(
@@ -77,6 +85,7 @@ def run(config, workdir, image) -> None:
     if store is None:
         return
     latents.write(store, found.get("encoded"), names)
+    say_distances(store.first(wanted).reshape(plan.rows, frames, *recipe.shape))
     fitted = np.stack([p.fitted for p in pictures]) if pictures else None
     edit.write_pictures(
         store,
@@ -84,6 +93,16 @@ def run(config, workdir, image) -> None:
         lambda made: edit_pictures.between(
             fitted, made.reshape(plan.rows, frames, *made.shape[1:])
         ),
+    )
+
+
+def say_distances(results: np.ndarray) -> None:
+    """Say how much each frame differs from the next, [rows, frames, H, W, C]."""
+    shown = images_lib.shown(results).astype(np.float32)
+    apart = np.abs(np.diff(shown, axis=1)).mean(axis=(2, 3, 4))
+    say(
+        f"neighbouring frames differ by {apart.mean():.1f} of 255 grey values on "
+        f"average, by {apart.max():.1f} at most"
     )
 
 

@@ -21,6 +21,7 @@ from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import noise_maps, starts, transforms
 from ddpm_jax.sampling import recipe as recipe_lib
 
+LEAST = 0.999  # of a step of noise; a strength that was typed is rounded
 MOST_MAPS = 2**33  # bytes of noise maps
 
 
@@ -46,6 +47,10 @@ def run(config, workdir, image) -> None:
         )
     method, level = config.editing.method or "noise", noise_steps(config)
     errors.choose("editing.method", METHODS, method)
+    edit.check_used(
+        config,
+        {"image_labels": (method != "noise", "the method encode or noise_map")},
+    )
     pictures = edit.read_pictures(image, config, saved)
     values = np.stack([picture.values for picture in pictures])
     plan = METHODS[method](config, Given(saved.facts, values, level))
@@ -129,7 +134,7 @@ def noise_steps(config) -> int:
             f"editing.strength={strength:g}: choose 0 (the picture itself) … 1 (a new "
             "one)"
         )
-    if 0 < strength < 1 / whole:
+    if 0 < strength * whole < LEAST:
         raise errors.Refusal(
             f"editing.strength={strength:g} is less than one of {whole} steps: choose "
             f"0, or {1 / whole:g} … 1"
@@ -271,6 +276,9 @@ def branch(config, saved, image) -> None:
             f"sampling.method={sampling.method!r} without noise has one image for each "
             "state: take ancestral, or ddim with sampling.eta above 0"
         )
+    with_pictures = (False, "a given picture")
+    names = ("strength", "image_labels", "keep_size")
+    edit.check_used(config, dict.fromkeys(names, with_pictures))
     number, t = plain.parsed(text)
     usual = build_sampling.recipe(config, saved.facts)
     before, after = plain.divided(usual, t)

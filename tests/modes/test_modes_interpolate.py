@@ -63,6 +63,7 @@ def test_the_ends_are_the_pictures_and_the_psnr_is_told(trained, go):
         assert line in told.out
     assert any(line.startswith("warning: latents of one.png") for line in told.lines)
     assert Image.open(folder / "preview.png").size[0] >= 10 * 64
+    assert "neighbouring frames differ by" in told.out
     again, nothing, _ = go(trained, *HEUN, SEVEN)
     assert (again.status, nothing) == (0, None)
     assert "there already" in again.out
@@ -178,6 +179,7 @@ def test_between_classes_of_one_sample(trained, go, tell):
             BOTH,
             ["guidance_scale=2", "--force"],
         ),
+        ((SEVEN, *HEUN, "--levels=0.5"), BOTH, ["no effect", "noised"]),
         ((SEVEN, "--seeds=4"), (), ["names 1 classes"]),
         (("--seeds=4",), (), ["both ends", "two numbers"]),
         (("--seeds=1,2,3",), (), ["(1, 2, 3)", "0,7"]),

@@ -8,6 +8,9 @@ import pytest
 import small_runs
 from PIL import Image
 
+from ddpm_jax import config as config_lib
+from ddpm_jax.modes import vary as vary_lib
+
 RANDOM = np.random.default_rng(6)
 GREY = RANDOM.integers(0, 256, (8, 8), np.uint8)
 SEVEN = "--config.sampling.labels=7"
@@ -52,6 +55,15 @@ def plain(tell, run, *arguments):
 
 
 # ---- strength ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole", [24, 200, 1000])
+def test_every_strength_is_a_whole_number_of_steps(whole):
+    config = config_lib.base()
+    config.diffusion.num_steps = whole
+    for steps in range(whole + 1):
+        config.editing.strength = float(f"{steps / whole:g}")  # as it is typed
+        assert vary_lib.noise_steps(config) == steps
 
 
 def test_steps_are_those_that_run_and_the_same_command_is_done(trained, vary):
@@ -228,6 +240,17 @@ def test_variants_of_a_sample_leave_its_chain_at_t(trained, vary, tell):
             ["3 classes for 2 pictures"],
         ),
         ((SEVEN, "--image-labels=x", "--method=encode"), ("seven.png",), ["'x'"]),
+        ((SEVEN, "--image-labels=7"), ("seven.png",), ["no effect", "noise_map"]),
+        (
+            (SEVEN, "--from-sample=3@24", "--strength=0.5"),
+            (),
+            ["strength=0.5", "no effect", "picture"],
+        ),
+        (
+            (SEVEN, "--config.sampling.respacing=3,3"),
+            ("seven.png",),
+            ["'3,3'", "sampling.steps"],
+        ),
         ((SEVEN, "--from-sample=3"), (), ["'3'", "3@120"]),
         ((SEVEN, "--from-sample=3@5"), (), ["t = 5", "nearest", "1 … 24"]),
         ((SEVEN, "--from-sample=3@24"), ("seven.png",), ["--image=", "keep one"]),
