@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.core import keys
@@ -36,10 +37,9 @@ def of_pictures(
     condition = recipe.condition_of(index, network.condition_spec)
     batch = sharding.put_whole(mesh, (index, condition, rows))
     maps = _program(recipe, network)(params, *batch)
-    noise = jax.numpy.swapaxes(maps.noise, 0, 1)
     found = {
         starts.MAPPED: maps.x_start,
-        starts.NOISE_MAPS: noise,
+        starts.NOISE_MAPS: maps.noise,
         transforms.RESIDUAL: maps.residual,
     }
     return {name: sharding.to_host(values)[:count] for name, values in found.items()}
@@ -67,7 +67,7 @@ def _program(recipe, network):
         )
         main = branches.Given.of(network, params, condition)
         loop = sampler.loop_of(recipe.structure(), inputs, tools, main, {}, noise_of)
-        return inversion.noise_maps(
+        maps = inversion.noise_maps(
             tables,
             loop.denoise,
             x_0,
@@ -75,5 +75,6 @@ def _program(recipe, network):
             noise_fn=noise_of("edit/noise_map"),
             path=recipe.whole_path,
         )
+        return maps._replace(noise=jnp.swapaxes(maps.noise, 0, 1))
 
     return program
