@@ -4,6 +4,9 @@ python -m ddpm_jax.main …
   --config=configs/digits.py                          trains
   --mode=data --config=configs/folder.py:photos       shows what a network would see
   --mode=sample --workdir=runs/digits                 makes images
+  --mode=inpaint --workdir=RUN --image=F --mask=F     makes a part of a picture anew
+  --mode=vary --workdir=RUN --image=F                 makes variations of a picture
+  --mode=interpolate --workdir=RUN --image=F --image=G  goes from one to the other
   --mode=animate --workdir=runs/digits --kind=walk    makes an animation
   --mode=compress --workdir=runs/digits               image quality by bits
   --mode=evaluate --workdir=runs/digits               scores

@@ -25,6 +25,8 @@ def recipe(
     arrays: Mapping[str, np.ndarray] | None = None,
     resolved: Mapping[str, object] | None = None,
     path=None,
+    kept=None,
+    also=(),
     **parts,
 ) -> recipe_lib.Recipe:
     """Return the recipe of an edit: that of config.sampling, changed.
@@ -36,16 +38,19 @@ def recipe(
             reads; they become settings, and with them part of request and tag.
         given: what the edit starts from, by name, such as a picture's file: words for
             the tag.
-        arrays: what the transforms and the start use; told by fingerprint.
+        arrays: what the transforms and the start use, or for what is computed what it
+            is computed from; told by fingerprint.
         resolved: field of config.editing → the value that was taken for it.
         path: from the start to the result; None for the solver's own.
+        kept: the respaced process; None for that of config.sampling.
+        also: transforms besides those of sampling.
         **parts: fields of the recipe that are not those of sampling.
 
     Raises:
         Refusal: parts that do not belong together, or settings that the run cannot
             meet.
     """
-    made = build_sampling.recipe(config, facts, path=path)
+    made = build_sampling.recipe(config, facts, path=path, kept=kept)
     usual = config_lib.base().editing
     settings = [recipe_lib.Setting("edit", edit, None)]
     settings += [recipe_lib.Setting(k, v, None) for k, v in (given or {}).items()]
@@ -64,7 +69,7 @@ def recipe(
         made,
         settings=(*settings, *rest),
         fingerprints=(*made.fingerprints, *prints),
-        **parts,
+        **{"transforms": (*made.transforms, *also), **parts},
     )
     changed.check()
     return changed

@@ -48,6 +48,31 @@ def respaced(config, section: str) -> process_lib.Schedule:
         )
 
 
+def respaced_below(config, last: int) -> process_lib.Schedule:
+    """Return the process from the timestep `last` on, with sampling.steps of its steps.
+
+    Raises:
+        Refusal: more steps than there are below `last`, or a respacing, which is of the
+            whole process.
+    """
+    sampling, whole = config.sampling, schedule(config)
+    if sampling.respacing:
+        raise errors.Refusal(
+            f"sampling.respacing={sampling.respacing!r} names timesteps of the whole "
+            f"process, and this chain starts at t = {last + 1}: give sampling.steps, "
+            "the steps from there on"
+        )
+    steps = last + 1 if sampling.steps is None else sampling.steps
+    if not 1 <= steps <= last + 1:
+        share = steps / whole.num_steps
+        more = f", or a strength of at least {share:g}" if 0 < share <= 1 else ""
+        raise errors.Refusal(
+            f"sampling.steps={steps} from t = {last + 1} of {whole.num_steps}: there "
+            f"are {last + 1} steps; give sampling.steps=1 … {last + 1}{more}"
+        )
+    return respacing.respace_below(whole, steps, last, spacing(config))
+
+
 def spacing(config) -> str:
     """Return the spacing of the steps of sampling: the asked one, or the solver's own.
 

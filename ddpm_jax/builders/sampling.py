@@ -25,7 +25,7 @@ CHANGE_NO_IMAGE = ("num_samples", "batch_size")
 OF_WEIGHTS = ("weights", "checkpoint")
 
 
-def recipe(config, facts: DataInfo, *, path=None) -> recipe_lib.Recipe:
+def recipe(config, facts: DataInfo, *, path=None, kept=None) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
 
     Every field of config.sampling becomes a setting of the recipe, and with it part of
@@ -35,12 +35,13 @@ def recipe(config, facts: DataInfo, *, path=None) -> recipe_lib.Recipe:
         config: of the run.
         facts: of its data.
         path: of an edit, see `diffusion.samplers`; None for the solver's own.
+        kept: the respaced process of an edit; None for that of config.sampling.
 
     Raises:
         Refusal: settings that contradict each other, or that the run cannot meet.
     """
     check_kind(config, "sampling from")
-    kept = respaced(config, "sampling")
+    kept = kept or respaced(config, "sampling")
     guides = guides_lib.named(config)
     guides_lib.check(config, facts, guides)
     asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))

@@ -141,8 +141,11 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     editing.likelihood = "pigdm"  # inpaint by guided: dps, pigdm, exact
     editing.strength = 0.6  # vary: noise added, as a share of T; 1 is a new image
     editing.from_sample = ""  # vary: image i of the run's samples at step t, "i@t"
+    editing.image_labels = ()  # vary: classes of the pictures; () for sampling.labels
     editing.frames = 0  # pictures along the way; 0 for the mode's usual number
-    editing.mix = "spherical"  # interpolate: linear, spherical, preserving
+    editing.mix = ""  # interpolate: linear, spherical, preserving; "": the method's
+    editing.levels = (0.25, 0.5, 0.75, 1.0)  # interpolate by noised: t/T of the rows
+    editing.samples = ()  # interpolate: numbers of two samples, instead of pictures
     editing.min_psnr = 25.0  # dB that encoding and decoding must reach
     editing.force = False  # go on where encoding is refused
     editing.kind = "denoise"  # animate: denoise, walk, morph, guidance, train

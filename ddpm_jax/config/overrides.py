@@ -68,7 +68,7 @@ def apply(config, program: str, overrides, *, where: str):
         reading.check_name(name, where=where)
     # The last one counts; the parser would append to a tuple that is given twice.
     last = dict(zip(names, overrides, strict=True))
-    class_names = _taken_as_text(last, rules.NAMES)
+    class_names = {name: _taken_as_text(last, name) for name in rules.NAMES}
     parser = flags.FlagValues()
     argv = [program, *last.values()]
     config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
@@ -77,8 +77,10 @@ def apply(config, program: str, overrides, *, where: str):
     except flags.Error as error:
         raise errors.Refusal(_explain(error, last, config)) from error
     rules.normalise_tuples(parser.config)
-    if class_names is not None:
-        parser.config.sampling.labels = class_names
+    for name, text in class_names.items():
+        if text is not None:
+            section, field = name.split(".")
+            parser.config[section][field] = text
     _prefer_given_steps(parser.config, names)
     return parser.config
 

@@ -24,9 +24,12 @@ TUPLE_ELEMENTS = {
     "sampling.guidance_interval": (int, float),
     "editing.box": (int,),
     "editing.scales": (int, float),
+    "editing.image_labels": (int, str),
+    "editing.levels": (int, float),
+    "editing.samples": (int,),
 }
 # Class names, in which commas and blanks may be: `builders` knows which there are.
-NAMES = "sampling.labels"
+NAMES = ("sampling.labels", "editing.image_labels")
 
 METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
 
@@ -40,7 +43,7 @@ CHOICES = {
     "model.remat": ("none", "blocks", "attention", "dots"),
     "editing.quality": ("fast", "good", "best"),
     "editing.likelihood": ("dps", "pigdm", "exact"),
-    "editing.mix": ("linear", "spherical", "preserving"),
+    "editing.mix": ("", "linear", "spherical", "preserving"),
     "editing.kind": ("denoise", "walk", "morph", "guidance", "train"),
     "editing.format": ("gif", "apng", "webp", "mp4"),
     "model.kind": ("unet", "upsampler", "classifier"),
@@ -99,7 +102,7 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
     It reads an empty value as one empty string, and names separated by commas as one
     name: `--config.train.writers=wandb,tensorboard`.
     """
-    for path in set(TUPLE_ELEMENTS) - {NAMES}:
+    for path in set(TUPLE_ELEMENTS) - set(NAMES):
         section, field = path.split(".")
         elements = []
         for element in config[section][field]:

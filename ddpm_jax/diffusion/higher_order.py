@@ -31,10 +31,20 @@ import jax.numpy as jnp
 
 from ddpm_jax.core import arrays, errors
 from ddpm_jax.diffusion import process
-from ddpm_jax.diffusion.paths import CORRECT, KINDS, PREDICT, STEP, sampling_path
+from ddpm_jax.diffusion.paths import (
+    CORRECT,
+    KINDS,
+    PREDICT,
+    STEP,
+    encoding_path,
+    sampling_path,
+)
 
 _value = functools.partial(
     jax.tree_util.register_dataclass, data_fields=[], meta_fields=[]
+)
+_directed = functools.partial(
+    jax.tree_util.register_dataclass, data_fields=[], meta_fields=["upward"]
 )
 
 
@@ -46,12 +56,15 @@ class SecondOrder:
         min_steps: the smallest number of steps at which any move is of second order.
         spacing: the usual one of `respacing.SPACINGS`.
         entries_per_step: how many entries of a path there are to a timestep, at most.
+        upward: whether it goes from t = 0 to T′−1, which encodes an image; the moves
+            are the same, from smaller to larger noise.
     """
 
     reads = "score"
     kinds = (STEP, PREDICT, CORRECT)
     spacing = "even"
     entries_per_step = 1
+    upward = False
 
     def path(self, num_steps):
         """Return the entries of a whole chain of `num_steps` kept timesteps.
@@ -67,7 +80,7 @@ class SecondOrder:
         return self._path(num_steps)
 
     def check_path(self, path):
-        """Refuse moves upward, and halves of steps that do not belong together."""
+        """Refuse moves the wrong way, and halves that do not belong together."""
         kinds = (STEP, *(kind for _, _, kind, *_ in path), STEP)
         for before, after in itertools.pairwise(kinds):
             if (before == PREDICT) != (after == CORRECT):
@@ -76,7 +89,12 @@ class SecondOrder:
                     "'correct' comes right after 'predict', and nowhere else"
                 )
         for t, t_next, kind, *_ in path:
-            if kind in (STEP, PREDICT) and t_next >= t:
+            if kind in (STEP, PREDICT) and self.upward and t_next <= t:
+                raise errors.Refusal(
+                    f"{self.method} that encodes, from t = {t} down to {t_next}: it "
+                    "goes upward only; sample with the solver of that name"
+                )
+            if kind in (STEP, PREDICT) and not self.upward and t_next >= t:
                 raise errors.Refusal(
                     f"{self.method} from t = {t} up to {t_next}: it goes downward "
                     "only; use reverse_ddim() to encode, or kind 'renoise' to add noise"
@@ -88,7 +106,7 @@ class SecondOrder:
                 )
 
 
-@_value
+@_directed
 @dataclasses.dataclass(frozen=True)
 class Heun(SecondOrder):
     """The trapezoidal rule for x/α against σ/α: two evaluations a step.
@@ -98,6 +116,7 @@ class Heun(SecondOrder):
     (n, n, "correct").
     """
 
+    upward: bool = False
     method = "heun"
     min_steps = 2
     spacing = "logsnr"
@@ -105,11 +124,11 @@ class Heun(SecondOrder):
     correction = "it stays at the timestep that 'predict' reached"
 
     def _path(self, num_steps):
+        ends = encoding_path(num_steps) if self.upward else sampling_path(num_steps)
         moves = [
-            ((t, t - 1, PREDICT), (t - 1, t - 1, CORRECT))
-            for t in range(num_steps - 1, 0, -1)
+            ((t, n, PREDICT), (n, n, CORRECT)) for t, n, _ in ends if min(t, n) >= 0
         ]
-        return (*itertools.chain(*moves), (0, -1, STEP))
+        return (*itertools.chain(*moves), *(() if self.upward else ends[-1:]))
 
     def _ends(self, t, t_next):
         return t_next == t
@@ -131,7 +150,7 @@ class Heun(SecondOrder):
         return (prediction.noise, t), x
 
 
-@_value
+@_directed
 @dataclasses.dataclass(frozen=True)
 class DpmPp2M(SecondOrder):
     """DPM-Solver++(2M): a straight line in λ through this x̂_0 and the one before.
@@ -141,13 +160,14 @@ class DpmPp2M(SecondOrder):
     One evaluation a step.
     """
 
+    upward: bool = False
     method = "dpmpp_2m"
     kinds = (STEP,)
     min_steps = 3
     spacing = "logsnr"
 
     def _path(self, num_steps):
-        return sampling_path(num_steps)
+        return encoding_path(num_steps) if self.upward else sampling_path(num_steps)
 
     def init(self, x):
         """Return the last x̂_0, where it was predicted, and which t was reached."""
@@ -224,6 +244,16 @@ def heun() -> Heun:
 def dpmpp_2m() -> DpmPp2M:
     """Return DPM-Solver++ with memory, of one evaluation a step."""
     return DpmPp2M()
+
+
+def reverse_heun() -> Heun:
+    """Return Heun's method upward, which encodes an image."""
+    return Heun(upward=True)
+
+
+def reverse_dpmpp_2m() -> DpmPp2M:
+    """Return DPM-Solver++ with memory upward, which encodes an image."""
+    return DpmPp2M(upward=True)
 
 
 def dpmpp_2s() -> DpmPp2S:

@@ -45,6 +45,38 @@ def respace(
         kept = spaced(schedule, spec, spacing)
     if len(kept) == schedule.num_steps:
         return schedule  # β recomputed from ᾱ would differ in its last bits
+    return _keeping(schedule, kept)
+
+
+def respace_below(
+    schedule: process.Schedule, count: int, last: int, spacing: str = "even"
+) -> process.Schedule:
+    """Return the process that keeps `count` of the timesteps 0 … last, `last` too.
+
+    A chain that starts at `last` takes exactly `count` steps of it.
+
+    Args:
+        schedule: a process that has not been respaced.
+        count: 1 … last+1.
+        last: the original timestep where the chain starts.
+        spacing: one of `SPACINGS`.
+
+    Raises:
+        Refusal: more steps than there are, or an unknown spacing.
+    """
+    head = process.Schedule(
+        betas=schedule.betas[: last + 1],
+        timesteps=schedule.timesteps[: last + 1],
+        original_num_steps=schedule.original_num_steps,
+        rescale_timesteps=schedule.rescale_timesteps,
+        log_var_floor=schedule.log_var_floor,
+    )
+    if count == head.num_steps:
+        return head
+    return _keeping(schedule, spaced(head, count, spacing))
+
+
+def _keeping(schedule, kept):
     alpha_bar = schedule.alpha_bar[list(kept)]
     betas = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
     return process.Schedule(

@@ -19,7 +19,14 @@ import numpy as np
 from ddpm_jax.core import arrays, errors, flags
 from ddpm_jax.core.types import NoiseFn
 from ddpm_jax.diffusion import placement, process, reverse
-from ddpm_jax.diffusion.paths import CORRECT, KINDS, RENOISE, STEP, sampling_path
+from ddpm_jax.diffusion.paths import (
+    CORRECT,
+    KINDS,
+    RENOISE,
+    STEP,
+    encoding_path,
+    sampling_path,
+)
 from ddpm_jax.diffusion.solvers import ancestral, ddim, reverse_ddim
 
 __all__ = [
@@ -46,14 +53,6 @@ StepTransform = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 # ---- paths ---------------------------------------------------------------------------
-
-
-def encoding_path(num_steps: int) -> Path:
-    """Return 0 → 1 → … → T′−1, the T′−1 steps upward of reverse DDIM.
-
-    The step beyond T′−1 is left out: it adds visible noise (ADM appendix).
-    """
-    return reverse_ddim().path(num_steps)
 
 
 class Entries(NamedTuple):

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from ddpm_jax.core import arrays, errors
 from ddpm_jax.diffusion import higher_order, process
-from ddpm_jax.diffusion.paths import STEP, sampling_path
+from ddpm_jax.diffusion.paths import STEP, encoding_path, sampling_path
 
 
 class Memoryless:
@@ -127,8 +127,8 @@ class ReverseDdim(Memoryless):
     reads = "score"
 
     def path(self, num_steps):
-        """Return the T′−1 steps upward; one beyond T′−1 adds visible noise (ADM)."""
-        return tuple((t, t + 1, STEP) for t in range(num_steps - 1))
+        """Return the T′−1 steps upward."""
+        return encoding_path(num_steps)
 
     def __call__(self, tables, x_t, prediction, t, t_next, noise):
         del t, noise
@@ -172,4 +172,15 @@ SOLVERS = {
     "heun": higher_order.heun,
     "dpmpp_2m": higher_order.dpmpp_2m,
     "dpmpp_2s": higher_order.dpmpp_2s,
+}
+# By the sampling.method that decodes what they encode: names of `ENCODERS`.
+ENCODER_OF = {
+    "ddim": "reverse_ddim",
+    "heun": "reverse_heun",
+    "dpmpp_2m": "reverse_dpmpp_2m",
+}
+ENCODERS = {
+    "reverse_ddim": reverse_ddim,
+    "reverse_heun": higher_order.reverse_heun,
+    "reverse_dpmpp_2m": higher_order.reverse_dpmpp_2m,
 }

@@ -7,11 +7,12 @@ RUN/edits/<tag>/preview.png     what was given and what was made
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
@@ -81,6 +82,22 @@ def open_run(config, saved: trained_run.SavedRun, shape=None) -> Opened:
     return Opened(config, saved, trained, weights)
 
 
+def check_used(config, needs: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse settings that have no effect.
+
+    Args:
+        config: of the run.
+        needs: field of config.editing → whether it is used, and what would use it.
+    """
+    usual = config_lib.base().editing
+    for name, (is_used, what) in needs.items():
+        if config.editing[name] != usual[name] and not is_used:
+            raise errors.Refusal(
+                f"editing.{name}={config.editing[name]!r} has no effect without "
+                f"{what}: give that, or leave it {usual[name]!r}"
+            )
+
+
 def read_pictures(
     paths: Sequence[str], config, saved: trained_run.SavedRun
 ) -> list[inputs.Picture]:
@@ -117,15 +134,24 @@ def read_pictures(
 def make(
     opened: Opened,
     recipe: recipe_lib.Recipe,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray] | Callable[[], Mapping[str, np.ndarray]],
     wanted: int,
 ) -> archive.SampleStore | None:
     """Make the results of an edit, or go on making them.
+
+    Args:
+        opened: the run.
+        recipe: of the results.
+        arrays: that it names; or a function that computes them, which is called where
+            results are missing, before anything is written.
+        wanted: number of results.
 
     Returns:
         Their store; None where the making was stopped, and the same command goes on.
     """
     trained, config = opened.trained, opened.config
+    if callable(arrays):
+        arrays = {} if is_made(opened, recipe, wanted) else arrays()
     store = generation.open_store(trained.run_dir.edits, recipe, opened.weights)
     made_by = build_sampling.make_sampler(
         recipe,
@@ -146,6 +172,33 @@ def make(
         levels=opened.facts.levels,
     )
     return store if finished else None
+
+
+def is_made(opened: Opened, recipe: recipe_lib.Recipe, wanted: int) -> bool:
+    """Return whether all results are there already."""
+    folder = opened.trained.run_dir.edits
+    there = False
+    if (folder / recipe.tag(opened.weights) / "samples.npz").exists():
+        store = generation.open_store(folder, recipe, opened.weights)
+        there = store.is_finished(wanted)
+    return distributed.from_first(there)
+
+
+def keep(opened: Opened, recipe: recipe_lib.Recipe, results) -> archive.SampleStore:
+    """Keep results that no chain has to make.
+
+    Args:
+        opened: the run.
+        recipe: that they are named by.
+        results: as samples are stored, [n, H, W, C].
+    """
+    store = generation.open_store(opened.trained.run_dir.edits, recipe, opened.weights)
+    if distributed.is_first() and not store.is_finished(len(results)):
+        store.add(store.count(), results[store.count() :])
+        store.finish(len(results), None)
+    distributed.barrier("the archive of samples")
+    say(f"samples: {store.archive}")
+    return store
 
 
 def say_cost(made_by: sampler_lib.Sampler, params, wanted: int, batch_size: int):
@@ -177,6 +230,6 @@ def write_pictures(store: archive.SampleStore, wanted: int, preview) -> None:
 
 
 def name_of(paths: Sequence[str], pictures: Sequence[inputs.Picture]) -> str:
-    """Return a word for the pictures of an edit: "seven", or "seven+3"."""
+    """Return a word for the pictures of an edit: "seven", or "seven_and_3"."""
     first = pathlib.Path(paths[0]).stem
-    return first if len(pictures) == 1 else f"{first}+{len(pictures) - 1}"
+    return first if len(pictures) == 1 else f"{first}_and_{len(pictures) - 1}"

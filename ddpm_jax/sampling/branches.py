@@ -12,10 +12,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ddpm_jax.core import conditions
+from ddpm_jax.core import arrays, conditions
 from ddpm_jax.diffusion import guidance
 
 MAIN, NEGATIVE, WEAKER = guidance.MAIN, "negative", "weaker"
+SHARE = "share"  # in the condition: float [B] of the other condition, 0 … 1
 
 
 class Mixing(NamedTuple):
@@ -135,6 +136,37 @@ def network(
         return guidance.mixed(outputs(x_t, t_seen), mixings, x_t.shape[-1])
 
     return guided
+
+
+def other_key(key: str) -> str:
+    """Return the key of the other condition that images are between."""
+    return f"other_{key}"
+
+
+def between(make: Callable, main: Given, condition: Mapping):
+    """Return the network of images between two conditions, or `make(main)`.
+
+    Its output is (1−λ) of what the network says under the one and λ of what it says
+    under the other, each guided; λ is `SHARE` in the condition, one for each image.
+
+    Args:
+        make: a `Given` → `(x_t, t_seen) → output`.
+        main: the network under the first condition.
+        condition: of the images, with the keys of `other_key` for what differs.
+    """
+    one = make(main)
+    if SHARE not in condition:
+        return one
+    changed = {key: condition.get(other_key(key)) for key in main.condition}
+    changed = {key: value for key, value in changed.items() if value is not None}
+    other = make(main._replace(condition={**main.condition, **changed}))
+
+    def network(x_t, t_seen):
+        output = one(x_t, t_seen)
+        share = arrays.expand_to(condition[SHARE].astype(output.dtype), output)
+        return (1 - share) * output + share * other(x_t, t_seen)
+
+    return network
 
 
 def _bound(mixing: Mixing, options: Mapping):

@@ -23,7 +23,7 @@ import numpy as np
 from ddpm_jax.core import conditions, errors, keys
 from ddpm_jax.diffusion import guidance, paths, process, reverse, samplers, solvers
 from ddpm_jax.sampling import naming
-from ddpm_jax.sampling.branches import GUIDANCE
+from ddpm_jax.sampling.branches import GUIDANCE, SHARE, other_key
 from ddpm_jax.sampling.naming import Setting, Weights
 from ddpm_jax.sampling.starts import STARTS
 from ddpm_jax.sampling.transforms import TRANSFORMS
@@ -42,6 +42,7 @@ def part(name: str, **options: float) -> Part:
 
 
 ANCESTRAL = part("ancestral")
+SOLVERS = {**solvers.SOLVERS, **solvers.ENCODERS}
 
 
 # ---- what the names of parts stand for -----------------------------------------------
@@ -67,6 +68,7 @@ class Structure(NamedTuple):
     start: str
     kinds: frozenset[str]
     has_unguided: bool
+    shares_noise: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Recipe:
         schedule: the process, respaced to the steps that are taken.
         prediction, variance: what the network's output means.
         shape: of one state, (H, W, C) for images.
-        solver: a part named in `solvers.SOLVERS`.
+        solver: a part named in `solvers.SOLVERS` or `solvers.ENCODERS`.
         settings: what was asked for, field by field.
         hooks: parts named in `HOOKS`, on x̂_0 in this order.
         guidance: parts named in `branches.GUIDANCE`, in this order; () for the plain
@@ -95,6 +97,8 @@ class Recipe:
         fingerprints: (name, fingerprint) of the arrays and of the other networks'
             weights that the transforms use.
         seed: decides every draw, together with i.
+        shares_noise: whether all images take the draws of image 0, so that nothing but
+            their start, condition or transforms tells them apart.
     """
 
     schedule: process.Schedule
@@ -114,9 +118,10 @@ class Recipe:
     path: tuple | None = None
     fingerprints: tuple[tuple[str, str], ...] = ()
     seed: int = 0
+    shares_noise: bool = False
 
     def __post_init__(self):
-        errors.choose("sampling method", solvers.SOLVERS, self.solver.name)
+        errors.choose("sampling method", SOLVERS, self.solver.name)
         for hook in self.hooks:
             errors.choose("hook", HOOKS, hook.name)
         for mixing in self.guidance:
@@ -144,9 +149,14 @@ class Recipe:
         """The evaluations of the network for one image; a guided one counts once."""
         return sum(kind != paths.RENOISE for _, _, kind, *_ in self.whole_path)
 
+    @property
+    def condition_keys(self) -> tuple[str, ...]:
+        """The keys of the condition, given or drawn."""
+        return tuple(key for key, _ in (*self.condition, *self.drawn))
+
     def make_solver(self):
         """Return the solver, a value of `diffusion.solvers`."""
-        return made(solvers.SOLVERS, self.solver)
+        return made(SOLVERS, self.solver)
 
     def make_hooks(self) -> tuple[reverse.X0Hook, ...]:
         """Return the hooks on x̂_0."""
@@ -189,6 +199,7 @@ class Recipe:
             start=self.start,
             kinds=frozenset(kind for _, _, kind, *_ in self.whole_path),
             has_unguided=not all((*entry, True)[3] for entry in self.whole_path),
+            shares_noise=self.shares_noise,
         )
 
     def inputs(self) -> dict[str, Any]:
@@ -249,6 +260,7 @@ class Recipe:
                 shape = (len(index), *spec.shape)
                 given[key] = np.full(shape, spec.none, spec.dtype)
         read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
+        read |= {SHARE, *map(other_key, specs)}
         of_network = {k: v for k, v in given.items() if k in specs or k not in read}
         conditions.check(specs, of_network, len(index))
         return given

@@ -156,9 +156,10 @@ def _program(structure: Structure, network, others: tuple):
 
     def sample(params, inputs, index, condition):
         seed, shape = inputs["seed"], structure.shape
+        drawn = jnp.zeros_like(index) if structure.shares_noise else index
 
         def noise_of(purpose):
-            stream = keys.key_for(seed, purpose, index=index)
+            stream = keys.key_for(seed, purpose, index=drawn)
             return lambda position: draws.noise_each(
                 keys.fold_in_each(stream, position), shape
             )
@@ -176,11 +177,8 @@ def _program(structure: Structure, network, others: tuple):
             arrays=inputs["arrays"],
             networks={name: other.alone() for name, other in given.items()},
         )
-        loop = _loop(structure, inputs, tools, main, given, noise_of)
-        start = keys.key_for(seed, "sample/x_T", index=index)
-        x_T = draws.x_T_each(start, shape)
-        if "temperature" in inputs["settings"]:
-            x_T = x_T * inputs["settings"]["temperature"]
+        loop = loop_of(structure, inputs, tools, main, given, noise_of)
+        x_T = first_state(inputs, drawn, shape)
         first = jnp.full(len(index), inputs["entries"].t[0])
         x = starts.STARTS[structure.start](tools, x_T, first)
         return samplers.run(loop, x, inputs["entries"], inputs["count"])
@@ -188,7 +186,24 @@ def _program(structure: Structure, network, others: tuple):
     return jax.jit(sample)
 
 
-def _loop(structure: Structure, inputs, tools, main, given, noise_of) -> samplers.Loop:
+def first_state(inputs, index, shape) -> jax.Array:
+    """Return x_T [B, *shape] of the images with these numbers.
+
+    Args:
+        inputs: of the program, from `Recipe.inputs`.
+        index: int32 [B].
+        shape: of one state.
+    """
+    start = keys.key_for(inputs["seed"], "sample/x_T", index=index)
+    x_T = process.GAUSSIAN.x_T_each(start, shape)
+    if "temperature" in inputs["settings"]:
+        x_T = x_T * inputs["settings"]["temperature"]
+    return x_T
+
+
+def loop_of(
+    structure: Structure, inputs, tools, main, given, noise_of
+) -> samplers.Loop:
     """Return what every entry of the path works with.
 
     Args:
@@ -202,15 +217,18 @@ def _loop(structure: Structure, inputs, tools, main, given, noise_of) -> sampler
     by_place = transforms.made(structure.transforms, inputs["transforms"], tools)
 
     def denoiser(names, numbers):
-        denoise = reverse.Denoiser(
-            tools.tables,
-            branches.network(
+        def guided(main):
+            return branches.network(
                 main,
                 names,
                 numbers,
                 negative_values=inputs["negative"],
                 weaker=given.get(branches.WEAKER),
-            ),
+            )
+
+        denoise = reverse.Denoiser(
+            tools.tables,
+            branches.between(guided, main, tools.condition),
             structure.prediction,
             structure.variance,
             inputs["hooks"],
@@ -223,7 +241,7 @@ def _loop(structure: Structure, inputs, tools, main, given, noise_of) -> sampler
         tables=tools.tables,
         denoise=denoiser(structure.guidance, inputs["guidance"]),
         solver=inputs["solver"],
-        noise_fn=noise_of("sample/noise"),
+        noise_fn=starts.noise_fn(tools) or noise_of("sample/noise"),
         kept=inputs["kept"],
         kinds=structure.kinds,
         plain=denoiser((), ()) if structure.has_unguided else None,

@@ -8,6 +8,8 @@ from ddpm_jax.diffusion import process
 from ddpm_jax.sampling.transforms import PICTURE
 
 STATE = "state"  # among the arrays of a sampler, [n, ...]
+# Among the arrays: noise [n, N, ...] of each of n images, and where its chain starts.
+NOISE_MAPS, MAPPED = "noise_maps", "mapped"
 
 
 def _noise(tools, x_T, t):
@@ -25,4 +27,16 @@ def _given(tools, x_T, t):
     return tools.of_images(STATE)
 
 
-STARTS = {"noise": _noise, "noised": _noised, "given": _given}
+def _mapped(tools, x_T, t):
+    del x_T, t
+    return tools.arrays[MAPPED][tools.index]
+
+
+STARTS = {"noise": _noise, "noised": _noised, "given": _given, "mapped": _mapped}
+
+
+def noise_fn(tools):
+    """Return `position → noise [B, ...]` of given noise maps, None without them."""
+    if NOISE_MAPS not in tools.arrays:
+        return None
+    return lambda position: tools.arrays[NOISE_MAPS][tools.index, position]

@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion import guidance, inpainting, process, reconstruction
+from ddpm_jax.core import arrays
+from ddpm_jax.diffusion import (
+    guidance,
+    inpainting,
+    interpolation,
+    inversion,
+    process,
+    reconstruction,
+)
 
 DENOISER, PREDICTION, STEP = PLACES = ("denoiser", "prediction", "step")
 
@@ -128,6 +136,50 @@ def _reconstruction(likelihood):
     return make
 
 
+# ---- noise maps: see `diffusion.inversion` -------------------------------------------
+
+RESIDUAL = "residual"  # among the arrays: [n, ...] of each of n images
+
+
+def _residual(tools):
+    return inversion.with_residual(tools.arrays[RESIDUAL][tools.index])
+
+
+# ---- interpolation: see `diffusion.interpolation` ------------------------------------
+
+# Among the arrays, for each image: λ, and the t where its chain leaves the pictures.
+MIX, LEVEL = "mix", "level"
+OTHER_NOISE = "other_noise"  # [1, ...], of the second picture, where it has its own
+
+
+def _mixed(own_noise: bool):
+    def make(tools):
+        first, other = tools.arrays[PICTURE]
+        other_noise = tools.arrays[OTHER_NOISE] if own_noise else None
+        share, level = (
+            tools.arrays[name][tools.index % tools.arrays[name].shape[0]]
+            for name in (MIX, LEVEL)
+        )
+
+        def transform(x, t_next, noise):
+            t = jnp.maximum(t_next, 0)
+            mixed = interpolation.in_x_t(
+                tools.tables,
+                jnp.broadcast_to(first, x.shape),
+                jnp.broadcast_to(other, x.shape),
+                t,
+                share,
+                noise=noise,
+                other_noise=other_noise,
+                preserves_variance=own_noise,
+            )
+            return jnp.where(arrays.expand_to(t_next == level, x), mixed, x)
+
+        return transform
+
+    return make
+
+
 TRANSFORMS: dict[str, Transform] = {
     **{
         f"classifier_{form}": Transform(PREDICTION, _classifier(form), form, (CLASS,))
@@ -135,6 +187,9 @@ TRANSFORMS: dict[str, Transform] = {
     },
     "known_region": Transform(STEP, _known_region),
     "pasted": Transform(STEP, _pasted),
+    "residual": Transform(STEP, _residual),
+    "mixed": Transform(STEP, _mixed(own_noise=False)),
+    "mixed_preserving": Transform(STEP, _mixed(own_noise=True)),
     **{
         f"reconstruction_{name}": Transform(DENOISER, _reconstruction(name))
         for name in reconstruction.LIKELIHOODS

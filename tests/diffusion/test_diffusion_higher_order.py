@@ -10,7 +10,15 @@ import pytest
 from reference import higher_order as reference
 
 from ddpm_jax.core import errors
-from ddpm_jax.diffusion import process, respacing, reverse, samplers, schedules, solvers
+from ddpm_jax.diffusion import (
+    inversion,
+    process,
+    respacing,
+    reverse,
+    samplers,
+    schedules,
+    solvers,
+)
 
 NEW = ("heun", "dpmpp_2m", "dpmpp_2s")
 COUNT = 64
@@ -153,6 +161,69 @@ def test_twenty_steps_of_2m_are_nearer_to_the_flow_than_fifty_of_ddim():
     assert distances[0] < distances[1], distances
 
 
+# ---- upward --------------------------------------------------------------------------
+
+ENCODERS = {
+    "ddim": "reverse_ddim",
+    "heun": "reverse_heun",
+    "dpmpp_2m": "reverse_dpmpp_2m",
+}
+
+
+def images(count):
+    """States at t = 0, where hardly any noise is left."""
+    return np.linspace(-1.1, 1.2, count)[:, None]
+
+
+def encoder(name):
+    return solvers.ENCODERS[solvers.ENCODER_OF[name]]()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_error_of_a_latent_falls_with_the_order(name):
+    """The formulas hold from smaller to larger noise too."""
+    x, last = images(COUNT), 0.99
+    true = reference.runge_kutta(last, FIRST, mixture.x_0, x, 4000)
+    counts = np.array([40, 80, 160])
+    found = []
+    for steps in counts:
+        ends = [np.log(a / (1 - a)) for a in (last, FIRST)]
+        levels = 1 / (1 + np.exp(-np.linspace(*ends, steps + 1)))
+        made = reference.SOLVERS[name](levels, mixture.x_0, x)
+        found.append(np.sqrt(np.mean((made - true) ** 2)))
+    slope = -np.polyfit(np.log(counts), np.log(found), 1)[0]
+    assert abs(slope - ORDERS[name]) < 0.4, (slope, found)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_upward_float32_agrees_with_float64(name):
+    kept, x = spaced("linear", 30, "logsnr"), images(COUNT)
+    solver = encoder(name)
+    made = chain(kept, solver, x, prediction="noise")
+    wanted = reference.SOLVERS[name](kept.alpha_bar, mixture.x_0, x)
+    np.testing.assert_allclose(made, wanted, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("ddim", 15), ("heun", 40), ("dpmpp_2m", 30)]
+)
+def test_what_is_encoded_comes_back(name, least):
+    kept, x = spaced("linear", 100, "logsnr"), images(COUNT)
+    latent = chain(kept, encoder(name), x, prediction="noise")
+    path = inversion.decoding_path(100, make(name))
+    back = chain(kept, make(name), latent, path, prediction="noise")
+    psnr = 10 * np.log10(4 / np.mean((back - x) ** 2))
+    assert psnr > least
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_path_upward_takes_every_step(name):
+    path = encoder(name).path(4)
+    ends = [(t, n) for t, n, kind in path if kind != "correct"]
+    assert ends == [(0, 1), (1, 2), (2, 3)]
+    samplers.check(4, None, encoder(name), path)
+
+
 # ---- halves, history, paths ----------------------------------------------------------
 
 
@@ -219,6 +290,12 @@ def test_evaluations_are_entries_of_the_path(name, steps, evaluations):
 def test_too_few_steps_are_refused(name, steps):
     with pytest.raises(errors.Refusal, match=f"{name} with {steps} steps.*'ddim'"):
         make(name).path(steps)
+
+
+@pytest.mark.parametrize("name", ["heun", "dpmpp_2m"])
+def test_encoders_do_not_go_down(name):
+    with pytest.raises(errors.Refusal, match="encodes, from t = 3 down to 2"):
+        samplers.check(5, None, encoder(name), make(name).path(4)[:2])
 
 
 @pytest.mark.parametrize(

@@ -266,3 +266,29 @@ def test_schedules_are_values():
     assert respacing.respace(one, 5) != one
     with pytest.raises((AttributeError, TypeError)):
         one.betas = (0.1,)
+
+
+# ---- below a timestep ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spacing", respacing.SPACINGS)
+def test_every_number_of_steps_below_every_timestep(spacing):
+    """A chain of n steps from t takes n steps and starts at t, on the whole's ᾱ."""
+    whole = process.Schedule.from_betas(schedules.make_betas("linear", 24))
+    for last in range(24):
+        for count in range(1, last + 2):
+            kept = respacing.respace_below(whole, count, last, spacing)
+            assert kept.num_steps == count
+            assert kept.timesteps[-1] == last
+            assert list(kept.timesteps) == sorted(set(kept.timesteps))
+            assert kept.original_num_steps == 24
+            expected = whole.alpha_bar[list(kept.timesteps)]
+            np.testing.assert_allclose(kept.alpha_bar, expected, rtol=1e-11, atol=1e-15)
+
+
+def test_all_of_the_steps_are_those_of_the_whole_to_the_bit():
+    whole = process.Schedule.from_betas(schedules.make_betas("cosine", 24))
+    assert respacing.respace_below(whole, 10, 9).betas == whole.betas[:10]
+    assert respacing.respace_below(whole, 24, 23) == whole
+    spaced = respacing.respace_below(whole, 7, 23, "logsnr")
+    assert spaced == respacing.respace(whole, 7, "logsnr")
