@@ -267,6 +267,7 @@ def of_steps(trained, used, spread):
     count = sampler.rounded_batch(WALKED, trained.mesh)
     specs = trained.network.condition_spec
     condition = recipe.condition_of(np.arange(count), specs)
+    condition = {key: condition[key] for key in specs}  # not what a classifier reads
     walked = np.stack([walk(used.params, condition, count, n) for n in counts])
     squares = np.square(np.diff(walked, axis=0))
     changes = np.sqrt(squares.mean(axis=tuple(range(1, squares.ndim))))
@@ -279,8 +280,11 @@ def of_samples(trained, used, split) -> Checked:
     """Check samples against real images of the same classes."""
     config = trained.config
     recipe = build_sampling.recipe(config, trained.facts)
-    condition = {k: tuple(v.tolist()) for k, v in split.real_condition.items()}
-    recipe = dataclasses.replace(recipe, condition=tuple(condition.items()))
+    if not recipe.transforms:  # a classifier leads to the classes that were asked for
+        condition = {k: tuple(v.tolist()) for k, v in split.real_condition.items()}
+        recipe = dataclasses.replace(
+            recipe, condition=tuple(condition.items()), drawn=(), repeats=1
+        )
     count = len(split.real)
     made_by = build_sampling.make_sampler(
         recipe, config, trained.network, trained.mesh, weights=used
