@@ -63,6 +63,23 @@ def listed(labels: Sequence[int | str]) -> tuple[int | str, ...]:
     return tuple(int(p) if INTEGER.fullmatch(str(p)) else p for p in parts)
 
 
+def remark(names: Sequence[str]) -> str:
+    """Return what is easily misread in names that are numbers, "" for other names.
+
+    Folders 1, 10, 2 are in the order of their letters, and none has its name as index.
+    """
+    are_numbers = names and all(INTEGER.fullmatch(name) for name in names)
+    if not are_numbers or all(name == str(i) for i, name in enumerate(names)):
+        return ""
+    pairs = [f"{name} is {i}" for i, name in enumerate(names[:MANY])]
+    more = ", …" if len(names) > MANY else ""
+    return (
+        f"the names of the classes are numbers, and not their indices: "
+        f"{', '.join(pairs)}{more}; {BY_NAME}{names[0]} and {BY_INDEX}0 say which is "
+        "meant"
+    )
+
+
 def told(labels: Sequence[int], names: Sequence[str]) -> str:
     """Return the names of the classes that are made: "cat, dog in turn"."""
     if len(labels) == 1:

@@ -1,8 +1,8 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
+from ddpm_jax.builders import class_labels, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
@@ -30,6 +30,8 @@ def run(config, workdir) -> None:
     # Guidance of scale 0 leaves the classes out, but for a classifier's.
     if classes is not None and (config.sampling.classifier or recipe.is_conditional):
         say(f"classes: {classes}")
+        if remark := class_labels.remark(classes.names):
+            say(f"note: {remark}")
     for line in build_sampling.guidance_told(config, saved.imported):
         say(line)
     made_by = build_sampling.make_sampler(

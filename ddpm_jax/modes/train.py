@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from ddpm_jax import runtime
+from ddpm_jax.builders import class_labels, data_marks, kinds, trained_run
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import data_marks, kinds, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
@@ -188,6 +188,8 @@ def say_what_is_trained(config, facts, network, mesh, dataset) -> None:
     say(messages.describe(config, facts, network, mesh, kinds.of(config).noun))
     for line in remarks(dataset):
         say(line)
+    if remark := class_labels.remark(facts.class_names):
+        say(f"noticed: {remark}")
 
 
 def remarks(dataset) -> list[str]:

@@ -95,3 +95,18 @@ def test_texts_are_listed_as_earlier_versions_stored_them():
     assert class_labels.listed(("3,7",)) == class_labels.listed((3, 7)) == (3, 7)
     assert class_labels.listed(("cat,dog",)) == ("cat", "dog")
     assert class_labels.listed(()) == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("1", "10", "2"), ["1 is 0", "10 is 1", "2 is 2"]),
+        (("0", "1", "2"), []),
+        (("cat", "7"), []),
+        ((), []),
+    ],
+)
+def test_names_that_are_numbers_are_told(names, said):
+    remark = class_labels.remark(names)
+    assert bool(remark) == bool(said)
+    assert [word for word in said if word not in remark] == []
