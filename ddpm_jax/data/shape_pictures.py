@@ -1,9 +1,8 @@
 """Pictures of scenes, and the scene in a picture.
 
-Every kind of thing has one look in every cell, a template; a picture is the sum of
-templates on the background. Reading goes the other way: each cell holds what the
-nearest template shows. So a picture is read exactly, and any other image as what it
-resembles most.
+A kind of thing looks the same in every cell: cells lie whole pixels apart, and no thing
+touches the cell of another. A picture is read cell by cell as what looks nearest; so
+pictures are read exactly, and any other image as the scene that it resembles most.
 """
 
 import functools
@@ -23,8 +22,8 @@ RGB = {
     "purple": (176, 74, 214),
     "white": (244, 244, 244),
 }
-RADIUS = {"big": 0.44, "small": 0.29}  # in cells
-SAMPLES = 256  # along a side of the picture, at least; averaged in each pixel
+RADIUS = {"big": 0.4, "small": 0.3}  # in distances of cells; 0.4 keeps cells apart
+SAMPLES = 16  # in a pixel along each side; their mean is its colour
 
 
 class Reading(NamedTuple):
@@ -40,32 +39,28 @@ class Reading(NamedTuple):
     distance: np.ndarray
 
 
-class Template(NamedTuple):
-    """The looks of one cell.
+class Looks(NamedTuple):
+    """What cells show.
 
     Attributes:
-        rows: pixels that the things of this cell touch.
-        columns: as `rows`.
-        colours: float32 [49, h, w, 3], grey levels to be added to the background.
-        inside: bool [h, w], pixels whose centre is in the cell.
+        places: of the nine cells, their pixels in rows and columns.
+        colours: float32 [49, w, w, 3], grey levels that are added to the background.
     """
 
-    rows: slice
-    columns: slice
+    places: tuple[tuple[slice, slice], ...]
     colours: np.ndarray
-    inside: np.ndarray
 
 
 def render(cells: np.ndarray, side: int) -> np.ndarray:
     """Return pictures uint8 [n, side, side, 3] of scenes, cells [n, 9]."""
-    image = np.empty((len(cells), side, side, 3), np.float32)
+    places, colours = looks(side)
+    colours = np.rint(colours + np.float32(BACKGROUND)).astype(np.uint8)
+    image = np.empty((len(cells), side, side, 3), np.uint8)
     image[:] = BACKGROUND
-    for cell, template in enumerate(templates(side)):
+    for cell, (rows, columns) in enumerate(places):
         held = np.flatnonzero(cells[:, cell])
-        image[held, template.rows, template.columns] += template.colours[
-            cells[held, cell]
-        ]
-    return np.rint(image).astype(np.uint8)
+        image[held, rows, columns] = colours[cells[held, cell]]
+    return image
 
 
 def read(images: np.ndarray) -> Reading:
@@ -74,75 +69,48 @@ def read(images: np.ndarray) -> Reading:
     Args:
         images: float [n, side, side, 3] in [-1, 1], or grey levels uint8.
 
-    A thing that lies between two cells, or one that overlaps another, is no template:
-    it is read as the nearest, and the distance tells.
+    Something between two cells, or of another colour, is read as what is nearest to
+    it; the distance tells of it.
     """
     images = np.asarray(images)
-    stored = images.dtype == np.uint8
-    images = images.astype(np.float32)
-    levels = (images if stored else (images + 1) * 127.5) - np.float32(BACKGROUND)
+    levels = images.astype(np.float32)
+    if images.dtype != np.uint8:
+        levels = (levels + 1) * 127.5
+    levels = levels - np.float32(BACKGROUND)
+    places, colours = looks(images.shape[1])
+    flat = colours.reshape(len(colours), -1)
     found = np.empty((len(images), scenes.CELLS), np.int8)
-    squares = np.zeros(len(images), np.float32)
-    for cell, template in enumerate(templates(images.shape[1])):
-        patch = levels[:, template.rows, template.columns][:, template.inside]
-        patch = patch.reshape(len(images), -1)
-        looks = template.colours[:, template.inside].reshape(scenes.CODES, -1)
-        further = (looks**2).sum(1) - 2 * patch @ looks.T  # [n, 49]; + |patch|²
-        found[:, cell] = further.argmin(1)
-        squares += ((patch - looks[found[:, cell]]) ** 2).sum(1)
-    return Reading(found, np.sqrt(squares / levels[0].size if len(images) else squares))
+    for cell, (rows, columns) in enumerate(places):
+        patch = levels[:, rows, columns]
+        # |patch - look|² without |patch|², which is the same for all looks
+        squares = (flat**2).sum(1) - 2 * patch.reshape(len(patch), -1) @ flat.T
+        found[:, cell] = squares.argmin(1)
+        patch -= colours[found[:, cell]]
+    return Reading(found, np.sqrt((levels**2).mean((1, 2, 3))))
 
 
 @functools.lru_cache(maxsize=4)
-def templates(side: int) -> tuple[Template, ...]:
-    """Return the templates of the nine cells at `side` pixels."""
-    tints = np.array([np.subtract(RGB[c], BACKGROUND) for c in scenes.COLOURS])
-    made = []
-    for cell in range(scenes.CELLS):
-        rows, columns = (_touched(n, side) for n in divmod(cell, scenes.GRID))
-        masks = _masks(rows, columns, cell, side)
-        colours = masks[:, None, :, ..., None] * tints[None, :, None, None, None, :]
-        colours = colours.reshape(-1, *colours.shape[3:])
-        empty = np.zeros_like(colours[:1])
-        inside = np.logical_and.outer(
-            *(
-                (np.arange(side)[pixels] + 0.5) * scenes.GRID // side == n
-                for pixels, n in ((rows, cell // scenes.GRID), (columns, cell % 3))
-            )
-        )
-        made.append(
-            Template(
-                rows, columns, np.float32(np.concatenate([empty, colours])), inside
-            )
-        )
-    return tuple(made)
+def looks(side: int) -> Looks:
+    """Return what cells show at `side` pixels."""
+    apart = round(side / scenes.GRID)  # cells, in pixels
+    width = apart - (apart - side) % 2  # whole pixels around the middle of the picture
+    starts = [(side - width) // 2 + (n - 1) * apart for n in range(scenes.GRID)]
+    slices = [slice(start, start + width) for start in starts]
+    colours = np.zeros((scenes.CODES, width, width, 3), np.float32)
+    for code in range(1, scenes.CODES):
+        kind, colour, size = scenes.named(code)
+        mask = _covered(kind, RADIUS[size] * apart, width)
+        colours[code] = mask[..., None] * np.subtract(RGB[colour], BACKGROUND)
+    places = tuple((rows, columns) for rows in slices for columns in slices)
+    return Looks(places, colours)
 
 
-def _touched(n, side):
-    return slice(n * side // scenes.GRID, -(-(n + 1) * side // scenes.GRID))
-
-
-def _masks(rows, columns, cell, side):
-    """Return the share of each pixel that is covered, [kinds, sizes, h, w]."""
-    finer = -(-SAMPLES // side)
-    # Of the samples, in cells from the cell's centre.
-    y, x = (
-        (np.arange(pixels.start * finer, pixels.stop * finer) + 0.5)
-        * (scenes.GRID / (side * finer))
-        - (n + 0.5)
-        for pixels, n in zip((rows, columns), divmod(cell, scenes.GRID), strict=True)
-    )
-    masks = np.array(
-        [
-            [
-                _covers(kind, x / r, y[:, None] / r)
-                for r in map(RADIUS.get, scenes.SIZES)
-            ]
-            for kind in scenes.KINDS
-        ]
-    )
-    h, w = len(y) // finer, len(x) // finer
-    return masks.reshape(*masks.shape[:2], h, finer, w, finer).mean((3, 5))
+@functools.lru_cache(maxsize=64)
+def _covered(kind, radius, width):
+    """Return the share [width, width] of pixels that a shape in their middle covers."""
+    samples = (np.arange(width * SAMPLES) + 0.5) / SAMPLES - width / 2
+    inside = _covers(kind, samples / radius, samples[:, None] / radius)
+    return inside.reshape(width, SAMPLES, width, SAMPLES).mean((1, 3))
 
 
 def _covers(kind, x, y):
