@@ -136,9 +136,9 @@ def read(caption: str) -> Caption:
     first, rest = _read_phrase(words)
     if not rest and first is not None:
         return Caption((first,))
-    relation, rest = _read(RELATIONS, rest)
-    second, rest = _read_phrase(rest)
-    if rest or first is None or second is None:
+    relation, behind = _read(RELATIONS, rest)
+    second, end = _read_phrase(behind)
+    if first is None or behind is rest or second is None or end:
         raise errors.Refusal(
             f"{caption!r} is no caption of shapes: give one or two shapes, such as "
             "'a big red circle above a blue square'"

@@ -22,7 +22,7 @@ RGB = {
     "purple": (176, 74, 214),
     "white": (244, 244, 244),
 }
-RADIUS = {"big": 0.4, "small": 0.3}  # in distances of cells; 0.4 keeps cells apart
+RADIUS = {"big": 0.45, "small": 0.3}  # in cells
 SAMPLES = 16  # in a pixel along each side; their mean is its colour
 
 
@@ -83,7 +83,7 @@ def read(images: np.ndarray) -> Reading:
     for cell, (rows, columns) in enumerate(places):
         patch = levels[:, rows, columns]
         # |patch - look|² without |patch|², which is the same for all looks
-        squares = (flat**2).sum(1) - 2 * patch.reshape(len(patch), -1) @ flat.T
+        squares = (flat**2).sum(1) - 2 * patch.reshape(-1, flat.shape[1]) @ flat.T
         found[:, cell] = squares.argmin(1)
         patch -= colours[found[:, cell]]
     return Reading(found, np.sqrt((levels**2).mean((1, 2, 3))))
@@ -92,14 +92,16 @@ def read(images: np.ndarray) -> Reading:
 @functools.lru_cache(maxsize=4)
 def looks(side: int) -> Looks:
     """Return what cells show at `side` pixels."""
-    apart = round(side / scenes.GRID)  # cells, in pixels
-    width = apart - (apart - side) % 2  # whole pixels around the middle of the picture
-    starts = [(side - width) // 2 + (n - 1) * apart for n in range(scenes.GRID)]
+    # An odd number of pixels: one is the middle, and thin arms of a cross are sharp.
+    apart = side // scenes.GRID
+    width = (apart - 1) // 2 * 2 + 1
+    margin = (side - (scenes.GRID - 1) * apart - width) // 2
+    starts = [margin + n * apart for n in range(scenes.GRID)]
     slices = [slice(start, start + width) for start in starts]
     colours = np.zeros((scenes.CODES, width, width, 3), np.float32)
     for code in range(1, scenes.CODES):
         kind, colour, size = scenes.named(code)
-        mask = _covered(kind, RADIUS[size] * apart, width)
+        mask = _covered(kind, RADIUS[size] * width, width)
         colours[code] = mask[..., None] * np.subtract(RGB[colour], BACKGROUND)
     places = tuple((rows, columns) for rows in slices for columns in slices)
     return Looks(places, colours)
