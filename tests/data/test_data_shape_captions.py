@@ -79,6 +79,11 @@ def test_a_caption_is_a_function_of_index_and_draw():
     assert dataset.captions([9, 3, 9], draws)[1:] == dataset.captions([3, 9], draws[1:])
     assert len(set(dataset.captions([5] * 50, np.linspace(0, 0.99, 50)))) > 15
     assert len(set(dataset.captions([5] * 50))) == 1
+    # As those of the scenes, these never change.
+    assert dataset.captions([0, 1]) == [
+        "a tiny triangle to the left of a yellow circle",
+        "a yellow circle",
+    ]
 
 
 def test_data_without_captions_says_so():
