@@ -23,7 +23,7 @@ SOURCES = {
 # Imports point to earlier lines only; the names of one line are siblings.
 LAYERS = (
     ("core",),
-    ("diffusion", "models", "data"),
+    ("diffusion", "models", "data", "text"),
     ("runtime",),
     ("runs",),
     ("training", "sampling", "metrics", "report", "convert"),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -52,6 +52,8 @@ class Dataset:
         place: where the files of both splits lie; "" where there are none.
         marks: marks of these files from an earlier time → theirs now, by name; see
             `marks`.
+        read_captions: (indices int64 [n], draws [n] or None) → n texts; None where
+            there are no captions. See `captions`.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Dataset:
     count_unreadable: Callable[[], int] = lambda: 0
     place: str = ""
     marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
+    read_captions: Callable[..., Sequence[str]] | None = None
 
     def __len__(self) -> int:
         return self.num_examples
@@ -89,19 +92,35 @@ class Dataset:
         Raises:
             IndexError: an index lies outside the data set.
         """
-        indices = np.asarray(indices, np.int64)
-        outside = (indices < 0) | (indices >= len(self))
-        if outside.any():
-            raise IndexError(
-                f"index {indices[outside][0]} is outside {self.name}/{self.split}, "
-                f"which has {len(self)} images"
-            )
+        indices = self._checked(indices)
         if self.random_crop:
             image, label, *more = self.read(indices, crop_draws)
         else:
             image, label, *more = self.read(indices)
         # The images and labels last: no condition may take their names.
         return {**(more[0] if more else {}), "image": image, "label": label}
+
+    def captions(self, indices, draws=None) -> list[str]:
+        """Return a caption of each of the examples at `indices`.
+
+        Args:
+            indices: as in `fetch`.
+            draws: uniform in [0, 1), [n], that choose among the captions of an example;
+                None always gives the same one.
+
+        Raises:
+            IndexError: an index lies outside the data set.
+            Refusal: there are no captions.
+        """
+        if self.read_captions is None:
+            raise errors.Refusal(
+                f"the images of {self.name!r} have no captions: choose data that has, "
+                "for example data.name=shapes"
+            )
+        indices = self._checked(indices)
+        if draws is not None:
+            draws = np.broadcast_to(np.asarray(draws, np.float64), indices.shape)
+        return list(self.read_captions(indices, draws))
 
     def fingerprint(self) -> str:
         """Return a hex string that changes with the data.
@@ -112,6 +131,16 @@ class Dataset:
         """
         described = repr([(told, getattr(self, fact)) for told, fact in _FACTS.items()])
         return hashlib.sha256(described.encode()).hexdigest()
+
+    def _checked(self, indices):
+        indices = np.asarray(indices, np.int64)
+        outside = (indices < 0) | (indices >= len(self))
+        if outside.any():
+            raise IndexError(
+                f"index {indices[outside][0]} is outside {self.name}/{self.split}, "
+                f"which has {len(self)} images"
+            )
+        return indices
 
 
 # What a fingerprint calls each fact: names that never change, for runs keep it.

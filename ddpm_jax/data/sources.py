@@ -8,7 +8,7 @@ nothing else in the package knows where they came from.
 from collections.abc import Callable
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import digits, folder, npz, tfds
+from ddpm_jax.data import digits, folder, npz, shapes, tfds
 from ddpm_jax.data.dataset import SPLITS, Dataset, Request
 
 SOURCES = {
@@ -17,10 +17,12 @@ SOURCES = {
     "folder": folder.folder,
     "zip": folder.zip_file,
     "npz": npz.npz,
+    "shapes": shapes.shapes,
 }
+FURTHER_SPLITS = {"shapes": ("unseen",)}
 TFDS_PREFIX = "tfds:"
 CROPS = ("none", "center", "random")
-WITHOUT_LABEL_CHOICE = ("digits", "cifar10")
+WITHOUT_LABEL_CHOICE = ("digits", "cifar10", "shapes")
 
 
 def load(
@@ -40,7 +42,7 @@ def load(
 
     Args:
         name: a key of `SOURCES`, or "tfds:" and TFDS's name of a data set.
-        split: "train" or "test".
+        split: "train" or "test", and of shapes "unseen".
         path: where the source keeps its files; None or "" means the source's own
             default. A source that comes with an installed package takes no path.
         test_fraction: share of the images that becomes the test split, in (0, 1); only
@@ -58,9 +60,10 @@ def load(
         Refusal: unknown name, split or crop, a fraction outside (0, 1), data that is
             not there, or images that are not what is asked for.
     """
-    if split not in SPLITS:
+    splits = (*SPLITS, *FURTHER_SPLITS.get(name, ()))
+    if split not in splits:
         raise errors.Refusal(
-            f"unknown split {split!r}: choose one of {', '.join(SPLITS)}"
+            f"unknown split {split!r}: choose one of {', '.join(splits)}"
         )
     if not 0.0 < test_fraction < 1.0:
         raise errors.Refusal(
@@ -73,8 +76,8 @@ def load(
         )
     if name in WITHOUT_LABEL_CHOICE and labels != "auto":
         raise errors.Refusal(
-            f"data.labels={labels!r} has no meaning for {name}, whose labels are "
-            "known: leave it 'auto'"
+            f"data.labels={labels!r} has no meaning for {name}, which says itself what "
+            "its labels are: leave it 'auto'"
         )
     request = Request(
         path=str(path) if path else None,

@@ -1,0 +1,66 @@
+"""The choice of a tokenizer, and its record in a run."""
+
+from collections.abc import Iterable, Mapping
+
+from ddpm_jax.core import errors
+from ddpm_jax.text import encoding, gpt2, pairs, utf8, words
+
+KINDS = ("words", "bytes", "gpt2")
+
+
+def make(
+    kind: str,
+    *,
+    captions: Iterable[str] = (),
+    context: int | None = None,
+    path: str = "",
+) -> encoding.Tokenizer:
+    """Return a tokenizer.
+
+    Args:
+        kind: one of `KINDS`.
+        captions: of the training data, for "words": their words are the vocabulary.
+        context: length of encoded texts; None is 128, and for "words" the longest of
+            the captions.
+        path: for "gpt2", the folder of its two files; "" takes the installed ones.
+
+    Raises:
+        Refusal: an unknown kind, a context below 1, captions without words, or files
+            that are not there or not the published ones.
+    """
+    if kind == "words":
+        return words.from_captions(captions, context)
+    context = gpt2.CONTEXT if context is None else context
+    if kind == "bytes":
+        return utf8.Bytes(context)
+    if kind == "gpt2":
+        return gpt2.GPT2(pairs.published(path), context)
+    raise errors.Refusal(
+        f"unknown tokenizer {kind!r}: choose one of {', '.join(KINDS)}"
+    )
+
+
+def from_json(record: Mapping, path: str = "") -> encoding.Tokenizer:
+    """Return the tokenizer that `to_json` described.
+
+    Args:
+        record: what `to_json` returned, perhaps read from a file.
+        path: for "gpt2", as in `make`.
+
+    Raises:
+        Refusal: the record describes no tokenizer of this version, or as in `make`.
+    """
+    kind, context = record.get("kind"), record.get("context")
+    if kind == "words" and isinstance(record.get("words"), list | tuple):
+        tokenizer = words.Words(tuple(map(str, record["words"])), context)
+    elif kind in ("bytes", "gpt2") and context is not None:
+        tokenizer = make(kind, context=context, path=path)
+    else:
+        tokenizer = None
+    if tokenizer is None or tokenizer.to_json() != dict(record):
+        raise errors.Refusal(
+            f"{encoding.shortened(str(dict(record)))} describes no tokenizer that this "
+            f"version knows ({', '.join(KINDS)}): restore the run's own record, or use "
+            "the version that wrote it"
+        )
+    return tokenizer
