@@ -5,7 +5,7 @@ of a class token, an embedding of the timestep; that of the text is causal and e
 the text's last token. Agreement is 100·⟨z_text, z_image⟩ of the unit vectors, and its
 gradient by x_t guides a diffusion model as a classifier's does.
 
-Reference: GLIDE (Nichol et al. 2021), section 2.3 and published code.
+Reference: GLIDE (Nichol et al. 2021), published code.
 """
 
 import dataclasses

@@ -196,6 +196,15 @@ def test_rematerialisation_keeps_the_text(net, params, apply, condition):
     )
 
 
+def test_a_trunk_of_bfloat16_gets_a_text_of_float32(params, condition):
+    half = tiny(text=SIZES, inpainting=True, low_res=True, dtype="bfloat16")
+    x, t = batch()
+    prepared = jax.eval_shape(half.prepare, params, condition)
+    assert {leaf.dtype for leaf in prepared.values()} == {jnp.dtype("float32")}
+    made = jax.eval_shape(half.apply, params, x, t, prepared)
+    assert (made.shape, made.dtype) == (x.shape, jnp.float32)
+
+
 def test_keys_and_values_alone_are_packed_in_both_orders():
     packed = jnp.arange(24.0).reshape(1, 2, 12)  # [B, N, 2·2·3]
     keys, values = layers.split_qkv(packed, heads=2, order="legacy", parts=2)
