@@ -6,7 +6,7 @@ from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images
 from ddpm_jax.diffusion import reverse
-from ddpm_jax.models import classifier, custom, functional, unet
+from ddpm_jax.models import classifier, custom, functional, text, unet
 from ddpm_jax.runs import commands
 
 
@@ -71,6 +71,8 @@ def network(config, facts: DataInfo) -> functional.Network:
             num_classes=label_rows(config, facts),
             null_label=null_label(config, facts),
             low_res=model.kind == "upsampler",
+            inpainting=model.inpainting,
+            text=text_sizes(config),
             resample=model.resample,
             sinusoid=model.sinusoid,
             sinusoid_shift=model.sinusoid_shift,
@@ -83,6 +85,20 @@ def network(config, facts: DataInfo) -> functional.Network:
         )
 
 
+def text_sizes(config) -> text.Text | None:
+    """Return the sizes of the text encoder that model.text_layers asks for, or None."""
+    model = config.model
+    if not model.text_layers:
+        return None
+    return text.Text(
+        width=model.text_width,
+        layers=model.text_layers,
+        heads=model.text_heads,
+        context=model.text_context,
+        vocabulary=model.text_vocabulary,
+    )
+
+
 # Fields that the classifier of ADM, which has one dialect, would ignore …
 NOT_OF_CLASSIFIERS = (
     "model.sinusoid",
@@ -93,6 +109,8 @@ NOT_OF_CLASSIFIERS = (
     "model.attention_scale",
     "model.middle_attention",
     "model.initialisation",
+    "model.inpainting",
+    "model.text_layers",
 )
 # … and those that its training would: it denoises nothing and makes no samples.
 NOT_OF_THEIR_TRAINING = (
@@ -193,6 +211,16 @@ def custom_network(given, config, facts):
     return network
 
 
+NOT_YET = {"text_layers": "a text", "inpainting": "a picture to complete"}
+"""Fields of networks that training and sampling cannot feed yet, and what with."""
+
+
+def makes_images_alone(config) -> bool:
+    """Return whether images can be sampled from nothing but noise and labels."""
+    model = config.model
+    return model.kind == "unet" and not any(model[field] for field in NOT_YET)
+
+
 def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
     """Refuse to do with a run what only a diffusion model permits.
 
@@ -210,6 +238,13 @@ def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
             "low-resolution images beside its input; it can be converted, exported "
             "and called from Python"
         )
+    for field, needed in NOT_YET.items():
+        if config.model[field] and kind == "unet":
+            raise errors.Refusal(
+                f"model.{field}={config.model[field]!r}: {doing} it is not possible "
+                f"yet, for it needs {needed} beside its input; it can be converted, "
+                "exported and called from Python"
+            )
     if kind == "classifier":
         raise errors.Refusal(
             f"model.kind={kind!r}: {doing} it is not possible, for it makes no images; "

@@ -240,6 +240,7 @@ HIDDEN_IN_SHAPES = (
     "model.qkv_order",
     "model.num_heads",
     "model.head_channels",
+    "model.text_heads",
     "diffusion.rescale_timesteps",
 )
 

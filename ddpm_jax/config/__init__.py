@@ -47,6 +47,12 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.middle_attention = "normed"  # plain (no GroupNorm), none: some of diffusers
     model.initialisation = "openai"  # of the weights: openai, ho (DDPM), torch
     model.pool = "attention"  # of a classifier: adaptive, spatial, spatial_v2
+    model.inpainting = False  # sees known pixels and their mask, as GLIDE's networks do
+    model.text_layers = 0  # of the text encoder (GLIDE: 16); 0: reads no text
+    model.text_width = 512  # channels of a position of the text
+    model.text_heads = 8  # attention heads of the text encoder
+    model.text_context = 128  # positions of a text, which shorter ones are padded to
+    model.text_vocabulary = 50257  # number of tokens; the last one is padding
     model.dropout = 0.0  # of activations inside residual blocks
     model.class_conditional = False  # learn an embedding of the labels
     model.dtype = "float32"  # of the computation: float32 or bfloat16

@@ -50,6 +50,10 @@ CHOICES = {
 }
 SEEDS = ("seed", "sampling.seed", "evaluation.seed")
 AT_LEAST_ONE = (
+    "model.text_width",
+    "model.text_heads",
+    "model.text_context",
+    "model.text_vocabulary",
     "diffusion.num_steps",
     "train.steps",
     "train.batch_size",
@@ -66,6 +70,7 @@ AT_LEAST_ONE = (
     "evaluation.in_training_samples",
 )
 NOT_NEGATIVE = (
+    "model.text_layers",
     "data.cache_gib",
     "data.channels",
     "model.sinusoid_shift",

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddpm_jax.convert import torch_reference
+from ddpm_jax.convert import torch_glide, torch_reference
 from ddpm_jax.convert.export import diffusers_config
 from ddpm_jax.models import functional
 
@@ -157,13 +157,17 @@ def _ours(network, params, inputs):
 
 def _arguments(inputs):
     """Return the inputs as `Network.apply` takes them."""
-    names = {"labels": "label", "low_res": "low_res"}
-    condition = {ours: inputs[name] for name, ours in names.items() if name in inputs}
+    names = {"labels": "label"}
+    condition = {
+        names.get(name, name): array
+        for name, array in inputs.items()
+        if name not in ("x", "t")
+    }
     return {"x": inputs["x"], "t": inputs["t"], "condition": condition}
 
 
 def _inputs(fields, seed):
-    """Return images, timesteps, and labels and images to enlarge where needed."""
+    """Return images, timesteps, and what else the network reads."""
     rng = np.random.default_rng(seed)
     shape = (IMAGES, *_pair(fields["data.image_size"]), fields["data.channels"])
     inputs = {
@@ -175,6 +179,16 @@ def _inputs(fields, seed):
     if fields.get("model.class_conditional"):
         rows = fields["facts.num_classes"]
         inputs["labels"] = rng.integers(0, rows, IMAGES).astype(np.int32)
+    if fields.get("model.inpainting"):
+        inputs["known"] = rng.normal(size=shape).astype(np.float32)
+        mask = rng.integers(0, 2, (*shape[:-1], 1))
+        inputs["known_mask"] = mask.astype(np.float32)
+    if fields.get("model.text_layers"):
+        texts = (IMAGES, fields["model.text_context"])
+        tokens = rng.integers(0, fields["model.text_vocabulary"], texts)
+        inputs["tokens"] = tokens.astype(np.int32)
+        lengths = np.array([texts[1], texts[1] // 3])  # one is full, one is padded
+        inputs["token_mask"] = np.arange(texts[1]) < lengths[:, None]
     return inputs
 
 
@@ -203,6 +217,11 @@ def _openai(opened, fields, inputs):
     x, t = inputs["x"], inputs["t"]
     if fields["model.kind"] == "classifier":
         return torch_reference.openai_classifier(opened.tensors, x, t, **options)
+    if fields.get("model.text_layers"):
+        names = ("tokens", "token_mask", "low_res", "known", "known_mask")
+        more = {name: inputs[name] for name in names if name in inputs}
+        options |= {"text_heads": fields["model.text_heads"], "y": inputs.get("labels")}
+        return torch_glide.glide_unet(opened.tensors, x, t, **more, **options)
     more = (inputs.get("labels"), inputs.get("low_res"))
     return torch_reference.openai_unet(opened.tensors, x, t, *more, **options)
 

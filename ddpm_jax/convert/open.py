@@ -170,5 +170,5 @@ def _family(path, names, opened):
     listed = ", ".join(list(names)[:4])
     raise errors.Refusal(
         f"{path} holds no network that is known here: its tensors are called {listed} "
-        "…; give a U-Net of DDPM, Improved DDPM, ADM, diffusers or this package"
+        "…; give a U-Net of DDPM, Improved DDPM, ADM, GLIDE, diffusers or this package"
     )

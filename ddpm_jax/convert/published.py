@@ -1,8 +1,8 @@
 """The published checkpoints: what each is, where it lies, what it should score.
 
-Sources: the readme files of improved-diffusion and guided-diffusion; the DDPM code, its
-PyTorch port and the models that Google put on the Hub; the papers' tables. A signature
-is of names and shapes alone, so files that differ in their numbers share one.
+Sources: the readme files of improved-diffusion, guided-diffusion and GLIDE; the DDPM
+code, its PyTorch port and the models that Google put on the Hub; the papers' tables. A
+signature is of names and shapes alone, so files that differ in their numbers share one.
 """
 
 import dataclasses
@@ -225,6 +225,23 @@ ADM = {
         )
     },
 }
+FILTERED = (
+    "GLIDE (filtered), 0.3 B parameters, trained without people; the paper's 3.5 B "
+    "model was never released"
+)
+GLIDE = {
+    # Name → (file, fields).
+    "glide_base": ("base", published_fields.glide(64)),
+    "glide_upsample": ("upsample", published_fields.glide(256)),
+    "glide_base_inpaint": (
+        "base_inpaint",
+        published_fields.glide(64, inpainting=True),
+    ),
+    "glide_upsample_inpaint": (
+        "upsample_inpaint",
+        published_fields.glide(256, inpainting=True),
+    ),
+}
 HO_CIFAR = "FID 3.17 (training set), 5.24 (test set), NLL ≤ 3.75 bits/dim; 1,000 steps"
 HO_LSUN = {
     # Data → (step of the published weights, expected).
@@ -249,6 +266,21 @@ def _openai_entries():
                 expected,
             )
             yield Published(name, file, "openai", *parts)
+
+
+def _glide_entries():
+    for name, (stem, fields) in GLIDE.items():
+        file = f"{stem}.pt"
+        yield Published(
+            name,
+            file,
+            "openai",
+            f"diffusion/dec-2021/{file}",
+            fields,
+            *published_fields.SIGNATURES[name],
+            "no figures of the released weights were published",
+            FILTERED,
+        )
 
 
 def _tensorflow_entries():
@@ -328,6 +360,7 @@ PUBLISHED: dict[str, Published] = {
     entry.name: entry
     for entries in (
         _openai_entries(),
+        _glide_entries(),
         _tensorflow_entries(),
         _port_entries(),
         _hub_entries(),

@@ -93,6 +93,23 @@ def classifier(size, blocks, schedule):
     }
 
 
+def glide(size, *, inpainting=False):
+    """Return fields of GLIDE: its model of 64 pixels, or its upsampler to 256."""
+    base = size == 64
+    kind = "unet" if base else "upsampler"
+    schedule = "cosine" if base else "linear"
+    fields = adm(size, 192, 3 if base else 2, (32, 16, 8), kind=kind, schedule=schedule)
+    return fields | {
+        "model.dropout": 0.1,
+        "model.inpainting": inpainting,
+        "model.text_layers": 16,
+        "model.text_width": 512,
+        "model.text_heads": 8,
+        "model.text_context": 128,
+        "model.text_vocabulary": 50257,
+    }
+
+
 def ddpm(size, *, floor, initialisation="ho"):
     """Return fields of DDPM: CIFAR-10 at 32 pixels, everything else at 256."""
     small = size == 32
@@ -194,6 +211,26 @@ SIGNATURES = {
         279_792_390,
         457,
         "9789e50a649ca0412422c7a476511a4a1a6d746bcde26870e1734882fc2dd4d9",
+    ),
+    "glide_base": (
+        385_030_726,
+        783,
+        "abfa3458f6a1da132bca17d2973c6720e934433e927e39f6cb4dae73fb8bc282",
+    ),
+    "glide_upsample": (
+        398_361_286,
+        797,
+        "c659be5924dbdfc5416422991858bf2e09d601da39580f4428444b20195d72f1",
+    ),
+    "glide_base_inpaint": (
+        385_037_638,
+        783,
+        "fd1bb4abbbf7895f12811ecc9b76214e46617369f1983ea738df25cd46f5bfda",
+    ),
+    "glide_upsample_inpaint": (
+        398_368_198,
+        797,
+        "dcdb82f5ae2dee0c063ba401fcc8868669860b7a3007c9562ac20e69367e6a01",
     ),
     "tensorflow 32": (
         35_746_307,

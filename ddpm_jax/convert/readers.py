@@ -88,11 +88,11 @@ FOREIGN = (
     ("attn2.", "a text-conditioned model (cross attention, as in Stable Diffusion)"),
     ("first_stage_model.", "a latent diffusion model (Stable Diffusion)"),
     ("model.diffusion_model.", "a latent diffusion model (Stable Diffusion)"),
-    ("encoder_kv", "a GLIDE model, conditioned on text"),
     ("x_embedder.", "a diffusion transformer (DiT)"),
     ("quant_conv.", "an autoencoder (VAE)"),
     ("layer1.0.conv1", "a ResNet classifier"),
     ("visual.", "a CLIP model"),
+    ("blocks.input.w_", "an encoder of GLIDE's noised CLIP, which makes no images"),
 )
 
 
@@ -106,7 +106,7 @@ def check_not_foreign(path: pathlib.Path, names: Iterable[str]) -> None:
     for part, what in FOREIGN:
         if any(part in name for name in names):
             raise errors.Refusal(
-                f"{path} is {what}: give a U-Net of DDPM, Improved DDPM or ADM"
+                f"{path} is {what}: give a U-Net of DDPM, Improved DDPM, ADM or GLIDE"
             )
 
 

@@ -26,6 +26,7 @@ MUST_BE_GIVEN = {
     "data.image_size": "64, or 64,96 for height,width",
     "model.num_heads": "4 (Improved DDPM), or --config.model.head_channels=64 (ADM)",
     "model.head_channels": "64 (of the attention pool)",
+    "model.text_heads": "8 (GLIDE), heads of the text encoder",
     "model.qkv_order": "legacy (all published models but one) or new (ADM 64x64)",
     "model.num_res_blocks": "residual blocks of a level",
     "model.channel_mult": "width of each level, as 1,2,3,4",
@@ -81,7 +82,8 @@ class Recognised:
         """
         known = "not one of the published files"
         if self.published:
-            known = f"published as {self.published}"
+            notes = published.PUBLISHED[self.published].notes
+            known = f"published as {self.published}" + (f": {notes}" if notes else "")
         by_origin = collections.defaultdict(list)
         for name, value in self.fields.items():
             if name.startswith(OF_WEIGHTS):
@@ -320,6 +322,8 @@ def _check_complete(source, findings):
     missing = {
         name: choices for name, choices in MUST_BE_GIVEN.items() if name not in fields
     }
+    if not fields.get("model.text_layers"):
+        missing.pop("model.text_heads", None)
     if fields["model.kind"] == "classifier":
         missing = {n: c for n, c in missing.items() if n not in NOT_OF_CLASSIFIERS}
     if set(HEADS) <= missing.keys():

@@ -75,6 +75,15 @@ class Layers:
         """Repeat every pixel 2×2."""
         return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
+    def stretch(self, x, like):
+        """Enlarge images bilinearly to the size of others."""
+        return self.functional.interpolate(x, like.shape[2:], mode="bilinear")
+
+    def layer_norm(self, name, x):
+        """Normalise the last axis, with ε = 1e-5."""
+        weight, bias = self[f"{name}.weight"], self[f"{name}.bias"]
+        return self.functional.layer_norm(x, weight.shape, weight, bias, 1e-5)
+
     def mlp(self, name_1, name_2, x):
         """Run dense, SiLU, dense."""
         return self.linear(name_2, self.silu(self.linear(name_1, x)))

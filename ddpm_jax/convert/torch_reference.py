@@ -18,7 +18,7 @@ from ddpm_jax.convert import torch_layers
 # ---- OpenAI --------------------------------------------------------------------------
 
 
-class _OpenAI:
+class OpenAI:
     """What U-Net and classifier have in common.
 
     Args:
@@ -118,22 +118,39 @@ class _OpenAI:
         layers = self.layers
         B, C, H, W = h.shape
         qkv = layers.conv(f"{name}.qkv", layers.norm(f"{name}.norm", h))
-        mixed = self.mix(qkv.reshape(B, 3 * C, H * W), self.heads(C), self.qkv_order)
+        packed = qkv.reshape(B, 3 * C, H * W)
+        mixed = self.mix(packed, self.heads(C), self.qkv_order, name)
         return h + layers.conv(f"{name}.proj_out", mixed.reshape(B, C, H, W))
 
     def heads(self, width):
         return width // self.head_channels if self.head_channels else self.num_heads
 
-    def mix(self, qkv, heads, order):
-        """Attend within packed [B, 3C, N] and return [B, C, N]."""
+    def mix(self, qkv, heads, order, name=""):
+        """Attend within packed [B, 3C, N] and return [B, C, N].
+
+        `name` is of the attention, for what else it looks at: see `in_front`.
+        """
         B, packed, N = qkv.shape
         d = packed // (3 * heads)
         if order == "legacy":
             q, k, v = qkv.reshape(B, heads, 3, d, N).unbind(2)
         else:
             q, k, v = qkv.reshape(B, 3, heads, d, N).unbind(1)
+        k, v = self.in_front(name, k, v, order)
         mixed = self.layers.attend(q.mT, k.mT, v.mT)  # [B, heads, N, d]
         return mixed.mT.reshape(B, heads * d, N)
+
+    def in_front(self, name, k, v, order):
+        """Return keys and values [B, heads, d, N + M], here those given."""
+        del name, order
+        return k, v
+
+    def run(self, x, embedding):
+        """Return the output of a U-Net for its joined input."""
+        layers = self.layers
+        maps = self.encode(x, embedding)
+        h = self.decode(self.middle(maps[-1], embedding), maps, embedding)
+        return layers.conv("out.2", layers.silu(layers.norm("out.0", h)))
 
 
 def openai_unet(tensors: Mapping[str, Any], x, t, y=None, low_res=None, **options):
@@ -146,20 +163,15 @@ def openai_unet(tensors: Mapping[str, Any], x, t, y=None, low_res=None, **option
         y: [B] int64 labels where the state dict has a label embedding.
         low_res: [B, C, h, w] for the super-resolution networks: resized bilinearly to
             x and joined behind it.
-        options: what names and shapes do not tell, see `_OpenAI`.
+        options: what names and shapes do not tell, see `OpenAI`.
 
     Returns:
         [B, C_out, H, W] tensor.
     """
-    net = _OpenAI(tensors, **options)
-    layers = net.layers
+    net = OpenAI(tensors, **options)
     if low_res is not None:
-        resized = layers.functional.interpolate(low_res, x.shape[2:], mode="bilinear")
-        x = layers.join(x, resized)
-    embedding = net.embed(t, y)
-    maps = net.encode(x, embedding)
-    h = net.decode(net.middle(maps[-1], embedding), maps, embedding)
-    return layers.conv("out.2", layers.silu(layers.norm("out.0", h)))
+        x = net.layers.join(x, net.layers.stretch(low_res, x))
+    return net.run(x, net.embed(t, y))
 
 
 def openai_classifier(tensors: Mapping[str, Any], x, t, **options):
@@ -168,7 +180,7 @@ def openai_classifier(tensors: Mapping[str, Any], x, t, **options):
     Arguments as for `openai_unet`. The pool is told by its names; that of attention has
     heads of `head_channels` channels and the "new" order whatever the blocks have.
     """
-    net = _OpenAI(tensors, **options)
+    net = OpenAI(tensors, **options)
     layers = net.layers
     embedding = net.embed(t, None)
     maps = net.encode(x, embedding)

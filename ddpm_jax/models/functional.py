@@ -33,12 +33,16 @@ class Network:
         forward: the function behind `apply`.
         initialise: rule (path, shapes by path) → `initialisation.Draw`.
         condition_spec: what the network reads besides x and t, by key.
+        prepared_spec: the same of what `prepare` returns; {} where that is no other.
+        encode: the function behind `prepare`, None where there is nothing to do.
     """
 
     shapes: Params
     forward: Callable[..., jax.Array]
     initialise: initialisation.Rule
     condition_spec: conditions.Specs = dataclasses.field(default_factory=dict)
+    prepared_spec: conditions.Specs = dataclasses.field(default_factory=dict)
+    encode: Callable[..., conditions.Condition] | None = None
 
     def init(self, key: jax.Array, shardings: Params | None = None) -> Params:
         """Draw the parameters, each leaf by itself and straight into its place.
@@ -82,7 +86,9 @@ class Network:
             t: [B] timesteps as the network is to see them, int32 or float32.
             condition: arrays [B, ...] by the keys of `condition_spec`: "label" int32
                 [B], rows of the label embedding; "low_res" [B, h, w, C], images to
-                enlarge, in [−1, 1]. None is {}, and an array is taken for the label.
+                enlarge, in [−1, 1]; "tokens" and "token_mask", see `text.Text`; "known"
+                and "known_mask", see `unet.unet`; or what `prepare` made of them. None
+                is {}, and an array is taken for the label.
             dropout_keys: [B] typed keys, one per example, so that an example is treated
                 alike in any batch; None evaluates without dropout.
 
@@ -95,7 +101,8 @@ class Network:
         """
         _check_params(params, self.shapes)
         condition = as_condition(condition)
-        conditions.check(self.condition_spec, condition, x.shape[0])
+        specs = self.prepared_spec if self._is_prepared(condition) else None
+        conditions.check(specs or self.condition_spec, condition, x.shape[0])
         with flags.as_written():
             return self.forward(params, x, t, condition, dropout_keys=dropout_keys)
 
@@ -106,9 +113,30 @@ class Network:
 
         It is called once before the chain, for what does not depend on x and t, such as
         a text encoder.
+
+        Args:
+            params: what `init` returns.
+            condition: arrays [B, ...] by the keys of `condition_spec`, or what this
+                function returned, which it returns again.
+
+        Returns:
+            Arrays [B, ...] by the keys of `prepared_spec`, where there is one.
+
+        Raises:
+            Refusal, ValueError: as `apply`.
         """
-        del params
-        return condition
+        if self.encode is None or self._is_prepared(condition):
+            return condition
+        _check_params(params, self.shapes)
+        batch = next(iter(condition.values())).shape[0] if condition else 0
+        conditions.check(self.condition_spec, condition, batch)
+        with flags.as_written():
+            return self.encode(params, condition)
+
+    def _is_prepared(self, condition):
+        return bool(
+            condition.keys() & (self.prepared_spec.keys() - self.condition_spec)
+        )
 
 
 def as_condition(given) -> conditions.Condition:
@@ -122,6 +150,7 @@ def functional(
     build_module: Callable[[nnx.Rngs], nnx.Module],
     initialise: initialisation.Rule,
     condition_spec: conditions.Specs | None = None,
+    prepared_spec: conditions.Specs | None = None,
 ) -> Network:
     """Turn an NNX module into a `Network`, without computing anything.
 
@@ -131,6 +160,8 @@ def functional(
             `module(x, t, condition, dropout_keys=…)`.
         initialise: the rule that draws its parameters in the module's stead.
         condition_spec: what the module reads besides x and t; None for nothing.
+        prepared_spec: what its method `prepare(condition)` returns; None without one.
+            The module takes such a condition in place of the other.
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: build_module(_NoDraws())))
     shapes = jax.tree.map(
@@ -138,17 +169,25 @@ def functional(
         _with_string_keys(nnx.to_pure_dict(state)),
     )
 
-    def forward(params, x, t, condition, *, dropout_keys=None):
+    def merged(params):
         # A fresh copy, since replace_by_pure_dict writes into the state it is given.
         filled = jax.tree.map(lambda leaf: leaf, state)
         nnx.replace_by_pure_dict(filled, _with_list_indices(params))
-        return nnx.merge(graph, filled)(x, t, condition, dropout_keys=dropout_keys)
+        return nnx.merge(graph, filled)
+
+    def forward(params, x, t, condition, *, dropout_keys=None):
+        return merged(params)(x, t, condition, dropout_keys=dropout_keys)
+
+    def encode(params, condition):
+        return merged(params).prepare(condition)
 
     return Network(
         shapes=shapes,
         forward=forward,
         initialise=initialise,
         condition_spec=condition_spec or {},
+        prepared_spec=prepared_spec or {},
+        encode=encode if prepared_spec else None,
     )
 
 

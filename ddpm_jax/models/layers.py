@@ -2,8 +2,9 @@
 
 Images are [B, H, W, C]. Parameters are float32; `dtype` is what the trunk computes in.
 Norms, the softmax and everything on the way of the timestep stay in float32.
-Blocks share one signature, block(x, embedding, dropout_keys) → x, so that the network
-can run any of them in turn, with or without rematerialisation.
+Blocks share one signature, block(x, embedding, dropout_keys, text) → x, so that the
+network can run any of them in turn, with or without rematerialisation. `text` is
+[B, L, width] in networks that read one, otherwise None; attention alone looks at it.
 """
 
 import math
@@ -227,7 +228,8 @@ class ResBlock(nnx.Module):
                 in_channels, out_channels, size=1, dtype=dtype, rngs=rngs
             )
 
-    def __call__(self, x, embedding, dropout_keys):
+    def __call__(self, x, embedding, dropout_keys, text=None):
+        del text
         h = nnx.silu(self.norm_1(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
@@ -259,8 +261,8 @@ class Downsample(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(self, x, embedding, dropout_keys):
-        del embedding, dropout_keys
+    def __call__(self, x, embedding, dropout_keys, text=None):
+        del embedding, dropout_keys, text
         return self.conv(x)
 
 
@@ -270,8 +272,8 @@ class Upsample(nnx.Module):
     def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
         self.conv = conv(channels, channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, embedding, dropout_keys):
-        del embedding, dropout_keys
+    def __call__(self, x, embedding, dropout_keys, text=None):
+        del embedding, dropout_keys, text
         return self.conv(upsample(x))
 
 
@@ -281,8 +283,8 @@ class Resample(nnx.Module):
     def __init__(self, resample):
         self.resample = resample
 
-    def __call__(self, x, embedding, dropout_keys):
-        del embedding, dropout_keys
+    def __call__(self, x, embedding, dropout_keys, text=None):
+        del embedding, dropout_keys, text
         return self.resample(x)
 
 
@@ -295,6 +297,8 @@ class Attention(nnx.Module):
         norm: in front, or None.
         qkv_order: a key of `QKV_ORDERS`, the layout of the packed 3C channels.
         scale: one of `ATTENTION_SCALES`.
+        text_width: channels of a text whose positions are looked at too, or None. Their
+            keys and values stand in front of those of the pixels (GLIDE).
         dtype: of the matrix products; the softmax is float32.
     """
 
@@ -306,6 +310,7 @@ class Attention(nnx.Module):
         norm: GroupNorm | None,
         qkv_order: str,
         scale: str,
+        text_width: int | None = None,
         dtype,
         rngs: nnx.Rngs,
     ):
@@ -315,30 +320,46 @@ class Attention(nnx.Module):
         self.norm = norm
         self.qkv = dense(channels, 3 * channels, dtype=dtype, rngs=rngs)
         self.proj_out = dense(channels, channels, dtype=dtype, rngs=rngs)
+        if text_width is None:
+            self.encoder_kv = None
+        else:
+            self.encoder_kv = dense(text_width, 2 * channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, embedding, dropout_keys):
+    def __call__(self, x, embedding, dropout_keys, text=None):
         del embedding, dropout_keys
         B, H, W, C = x.shape
         h = x if self.norm is None else self.norm(x)
         # With all pixels along one axis: between two, the CPU transposes for gradients.
         qkv = self.qkv(h.reshape(B * H * W, C)).reshape(B, H * W, 3 * C)
         q, k, v = split_qkv(qkv, heads=self.heads, order=self.qkv_order)
+        if self.encoder_kv is not None:
+            pairs = zip(self.text_keys_and_values(text), (k, v), strict=True)
+            k, v = (jnp.concatenate(pair, axis=1) for pair in pairs)
         h = attend(q, k, v, scale=self.scale)
         return x + self.proj_out(h.reshape(B * H * W, C)).reshape(x.shape)
 
+    def text_keys_and_values(self, text):
+        """Return keys and values of a text: [B, L, width] → two [B, L, heads, d]."""
+        B, L, width = text.shape
+        packed = self.encoder_kv(text.reshape(B * L, width)).reshape(B, L, -1)
+        return split_qkv(packed, heads=self.heads, order=self.qkv_order, parts=2)
 
-def split_qkv(qkv: jax.Array, *, heads: int, order: str) -> tuple[jax.Array, ...]:
+
+def split_qkv(
+    qkv: jax.Array, *, heads: int, order: str, parts: int = 3
+) -> tuple[jax.Array, ...]:
     """Return queries, keys, values: packed [B, N, 3·heads·d] → three [B, N, heads, d].
 
     Args:
         qkv: the packed channels.
         heads: number of heads.
         order: a key of `QKV_ORDERS`.
+        parts: 3, or 2 for keys and values alone.
     """
     B, N, packed = qkv.shape
-    d = packed // (3 * heads)
+    d = packed // (parts * heads)
     axis = QKV_ORDERS[order]
-    qkv = qkv.reshape(B, N, *((heads, 3, d) if axis == -2 else (3, heads, d)))
+    qkv = qkv.reshape(B, N, *((heads, parts, d) if axis == -2 else (parts, heads, d)))
     return tuple(jnp.moveaxis(qkv, axis, 0))
 
 

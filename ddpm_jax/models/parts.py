@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddpm_jax.core import errors
-from ddpm_jax.models import checks, layers
+from ddpm_jax.models import checks, layers, text
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CHOICES = {
@@ -69,6 +69,7 @@ class Parts:
 
     The fields are arguments of `unet.unet`, with the defaults of Improved DDPM and ADM;
     `rngs` is for the layers, and set by `dataclasses.replace` once it is known.
+    `text_width` is the width of `unet.unet`'s text, None without one.
 
     Raises:
         Refusal: a name or a number that is no choice.
@@ -89,6 +90,7 @@ class Parts:
     norm_epsilon: float = 1e-5
     downsample_padding: str = "both"
     resample: str = "conv"
+    text_width: int | None = None
     rngs: nnx.Rngs | None = None
     _dropout_indices: Iterator[int] = dataclasses.field(
         default_factory=itertools.count, init=False, repr=False
@@ -140,6 +142,12 @@ class Parts:
         """Return a label embedding, as wide as that of the timestep."""
         return nnx.Embed(rows, 4 * self.channels, rngs=self.rngs)
 
+    def text_encoder(self, sizes):
+        """Return the encoder of a text, see `text.TextEncoder`."""
+        return text.TextEncoder(
+            sizes, 4 * self.channels, dtype=self.trunk_dtype, rngs=self.rngs
+        )
+
     def conv(self, width_in, width_out):
         """Return a 3×3 convolution of the trunk."""
         return layers.conv(width_in, width_out, dtype=self.trunk_dtype, rngs=self.rngs)
@@ -170,13 +178,14 @@ class Parts:
         )
 
     def attention(self, width, *, normed=True):
-        """Return a self-attention over the pixels."""
+        """Return a self-attention over the pixels, and over a text if there is one."""
         return layers.Attention(
             width,
             heads=self.heads(width),
             norm=self.norm(width) if normed else None,
             qkv_order=self.qkv_order,
             scale=self.attention_scale,
+            text_width=self.text_width,
             dtype=self.trunk_dtype,
             rngs=self.rngs,
         )

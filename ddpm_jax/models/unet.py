@@ -9,7 +9,7 @@ down/2/attentions/0/qkv, down/0/resample/conv, middle/block_1, up/3/blocks/0/sho
 
 References: "DDPM", Denoising Diffusion Probabilistic Models (Ho et al. 2020); Improved
 DDPM (Nichol & Dhariwal 2021); "ADM", Diffusion Models Beat GANs (Dhariwal & Nichol
-2021).
+2021); GLIDE (Nichol et al. 2021) for text and inpainting.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from ddpm_jax.core import conditions, errors
 from ddpm_jax.models import checks, functional, layers
 from ddpm_jax.models import initialisation as initialisation_lib
 from ddpm_jax.models import parts as parts_lib
+from ddpm_jax.models import text as text_lib
 
 REMAT = {
     # What is computed again in the backward pass, and which of its results are not.
@@ -54,6 +55,8 @@ def unet(
     num_classes: int | None = None,
     null_label: int | None = None,
     low_res: bool = False,
+    inpainting: bool = False,
+    text: text_lib.Text | None = None,
     dropout: float = 0.0,
     scale_shift: bool = True,
     resblock_updown: bool = False,
@@ -94,6 +97,11 @@ def unet(
         null_label: the row that means "no class", None where no such row is trained.
         low_res: for super-resolution: the network sees, beside the image, a smaller one
             that it stretches to the same size.
+        inpainting: the network sees, beside the image, one of which a part is known:
+            the conditions "known" [B, H, W, C] and "known_mask" [B, H, W, 1], 1 where
+            it is known and 0 elsewhere. It reads known·mask and mask; zeros of both ask
+            for a whole new image (GLIDE).
+        text: sizes of a text encoder, or None for a network without text.
         dropout: rate inside the residual blocks.
         scale_shift: modulate by (1 + scale, shift) instead of adding the embedding.
         resblock_updown: change resolution inside residual blocks (ADM); otherwise
@@ -137,6 +145,7 @@ def unet(
         sinusoid_shift=sinusoid_shift,
         norm_groups=norm_groups,
         norm_epsilon=norm_epsilon,
+        text_width=None if text is None else text.width,
         dtype=dtype,
     )
     parts.check_widths(plan, middle=middle_attention != "none")
@@ -160,18 +169,35 @@ def unet(
             num_res_blocks=num_res_blocks,
             num_classes=num_classes,
             low_res=low_res,
+            inpainting=inpainting,
+            text=text,
             middle_attention=middle_attention,
             remat=remat,
         )
 
-    condition_spec = {}
+    image_shape = (*plan.sizes[0], in_channels)
+    read = _read(num_classes, null_label, low_res, inpainting, image_shape)
+    if text is None:
+        return functional.functional(build, rule, read)
+    prepared = {**read, **text.prepared_specs(4 * channels)}
+    return functional.functional(build, rule, {**read, **text.specs()}, prepared)
+
+
+def _read(num_classes, null_label, low_res, inpainting, image_shape):
+    """Return the specs of what is read besides a text.
+
+    Labels and texts have a value for "no condition"; images guidance leaves alone.
+    """
+    *size, channels = image_shape
+    read = {}
     if num_classes is not None:
-        condition_spec["label"] = conditions.Spec((), "int32", null_label, num_classes)
+        read["label"] = conditions.Spec((), "int32", null_label, num_classes)
     if low_res:
-        condition_spec["low_res"] = conditions.Spec(
-            (None, None, in_channels), "float32"
-        )
-    return functional.functional(build, rule, condition_spec)
+        read["low_res"] = conditions.Spec((None, None, channels), "float32")
+    if inpainting:
+        read["known"] = conditions.Spec((*size, channels), "float32")
+        read["known_mask"] = conditions.Spec((*size, 1), "float32")
+    return read
 
 
 def remat_kind(remat: str | bool) -> str:
@@ -200,12 +226,15 @@ class Encoder(nnx.Module):
         num_res_blocks,
         num_classes=None,
         low_res=False,
+        inpainting=False,
+        text=None,
         middle_attention="normed",
         remat="none",
     ):
         self.image_shape = (*plan.sizes[0], in_channels)
         self.num_classes = num_classes
         self.low_res = low_res
+        self.inpainting = inpainting
         self.dtype = parts.trunk_dtype
         self.remat = remat
 
@@ -213,7 +242,8 @@ class Encoder(nnx.Module):
         self.label_embedding = (
             None if num_classes is None else parts.embedding(num_classes)
         )
-        seen_channels = 2 * in_channels if low_res else in_channels
+        self.text = None if text is None else parts.text_encoder(text)
+        seen_channels = (1 + low_res + inpainting) * in_channels + inpainting
         self.conv_in = parts.conv(seen_channels, plan.widths[0])
         self.down = nnx.List(_levels_down(plan, parts, num_res_blocks))
         bottom, style = plan.widths[-1], MIDDLE_ATTENTIONS[middle_attention]
@@ -223,28 +253,45 @@ class Encoder(nnx.Module):
             parts.res_block(bottom, bottom),
         )
 
-    def embed(self, t, condition):
-        """Return what timestep and label tell every block: [B, 4·channels]."""
-        embedding = self.time_embedding(t)
-        if self.label_embedding is None:
-            return embedding
-        return embedding + self.label_embedding(condition["label"])
+    def prepare(self, condition):
+        """Return the condition with its text encoded, see `functional.Network`."""
+        if self.text is None or text_lib.POSITIONS in condition:
+            return condition
+        given = (text_lib.TOKENS, text_lib.MASK)
+        kept = {key: value for key, value in condition.items() if key not in given}
+        encoded = self.text(*(condition[key] for key in given))
+        return kept | dict(
+            zip((text_lib.POSITIONS, text_lib.POOLED), encoded, strict=True)
+        )
 
-    def run(self, modules, h, *, embedding, dropout_keys):
+    def embed(self, t, condition):
+        """Return what timestep, label and text tell every block: [B, 4·channels]."""
+        embedding = self.time_embedding(t)
+        if self.label_embedding is not None:
+            embedding = embedding + self.label_embedding(condition["label"])
+        if self.text is not None:
+            embedding = embedding + condition[text_lib.POOLED]
+        return embedding
+
+    def run(self, modules, h, *, embedding, dropout_keys, text=None):
         """Return the features after one module after the other."""
         recomputed, policy = REMAT[self.remat]
         for module in modules:
             block = functools.partial(_run_block, module)
             if isinstance(module, recomputed):
                 block = jax.checkpoint(block, policy=policy)
-            h = block(h, embedding, dropout_keys)
+            h = block(h, embedding, dropout_keys, text)
         return h
 
     def encode(self, x, condition, run):
         """Return the middle's features, and the stack of those on the way."""
+        seen = [x]
+        if self.inpainting:
+            mask = condition["known_mask"]
+            seen += [condition["known"] * mask, mask]
         if self.low_res:
-            stretched = layers.stretch(condition["low_res"], x.shape[1:3])
-            x = jnp.concatenate([x, stretched], axis=-1)
+            seen.append(layers.stretch(condition["low_res"], x.shape[1:3]))
+        x = jnp.concatenate(seen, axis=-1) if len(seen) > 1 else x
         h = self.conv_in(x.astype(self.dtype))
         skips = [h]
         for level in self.down:
@@ -274,8 +321,12 @@ class UNet(Encoder):
 
     def __call__(self, x, t, condition, *, dropout_keys):
         self.check_call(x, t, condition)
+        condition = self.prepare(condition)
         run = functools.partial(
-            self.run, embedding=self.embed(t, condition), dropout_keys=dropout_keys
+            self.run,
+            embedding=self.embed(t, condition),
+            dropout_keys=dropout_keys,
+            text=condition.get(text_lib.POSITIONS),
         )
         h, skips = self.encode(x, condition, run)
         for level in reversed(self.up):
@@ -329,6 +380,6 @@ def _levels_up(plan, parts, num_res_blocks):
     return levels
 
 
-def _run_block(module, h, embedding, dropout_keys):
+def _run_block(module, h, embedding, dropout_keys, text):
     # A plain function: jax.checkpoint is not to see the module as an argument.
-    return module(h, embedding, dropout_keys)
+    return module(h, embedding, dropout_keys, text)

@@ -77,7 +77,8 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     jax.clear_caches()  # the certificate's program holds a copy of the weights
     save(workdir, config, facts, params, receipt(opened, told, parity))
     say(f"converted in {progress.duration(time.perf_counter() - started)}")
-    if config.model.kind in kinds.KINDS:
+    alone = build_network.makes_images_alone(config)
+    if alone or config.model.kind == "classifier":
         say(kinds.of(config).use(config, workdir))
 
 
@@ -96,7 +97,7 @@ def check_usable(config, facts) -> None:
         Refusal: the one that sampling from the run would end with.
     """
     build_process.schedule(config)
-    if config.model.kind == "unet":  # classifiers guide others, by their process
+    if build_network.makes_images_alone(config):  # a classifier guides another
         build_sampling.recipe(config, facts)
 
 

@@ -134,7 +134,7 @@ def test_ddpm_on_the_hub_has_the_tensors_of_diffusers(size):
 def test_names_files_and_numbers_are_whole():
     names = published.PUBLISHED
     openai = [entry for entry in names.values() if entry.family == "openai"]
-    assert len(openai) == 8 + 11 + 4
+    assert len(openai) == 8 + 11 + 4 + 4
     assert len({entry.file for entry in names.values()}) == len(names)
     assert all(entry.expected and entry.parameters for entry in names.values())
 

@@ -85,6 +85,9 @@ def _check(model, plan):
 
     if model["kind"] != "unet":
         refuse("kind", "is a plain U-Net, neither upsampler nor classifier")
+    for name, what in (("text_layers", "text"), ("inpainting", "known pixels")):
+        if model.get(name):
+            refuse(name, f"reads no {what}")
     if plan.widths[0] != model["channels"]:
         refuse(
             "channel_mult",

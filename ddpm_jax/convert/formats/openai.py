@@ -1,5 +1,7 @@
 """State dicts of Improved DDPM and ADM: U-Nets, upsamplers, noisy classifiers.
 
+Those of GLIDE are U-Nets and upsamplers with a text encoder, see `glide`.
+
 `input_blocks.i.j` counts the encoder's blocks and downsamplings, `output_blocks.i.j`
 the decoder's blocks from the deepest level up; j counts the modules of a block: the
 residual block, its attention where there is one, the upsampling last.
@@ -13,6 +15,7 @@ import re
 from collections.abc import Mapping
 
 from ddpm_jax.convert import mapping, names
+from ddpm_jax.convert.formats import glide
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
@@ -76,10 +79,15 @@ def entries(
     del fields
     layout = names.Layout.of(our_shapes)
     pool = [path for path in our_shapes if path.startswith("pool/")]
-    return _pool_entries(pool) + [
-        _entry(path, shape, layout)
-        for path, shape in our_shapes.items()
-        if path not in pool
+    text = [path for path in our_shapes if path.startswith("text/")]
+    return [
+        *_pool_entries(pool),
+        *glide.entries(text),
+        *(
+            _entry(path, shape, layout)
+            for path, shape in our_shapes.items()
+            if not path.startswith(("pool/", "text/"))
+        ),
     ]
 
 
@@ -94,8 +102,8 @@ def _rule(path, shape):
         return "copy"
     if len(shape) == 4:
         return "conv"
-    in_attention = path.endswith(("/qkv/kernel", "/proj_out/kernel"))
-    return "conv1d" if in_attention else "transpose"
+    in_attention = ("/qkv/kernel", "/proj_out/kernel", "/encoder_kv/kernel")
+    return "conv1d" if path.endswith(in_attention) else "transpose"
 
 
 POOLS = {
@@ -156,14 +164,17 @@ def recognise(shapes: Mapping[str, Shape]) -> dict[str, object]:
     """
     _check_whole(shapes)
     channels = shapes["time_embed.0.weight"][1]
-    kind, data_channels, learned = _kind(shapes)
+    kind, data_channels, learned, inpainting = _kind(shapes)
     fields = {
         "model.kind": kind,
         "model.channels": channels,
         "data.channels": data_channels,
         **_levels(shapes, channels),
         **_labels(shapes, kind),
+        **glide.text_fields(shapes),
     }
+    if glide.has_text(shapes):
+        fields["model.inpainting"] = inpainting
     embed = shapes["input_blocks.1.0.emb_layers.1.weight"][0]
     width = shapes["input_blocks.1.0.out_layers.0.weight"][0]
     fields["model.scale_shift"] = embed == 2 * width
@@ -197,23 +208,27 @@ def _check_whole(shapes):
 
 
 def _kind(shapes):
-    """Return (model.kind, data.channels, whether the output has a variance half)."""
+    """Return (model.kind, data.channels, is variance learned, is it inpainting)."""
     seen = shapes["input_blocks.0.0.weight"][1]
     if not any(key.startswith("output_blocks.") for key in shapes):
-        return "classifier", seen, False
+        return "classifier", seen, False, False
     given = shapes["out.2.weight"][0]
     if given == seen != 6:
-        return "unet", seen, False
+        return "unet", seen, False, False
     if given == 2 * seen:
-        return "unet", seen, True
+        return "unet", seen, True, False
     if given == seen:  # six channels: an image and its condition; mean and variance
-        return "upsampler", seen // 2, True
+        return "upsampler", seen // 2, True, False
     if seen == 2 * given:
-        return "upsampler", given, False
+        return "upsampler", given, False, False
+    found = glide.inpainting(shapes, seen, given)
+    if found is not None:
+        return *found, True
     raise errors.Refusal(
         f"the network reads {seen} channels and returns {given}: an image model "
         "returns as many or twice as many, an upsampler half as many or as many; "
-        "inpainting models (7 or 10 channels in) are not supported"
+        "inpainting models (7 or 10 channels in) are understood if they are GLIDE's, "
+        "with a text encoder"
     )
 
 
