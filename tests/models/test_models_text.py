@@ -18,9 +18,16 @@ SIZES = text.Text(width=8, layers=2, heads=2, context=5, vocabulary=11)
 LENGTHS = (5, 2, 0, 3)
 
 
+def small(**changes):
+    """Return a network of one level that reads all there is; two: tests/convert."""
+    reads = {"text": SIZES, "inpainting": True, "low_res": True}
+    level = {"channel_mult": (1,), "attention_resolutions": (8,)}
+    return tiny(**reads, **level, **changes)
+
+
 @pytest.fixture(scope="module")
 def net():
-    return tiny(text=SIZES, inpainting=True, low_res=True)
+    return small()
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +193,7 @@ def test_a_new_encoder_starts_at_random(net):
 
 def test_rematerialisation_keeps_the_text(net, params, apply, condition):
     x, t = batch()
-    other = tiny(text=SIZES, inpainting=True, low_res=True, remat="blocks")
+    other = small(remat="blocks")
     chex.assert_trees_all_equal_shapes(other.shapes, net.shapes)
     np.testing.assert_allclose(
         compiled(other.apply)(params, x, t, condition),
@@ -197,7 +204,7 @@ def test_rematerialisation_keeps_the_text(net, params, apply, condition):
 
 
 def test_a_trunk_of_bfloat16_gets_a_text_of_float32(params, condition):
-    half = tiny(text=SIZES, inpainting=True, low_res=True, dtype="bfloat16")
+    half = small(dtype="bfloat16")
     x, t = batch()
     prepared = jax.eval_shape(half.prepare, params, condition)
     assert {leaf.dtype for leaf in prepared.values()} == {jnp.dtype("float32")}
