@@ -181,7 +181,7 @@ class Run:
             guidance_scale=guidance_scale,
             weights=weights,
             batch_size=batch_size,
-            **settings,
+            **arguments.of_settings(settings),
         )
         facts = self._trained.facts
         parts = self._made(
@@ -236,10 +236,11 @@ class Run:
         inpainting.check_pictures(pictures, holes, self._trained.facts)
         holes = np.broadcast_to(holes, pictures.shape[:3])
         config = self._asked(
-            labels=arguments.labels_of(labels), seed=seed, weights=weights, **settings
-        )
-        config.editing.update(
-            {**(editing or {}), "variants": arguments.plain("num", variants)}
+            labels=arguments.labels_of(labels),
+            seed=seed,
+            weights=weights,
+            editing={**(editing or {}), "variants": variants},
+            **arguments.of_settings(settings),
         )
         arrays = {
             transforms.PICTURE: images_lib.from_stored(pictures),
@@ -311,8 +312,8 @@ class Run:
             x_0_hooks=build_sampling.recipe(config, self._trained.facts).make_hooks(),
         )
 
-    def _asked(self, **fields):
-        """Return the config with what was given of config.sampling."""
+    def _asked(self, *, editing=None, **fields):
+        """Return the config with what was given of config.sampling and .editing."""
         config = self.config
         given = {
             name: arguments.plain(name, value) if name in arguments.ARGUMENTS else value
@@ -323,6 +324,7 @@ class Run:
             config.sampling.respacing = ""  # one replaces the other
         nested = config.to_dict()
         nested["sampling"].update(given)
+        nested["editing"].update(editing or {})
         config = reading.from_dict(nested, where="sample()")
         rules.check_types(config)
         rules.check_values(config)

@@ -69,7 +69,8 @@ def recipe(
         made,
         settings=(*settings, *rest),
         fingerprints=(*made.fingerprints, *prints),
-        **{"transforms": (*made.transforms, *also), **parts},
+        transforms=(*made.transforms, *also),
+        **parts,
     )
     changed.check()
     return changed

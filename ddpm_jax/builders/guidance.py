@@ -71,7 +71,7 @@ def of(
     is_partial = is_guided and (low, high) != WHOLE
     if is_partial:
         path = _path(kept, path or solver.path(kept.num_steps), low, high)
-    negative = class_labels.index(sampling.negative, facts.class_names)
+    negative = _negative(config, facts)
     settings = {
         "guidance_scale": (scale if low < high else 1.0, 1.0),
         "guidance_interval": ((low, high) if is_partial else WHOLE, WHOLE),
@@ -143,6 +143,16 @@ def told(config, guides: dict[str, Guide], imported: dict | None) -> list[str]:
     return lines
 
 
+def leaves_classes_out(sampling) -> bool:
+    """Return whether no network is told a class, at no t."""
+    return (
+        guidance_scale(sampling) == 0
+        and tuple(map(float, sampling.guidance_interval)) == WHOLE
+        and not sampling.classifier
+        and not sampling.weaker
+    )
+
+
 def _check_needed(sampling, scale) -> None:
     """Refuse settings of guidance that is not there."""
     usual = config_lib.base().sampling
@@ -180,6 +190,20 @@ def _check_needed(sampling, scale) -> None:
             f"sampling.guidance_t_max={sampling.guidance_t_max}: give a share of T, "
             "above 0 and up to 1"
         )
+
+
+def _negative(config, facts) -> int | None:
+    """Return the class to lead away from, None for "no class"."""
+    asked = config.sampling.negative
+    if asked and not config.model.class_conditional:
+        raise errors.Refusal(
+            f"sampling.negative={asked!r} on a run without classes: leave it out"
+        )
+    try:
+        return class_labels.index(asked, facts.class_names)
+    except errors.Refusal as refusal:
+        told = str(refusal).replace("sampling.labels", "sampling.negative")
+        raise errors.Refusal(told) from refusal
 
 
 def _interval(sampling) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import re
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import trained_run
 from ddpm_jax.builders.data import DataInfo
+from ddpm_jax.builders.network import null_label
 from ddpm_jax.core import errors
 from ddpm_jax.runs import checkpoints
 from ddpm_jax.sampling import branches, transforms
@@ -169,7 +170,14 @@ def _check_weaker(config, facts, guide):
                 f"{path} is {theirs!r} there and {ours!r} here: a weaker network "
                 "predicts the same quantity from the same inputs"
             )
-    if config.model.class_conditional and facts.num_classes != guide.facts.num_classes:
+    is_told = config.model.class_conditional
+    scale = config.sampling.guidance_scale
+    if is_told and scale == 0 and null_label(guide.config, guide.facts) is None:
+        raise errors.Refusal(
+            "sampling.guidance_scale=0 and a weaker run without label drop-out, which "
+            "has no unconditional branch: give another scale, or another weaker run"
+        )
+    if is_told and facts.num_classes != guide.facts.num_classes:
         raise errors.Refusal(
             f"this run has {guide.facts.num_classes} classes and the one to sample "
             f"from {facts.num_classes}: give one of the same data"

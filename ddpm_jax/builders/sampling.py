@@ -101,6 +101,14 @@ def make_sampler(
         arrays: what an edit uses, by name; the recipe has their fingerprints.
     """
     guides = guides_lib.named(config)
+    known = dict(asked.fingerprints)
+    for name, guide in guides.items():
+        if known.get(name, guide.fingerprint) != guide.fingerprint:
+            raise errors.Refusal(
+                f"sampling.{name}: {guide.name} was saved just now, after the request "
+                "was read: give the same command again, or name a checkpoint as "
+                "RUN@STEP"
+            )
     if weights is not None:
         guides_lib.check_weights(guides, weights)
     others = guides_lib.opened(guides, mesh)

@@ -135,7 +135,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.seed = 0  # image i of a seed is the same for any batch size
 
     config.editing = editing = config_dict.ConfigDict()  # of given pictures
-    editing.method = ""  # of the mode, see --help; "" for its usual one
+    editing.method = ""  # of the mode, see docs/editing.md; "" for its usual one
     editing.variants = 4  # results of each picture
     editing.keep_size = False  # edit at the picture's own size, not that of the run
     editing.box = ()  # inpaint: x, y, width, height of what is made, instead of a mask

@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +68,24 @@ def labels_of(labels) -> tuple | None:
     if isinstance(labels, str) or not hasattr(labels, "__iter__"):
         labels = (labels,)
     return tuple(one.item() if hasattr(one, "item") else one for one in labels)
+
+
+def of_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return other fields of config.sampling, without those that Python gives apart.
+
+    Raises:
+        Refusal: a field that has no effect here, with what to do instead.
+    """
+    for name, instead in INSTEAD.items():
+        if name in settings:
+            raise errors.Refusal(f"{name}={settings[name]!r}: {instead}")
+    return settings
+
+
+INSTEAD = {
+    "num_samples": "give the number as the first argument",
+    "checkpoint": "load() opens the newest checkpoint; --mode=sample takes others",
+}
 
 
 def positions(trajectory) -> tuple[int, ...]:

@@ -61,6 +61,7 @@ def noise_maps(
     step,
     noise_fn: NoiseFn,
     path: samplers.Path | None = None,
+    plain: reverse.Denoiser | None = None,
 ) -> NoiseMaps:
     """Return the noise with which a stochastic chain returns x_0.
 
@@ -82,6 +83,7 @@ def noise_maps(
             position k+1 the state after entry k of the path.
         path: down to −1; the solver's own by default. To start at t instead of T′−1,
             `samplers.sampling_path(t + 1)`.
+        plain: the denoiser of entries that are not guided; None where all are.
 
     Raises:
         Refusal: a step without noise, or a path that does not end at −1.
@@ -99,7 +101,10 @@ def noise_maps(
     def body(x, numbered):
         position, entry = numbered
         t, t_next = (jnp.full(x.shape[0], v) for v in (entry.t, entry.t_next))
-        prediction = denoise(x, t)
+        if plain is None:
+            prediction = denoise(x, t)
+        else:
+            prediction = jax.lax.cond(entry.guided, denoise, plain, x, t)
 
         def move(noise):
             return step(tables, x, prediction, t, t_next, noise)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
@@ -75,6 +76,12 @@ def open_run(config, saved: trained_run.SavedRun, shape=None) -> Opened:
     """
     compilation.enable_cache()
     if shape is not None and tuple(shape) != saved.facts.shape:
+        if config.sampling.classifier or config.sampling.weaker:
+            raise errors.Refusal(
+                f"--keep-size with a picture of {shape[0]}x{shape[1]} and another run "
+                "that guides: it takes the run's own size only; leave out --keep-size, "
+                "or sampling.classifier and sampling.weaker"
+            )
         config, saved = trained_run.at_size(config, saved, tuple(shape))
     trained = trained_run.open_run(saved, config)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
@@ -125,7 +132,11 @@ def read_pictures(
             f"pictures of several sizes ({told}): give them one by one, or leave out "
             "--keep-size, which fits them to the run"
         )
-    for picture in found:
+    for path, picture in zip(paths, found, strict=True):
+        content = build_editing.fingerprint(picture.fitted)
+        distributed.check_alike(
+            {f"--image={path}": content}, "give every host the same files"
+        )
         for line in picture.told:
             say(line)
     return found

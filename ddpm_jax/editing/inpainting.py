@@ -1,5 +1,6 @@
 """Inpainting as a recipe: which parts a method takes, for the mode and for Python."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +12,7 @@ from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import inpainting, reconstruction
+from ddpm_jax.editing import edit, labels
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling.transforms import HOLE, PICTURE
 
@@ -34,12 +36,22 @@ def recipe(
         Refusal: settings that do not fit together.
     """
     method = config.editing.method or USUAL
-    parts, resolved = errors.choose("editing.method", METHODS, method)(config)
+    make = errors.choose("editing.method", METHODS, method)
+    repaints = method == "repaint", "--method=repaint"
+    edit.check_used(
+        config,
+        {
+            **dict.fromkeys(("quality", "resamplings", "jump"), repaints),
+            "likelihood": (method == "guided", "--method=guided"),
+        },
+    )
+    classes = labels.of_results(config, facts, len(arrays[PICTURE]))
+    parts, resolved = make(config)
     given = {
         "image": build_editing.word(name, arrays[PICTURE]),
         "mask": build_editing.fingerprint(arrays[HOLE])[:8],
     }
-    return build_editing.recipe(
+    made = build_editing.recipe(
         config,
         facts,
         "inpaint",
@@ -50,6 +62,8 @@ def recipe(
         repeats=config.editing.variants,
         **parts,
     )
+    condition = tuple((key, classes) for key in made.condition_keys)
+    return dataclasses.replace(made, condition=condition)
 
 
 def check_pictures(pictures, holes, facts) -> None:
@@ -86,7 +100,7 @@ def check_pictures(pictures, holes, facts) -> None:
 
 def _replace(config):
     del config
-    return {"transforms": (recipe_lib.part("known_region"),)}, {}
+    return {"also": (recipe_lib.part("known_region"),)}, {}
 
 
 def _repaint(config):
@@ -97,7 +111,7 @@ def _repaint(config):
     solver = build_sampling.solver(config)
     inpainting.check_repaint(kept, resamplings=resamplings, jump=jump, solver=solver)
     path = inpainting.repaint_path(kept, resamplings=resamplings, jump=jump)
-    parts = {"transforms": (recipe_lib.part("known_region"),), "path": path}
+    parts = {"also": (recipe_lib.part("known_region"),), "path": path}
     return parts, {"resamplings": resamplings, "jump": jump, "quality": "good"}
 
 
@@ -107,7 +121,7 @@ def _guided(config):
         build_process.respaced(config, "sampling"), likelihood=likelihood
     )
     guide = recipe_lib.part(f"reconstruction_{likelihood}", scale=1.0)
-    return {"transforms": (guide, recipe_lib.part("pasted"))}, {}
+    return {"also": (guide, recipe_lib.part("pasted"))}, {}
 
 
 METHODS = {"replace": _replace, "repaint": _repaint, "guided": _guided}

@@ -29,7 +29,7 @@ def of_results(config, facts, count: int) -> tuple[int, ...] | None:
     if asked is None:
         return None
     if not config.sampling.labels:
-        if build_guidance.guidance_scale(config.sampling) == 0:
+        if build_guidance.leaves_classes_out(config.sampling):
             return (0,) * count  # the network is not told
         raise needed("sampling.labels", asked.names)
     if asked.are_drawn:

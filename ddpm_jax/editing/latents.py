@@ -18,7 +18,7 @@ from ddpm_jax.diffusion import inversion, solvers
 from ddpm_jax.editing import edit
 from ddpm_jax.runtime import distributed, files
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import generation, sampler, starts
+from ddpm_jax.sampling import generation, sampler, starts, transforms
 from ddpm_jax.sampling import recipe as recipe_lib
 
 PEAK = 2.0  # of values in [−1, 1]
@@ -115,7 +115,12 @@ def encode(
     count = len(pictures)
     alike = {
         "repeats": 1,
-        "condition": tuple((key, labels) for key in recipe.condition_keys),
+        # What lies between two classes is not encoded: a picture is of one.
+        "condition": tuple(
+            (key, labels)
+            for key in recipe.condition_keys
+            if key in ("label", transforms.CLASS)
+        ),
         "drawn": (),
         "start": "given",
         "shares_noise": False,

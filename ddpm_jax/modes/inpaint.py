@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import inputs
@@ -68,6 +69,10 @@ def read_holes(config, pictures, mask) -> list[inputs.Hole]:
             mask=path,
             box=tuple(config.editing.box),
             invert=config.editing.invert,
+        )
+        distributed.check_alike(
+            {f"the hole of {picture.name}": build_editing.fingerprint(hole.fitted)},
+            "give every host the same mask",
         )
         for line in hole.told:
             say(line)

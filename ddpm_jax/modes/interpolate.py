@@ -173,10 +173,11 @@ def between(config, ends, shares) -> dict[str, object]:
         return {"repeats": 1}
     keys_of = ["label"] if config.model.class_conditional else []
     keys_of += [transforms.CLASS] if config.sampling.classifier else []
-    if ends[0] != ends[1] and config.sampling.classifier:
+    guides = [n for n in ("classifier", "weaker") if config.sampling[n]]
+    if ends[0] != ends[1] and guides:
         raise errors.Refusal(
-            "two classes and sampling.classifier: between them it has no gradient; "
-            "give one class, or leave the classifier out"
+            f"two classes and sampling.{guides[0]}: between them it is told none; give "
+            f"one class, or leave sampling.{guides[0]} empty"
         )
     condition = [(key, (ends[0],)) for key in keys_of]
     if ends[0] != ends[1]:

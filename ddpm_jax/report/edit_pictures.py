@@ -92,17 +92,3 @@ def between(given: np.ndarray | None, results: np.ndarray) -> np.ndarray:
     ends = [] if given is None else list(framed(given))
     tiles = [tile for row in results for tile in (*ends[:1], *as_rgb(row), *ends[1:])]
     return image_grid.grid(np.stack(tiles), columns=len(ends) + results.shape[1])
-
-
-def rows(*parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return a grid with a row for each sequence of stored pictures [H, W, C].
-
-    Shorter rows end in empty places.
-    """
-    longest = max(map(len, parts))
-    tiles = []
-    for part in parts:
-        shown = as_rgb(np.stack(part))
-        empty = np.full((longest - len(part), *shown.shape[1:]), 255, np.uint8)
-        tiles += [*shown, *empty]
-    return image_grid.grid(np.stack(tiles), columns=longest)

@@ -115,6 +115,9 @@ def network(
         main, steps = main._replace(condition=other), steps[1:]
         if not steps:
             return main.alone()
+        if weaker is not None:
+            specs = weaker.network.condition_spec
+            weaker = weaker._replace(condition=negative(specs, weaker.condition, {}))
     wanted = {GUIDANCE[name].branch for name, _ in steps}
     if NEGATIVE in wanted:
         both = guidance.in_pairs(

@@ -120,9 +120,11 @@ def tag(settings: Sequence[Setting], weights: Weights) -> str:
 
 def shortened(name: str) -> str:
     """Return a name that file systems take, the end of a long one as a checksum."""
-    if len(name) <= LONGEST_NAME:
+    data = name.encode(errors="surrogateescape")
+    if len(data) <= LONGEST_NAME:
         return name
-    return f"{name[: LONGEST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
+    kept = data[: LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{kept}-{zlib.crc32(data):08x}"
 
 
 LONGEST_NAME = 160  # file names of at most 255 bytes hold it and what is added

@@ -74,6 +74,7 @@ def _program(recipe, network):
             step=solver,
             noise_fn=noise_of("edit/noise_map"),
             path=recipe.whole_path,
+            plain=loop.plain,
         )
         return maps._replace(noise=jnp.swapaxes(maps.noise, 0, 1))
 

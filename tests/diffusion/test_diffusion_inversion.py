@@ -181,3 +181,34 @@ def test_chains_whose_noise_is_not_known_are_refused(options, message):
 def test_one_step_is_not_encoded():
     with pytest.raises(errors.Refusal, match="at least 2"):
         inversion.decoding_path(1)
+
+
+def test_noise_maps_know_which_entries_are_guided():
+    tables = make_tables("linear", 1000, 20)
+    denoise = noisy_denoiser(tables)
+    plain = reverse.denoiser(
+        tables, image_network, prediction="noise", variance="fixed_small"
+    )
+    step = samplers.ancestral()
+    path = tuple((t, n, k, t > 8) for t, n, k in samplers.sampling_path(20))
+    maps = inversion.noise_maps(
+        tables,
+        denoise,
+        X_0,
+        step=step,
+        noise_fn=noises(21),
+        path=path,
+        plain=plain,
+    )
+    chain = samplers.sample(
+        tables,
+        denoise,
+        plain=plain,
+        step=step,
+        x_T=maps.x_start,
+        noise_fn=lambda position: maps.noise[position],
+        step_transforms=(inversion.with_residual(maps.residual),),
+        transform_noise_fn=lambda position: None,
+        path=path,
+    )
+    np.testing.assert_allclose(chain.x, X_0, atol=1e-5)

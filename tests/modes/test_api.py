@@ -649,5 +649,13 @@ def test_inpainting_is_that_of_the_command_line(first_run, tell, tmp_path):
     np.testing.assert_array_equal(np.load(stored)["arr_0"], made[0])
     with pytest.raises(errors.Refusal, match="holes of shape"):
         run.inpaint(picture, hole[:4])
+    for editing, word in (
+        ({"metod": "guided"}, "metod"),
+        ({"quality": "great"}, "best"),
+    ):
+        with pytest.raises(errors.Refusal, match=word):
+            run.inpaint(picture, hole, labels=3, editing=editing)
+    with pytest.raises(errors.Refusal, match="newest checkpoint"):
+        run.sample(1, checkpoint="best")
     with pytest.raises(errors.Refusal, match="uint8"):
         run.inpaint(picture / 255.0, hole)

@@ -223,3 +223,41 @@ def test_classifiers_of_something_else(
     told, *_ = sample(trained, classifier=changed(section, field, value))
     assert told.status == 1
     assert [word for word in words if word not in told.err] == []
+
+
+def test_inpainting_is_guided_too(trained, classifier, tell, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    made = []
+    for guide in ([], [f"--config.sampling.classifier={classifier}"]):
+        shutil.rmtree(trained / "edits", ignore_errors=True)
+        told = tell(
+            "--mode=inpaint",
+            f"--workdir={trained}",
+            f"--image={tmp_path / 'black.png'}",
+            "--box=0,0,8,4",
+            "--method=replace",
+            "--config.sampling.labels=3",
+            *guide,
+            *(["--config.sampling.classifier_scale=50"] if guide else []),
+        )
+        assert told.status == 0, told.err
+        (stored,) = (trained / "edits").glob("*/samples.npz")
+        made.append(np.load(stored)["arr_0"])
+    assert np.any(made[0] != made[1])
+
+
+def test_a_negative_class_needs_classes(trained, tell):
+    saved = json.loads((trained / "config.json").read_text())
+    saved["config"]["model"]["class_conditional"] = False
+    saved["config"]["train"]["label_dropout"] = 0.0
+    (trained / "config.json").write_text(json.dumps(saved))
+    told = tell(
+        "--mode=sample",
+        f"--workdir={trained}",
+        "--config.sampling.guidance_scale=2",
+        "--config.sampling.negative=3",
+    )
+    assert told.status == 1
+    assert "sampling.negative='3' on a run without classes" in told.err

@@ -34,6 +34,7 @@ def inpaint(tell, files):
             f"--workdir={run}",
             *(f"--image={files / name}" for name in images),
             *([f"--mask={files / mask}"] if mask else []),
+            "--config.sampling.labels=3",
             *arguments,
         )
         made = set((run / "edits").glob("*")) - before if told.status == 0 else set()
@@ -148,6 +149,10 @@ def test_another_size_on_request(trained, inpaint, files):
         ((), {"images": ("no.png",)}, ["no.png"]),
         (("--method=erase",), {}, ["'erase'", "guided", "repaint", "replace"]),
         (("--jump=9",), {}, ["jump of 9", "4 steps"]),
+        (("--method=guided", "--quality=best"), {}, ["quality", "--method=repaint"]),
+        (("--method=replace", "--jump=2"), {}, ["jump=2", "no effect"]),
+        (("--config.sampling.labels=",), {}, ["sampling.labels is empty", "0, 1"]),
+        (("--config.sampling.labels=1,2",), {}, ["2 classes for 1 pictures"]),
         (("--config.sampling.method=dpmpp_2m",), {}, ["repaint", "'ancestral'"]),
         (("--variants=0",), {}, ["variants=0", "at least 1"]),
         (("--box=1,2,3",), {"mask": ""}, ["1,2,3", "x,y,width,height"]),

@@ -187,3 +187,10 @@ def test_a_recipe_with_guidance_survives_json():
     recipe = make_recipe("ddim", "all", negative=(("label", 1),), repeats=2)
     assert recipe_lib.Recipe.from_json(recipe.to_json()) == recipe
     assert recipe.shape == SHAPE
+
+
+def test_an_unconditional_branch_is_led_away_from_without_a_class():
+    # No class is left anywhere: the labels of the images do not matter.
+    recipe = make_recipe("ddim", "unconditional", by_classifier=False)
+    other = dataclasses.replace(recipe, condition=(("label", (1, 2, 0)),))
+    np.testing.assert_array_equal(make(recipe), make(other))
