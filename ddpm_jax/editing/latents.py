@@ -127,7 +127,9 @@ def encode(
     }
     up = recipe_lib.part(name)
     flags = {t: more for t, _, _, *more in recipe.whole_path}
-    path = recipe_lib.made(recipe_lib.SOLVERS, up).path(recipe.schedule.num_steps)
+    path = recipe_lib.made(recipe_lib.solver_table(), up).path(
+        recipe.schedule.num_steps
+    )
     path = tuple((t, n, kind, *flags.get(t, ())) for t, n, kind in path)
     latents = _made(
         opened,

@@ -42,7 +42,11 @@ def part(name: str, **options: float) -> Part:
 
 
 ANCESTRAL = part("ancestral")
-SOLVERS = {**solvers.SOLVERS, **solvers.ENCODERS}
+
+
+def solver_table() -> dict[str, Any]:
+    """Return the solvers that recipes name: that sample, and that encode."""
+    return {**solvers.SOLVERS, **solvers.ENCODERS}
 
 
 # ---- what the names of parts stand for -----------------------------------------------
@@ -121,7 +125,7 @@ class Recipe:
     shares_noise: bool = False
 
     def __post_init__(self):
-        errors.choose("sampling method", SOLVERS, self.solver.name)
+        errors.choose("sampling method", solver_table(), self.solver.name)
         for hook in self.hooks:
             errors.choose("hook", HOOKS, hook.name)
         for mixing in self.guidance:
@@ -156,7 +160,7 @@ class Recipe:
 
     def make_solver(self):
         """Return the solver, a value of `diffusion.solvers`."""
-        return made(SOLVERS, self.solver)
+        return made(solver_table(), self.solver)
 
     def make_hooks(self) -> tuple[reverse.X0Hook, ...]:
         """Return the hooks on x̂_0."""

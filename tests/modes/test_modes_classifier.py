@@ -9,8 +9,8 @@ import small_runs
 
 from ddpm_jax import main
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import data_marks, trained_run
 from ddpm_jax.builders import network as build_network
-from ddpm_jax.builders import trained_run
 from ddpm_jax.modes import train
 from ddpm_jax.report import page
 from ddpm_jax.runs import directory
@@ -43,10 +43,12 @@ def guided(tmp_path_factory):
     """The directory of a diffusion run: its config.json is all that is needed."""
     workdir = tmp_path_factory.mktemp("guided") / "digits"
     config = main.parse(["ddpm-jax", *small_runs.TINY, f"--workdir={workdir}"]).config
-    facts = build_data.DataInfo.of(build_data.dataset(config, "train"))
+    dataset = build_data.dataset(config, "train")
+    facts = build_data.DataInfo.of(dataset)
     network = build_network.network(config, facts)
     run_dir = directory.RunDir.create(workdir)
-    train.write_config(run_dir, config, facts, network)
+    marks = data_marks.check(None, facts, dataset)
+    train.write_config(run_dir, config, facts, network, marks)
     return workdir
 
 

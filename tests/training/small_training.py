@@ -19,7 +19,7 @@ IMAGE_SHAPE = (8, 8, 1)
 PIXELS, WIDTH, BATCH = 64, 64, 16
 NUM_CLASSES = 10
 NULL = NUM_CLASSES
-LABELLED = {"label": conditions.Spec((), "int32", NULL)}
+LABELLED = {"label": conditions.Spec((), "int32", NULL, NULL + 1)}
 LEVELS = 17
 KEEP = 0.9
 # LLVM's optimisations take most of the time of these tests and change no truth in them.
