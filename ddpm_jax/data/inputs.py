@@ -100,7 +100,7 @@ def read_picture(
                 f"{name} is {own[0]}x{own[1]} and the run, whose data.crop is 'none', "
                 f"takes {shape[0]}x{shape[1]}: cut it to that size"
             )
-        fitted = _center(name, pixels, shape[:2])
+        fitted = crops.center(pixels, shape[:2])
         if own != shape[:2]:
             told.append(
                 f"{name} is {own[0]}x{own[1]}: scaled and cut to {shape[0]}x{shape[1]} "
@@ -329,12 +329,6 @@ def _check_multiple(name, size, multiple):
             f"are multiples of {multiple}, such as {fits}; cut it, or leave out "
             "--keep-size"
         )
-
-
-def _center(name, pixels, size):
-    if min(pixels.shape[:2]) < 1:
-        raise errors.Refusal(f"{name} has no pixels")
-    return crops.center(pixels, size)
 
 
 def _conversion(name, own, channels):
