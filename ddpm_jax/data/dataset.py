@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -54,6 +54,10 @@ class Dataset:
             `marks`.
         read_captions: (indices int64 [n], draws [n] or None) → n texts; None where
             there are no captions. See `captions`.
+        all_captions: () → texts that hold every word that captions of this split may
+            have, and the longest caption; None where there are no captions.
+        encode: texts → arrays [n, ...] by key, for networks that read captions; None
+            where captions are not read.
     """
 
     name: str
@@ -70,11 +74,15 @@ class Dataset:
     place: str = ""
     marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
     read_captions: Callable[..., Sequence[str]] | None = None
+    all_captions: Callable[[], Iterable[str]] | None = None
+    encode: Callable[[Sequence[str]], Mapping[str, np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return self.num_examples
 
-    def fetch(self, indices, crop_draws=None) -> dict[str, np.ndarray]:
+    def fetch(
+        self, indices, crop_draws=None, caption_draws=None
+    ) -> dict[str, np.ndarray]:
         """Return the examples at `indices`, in buffers that are used once.
 
         `jax.device_put` on a CPU may alias host memory, so a buffer handed out is never
@@ -84,10 +92,11 @@ class Dataset:
             indices: integers [n] in 0 … len - 1, repeats allowed.
             crop_draws: for data with `random_crop`, uniform in [0, 1), [n, 3], that
                 choose the crops (`transforms.crop_draws`); None is the centre crop.
+            caption_draws: see `captions`.
 
         Returns:
-            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read`
-            gives by key.
+            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read` and
+            `encode` give by key.
 
         Raises:
             IndexError: an index lies outside the data set.
@@ -97,8 +106,11 @@ class Dataset:
             image, label, *more = self.read(indices, crop_draws)
         else:
             image, label, *more = self.read(indices)
+        found = dict(more[0]) if more else {}
+        if self.encode is not None:
+            found |= self.encode(self.captions(indices, caption_draws))
         # The images and labels last: no condition may take their names.
-        return {**(more[0] if more else {}), "image": image, "label": label}
+        return {**found, "image": image, "label": label}
 
     def captions(self, indices, draws=None) -> list[str]:
         """Return a caption of each of the examples at `indices`.
