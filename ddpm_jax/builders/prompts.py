@@ -77,6 +77,20 @@ def of(config, facts: DataInfo) -> Prompts | None:
     return Prompts(texts, bool(asked), *encoding.batch(tokenizer, texts))
 
 
+def check_given(config) -> None:
+    """Refuse to edit a picture with a run that reads text and was given none.
+
+    Raises:
+        Refusal: says how to give one, and that it may be empty.
+    """
+    if config.model.text_layers and not config.sampling.prompts:
+        raise errors.Refusal(
+            "this run makes pictures of texts: say what the result shows with "
+            '--prompt="a red circle", one for all or one for each picture, or '
+            '--prompt="" for no text'
+        )
+
+
 def of_run(config, facts: DataInfo) -> encoding.Tokenizer:
     """Return the tokenizer of a run that reads texts.
 
