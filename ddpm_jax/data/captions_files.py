@@ -21,7 +21,6 @@ from ddpm_jax.data import captions_tables, decoding, files, reading, tables
 WORDS = ("auto", "none", "files")
 BESIDE = f"the {files.TEXT} files beside the images"
 NAMED = 3  # images that a refusal names
-PROGRESS_EVERY = 100_000  # files
 WITHOUT = "or train without captions, with model.text_layers=0"
 
 
@@ -33,11 +32,13 @@ class Found:
         captions: of `images.entries`, in that order; an image may have none.
         origin: where they stand, in words.
         images: the listing, without the files of captions among those that are ignored.
+        told: what was found, in a line each.
     """
 
     captions: captions_lib.Captions
     origin: str
     images: files.Images
+    told: tuple[str, ...]
 
     def without(self, chosen: Sequence[int] | None = None) -> list[str]:
         """Return the names of the images that have no caption, or an empty one.
@@ -78,7 +79,7 @@ def find(images: files.Images, how: str, say: Callable[[str], None]) -> Found | 
         how: "files" (a .txt file beside each image, a caption a line), the path of a
             table, "none", or "auto": the tables `files.TABLES` of any folder, else
             "files" if there is one such file, else "none".
-        say: told in a line what was found, and how far it is.
+        say: told in a line or two what was found, once.
 
     Raises:
         Refusal: captions that cannot be read as such, or a value that means nothing.
@@ -93,12 +94,21 @@ def find(images: files.Images, how: str, say: Callable[[str], None]) -> Found | 
                 "sentence with {class} in it, nor a .jsonl or .csv file that exists"
             )
         stamp = os.stat(how).st_mtime_ns
-    return _find(images, images.texts, how, stamp, say)
+    found = _find(images, images.texts, how, stamp)
+    if found:
+        _tell(found, say)
+    return found
 
 
-# Both splits ask, and --mode=data twice; the texts' times tell a changed one.
+@functools.lru_cache(maxsize=4)  # both splits ask
+def _tell(found, say):
+    for line in found.told:
+        say(line)
+
+
+# The config, both splits and --mode=data ask; the texts' times tell a changed one.
 @functools.lru_cache(maxsize=2)
-def _find(images, texts, how, stamp, say):
+def _find(images, texts, how, stamp):
     if how not in WORDS:
         found = _outside(images, how)
         used, origin = [], how
@@ -109,22 +119,21 @@ def _find(images, texts, how, stamp, say):
     if found is None:
         if not beside and how == "auto":
             return None
-        found, used, origin = _read_beside(images, beside, say), [*beside.values()], ""
+        found, used, origin = _read_beside(images, beside), [*beside.values()], ""
     captions = captions_lib.Captions(
         found.get(entry.name, ()) for entry in images.entries
     )
-    found = Found(captions, origin or BESIDE, _without_ignored(images, used))
-    captioned = int(np.count_nonzero(captions.counts))
-    say(
+    origin, captioned = origin or BESIDE, int(np.count_nonzero(captions.counts))
+    told = [
         f"captions: {captions.counts.sum():,} for {captioned:,} of {len(images):,} "
-        f"images, from {found.origin}"
-    )
-    if origin and beside:
-        say(
+        f"images, from {origin}"
+    ]
+    if origin != BESIDE and beside:
+        told.append(
             f"{len(set(beside.values())):,} {files.TEXT} files beside images are not "
             "read: data.captions=files reads them instead"
         )
-    return found
+    return Found(captions, origin, _without_ignored(images, used), tuple(told))
 
 
 def _without_ignored(images, used):
@@ -148,7 +157,7 @@ def _beside(images, texts) -> dict:
     return {name: by_stem[stem] for name, stem in stems if stem in by_stem}
 
 
-def _read_beside(images, beside: Mapping, say) -> dict:
+def _read_beside(images, beside: Mapping) -> dict:
     def read(item):
         name, text = item
         if text.size > captions_lib.MAX_BYTES:
@@ -158,12 +167,7 @@ def _read_beside(images, beside: Mapping, say) -> dict:
             )
         return name, captions_lib.lines(_content(images, text), _where(images, text))
 
-    found, items = {}, list(beside.items())
-    for start in range(0, len(items), PROGRESS_EVERY):
-        if start:
-            say(f"read {start:,} of {len(items):,} captions …")
-        found |= reading.in_threads(read, items[start : start + PROGRESS_EVERY])
-    return found
+    return dict(reading.in_threads(read, list(beside.items())))
 
 
 def _where(images, text):
