@@ -113,7 +113,7 @@ def facts(seen: Seen) -> list[tuple[str, str]]:
     pairs = [
         ("tokenizer", f"{named}, of the run" if seen.of_run else named),
         ("tokens that a network reads", f"{one.context:,}"),
-        ("captions looked at", f"{len(seen.texts):,}"),
+        ("different captions looked at", f"{len(seen.texts):,}"),
     ]
     if len(seen.lengths):
         low, middle, high = np.percentile(seen.lengths, (0, 50, 100)).astype(int)

@@ -107,10 +107,10 @@ def _shown(dataset):
 
 def _facts_of_files(found, missing):
     counts = found.captions.counts
-    several = f"{counts.min():,} … {counts.max():,}"
+    few, many = (f"{counts.min():,}", f"{counts.max():,}")
     return [
         ("captions", f"{counts.sum():,}, from {found.origin}"),
-        ("captions of an image", several),
+        ("captions of an image", few if few == many else f"{few} … {many}"),
         ("images without caption", f"{len(missing):,}"),
     ]
 

@@ -8,6 +8,8 @@ MAX_LISTED = 200  # names in one list
 MAX_ROWS = 12  # of a table of counts
 EXAMPLE_BYTES = 1_500_000
 COLUMNS = 8
+SHOWN_SIDE = 128  # pixels of an image that stands beside its captions
+SHOWN_LETTERS = 300  # of a caption
 
 
 def page(
@@ -86,13 +88,22 @@ def _captions(captions):
         return None
     pictures = [
         html.figure(
-            _picture(image[None], 1, "an image of the training split"),
-            first,
-            below=" / ".join(others),
+            _picture(_enlarged(image)[None], 1, "an image of the training split"),
+            _shortened(first),
+            below=" / ".join(map(_shortened, others)),
         )
         for image, (first, *others) in captions["shown"]
     ]
     return html.join([html.facts(captions["facts"]), html.figures(pictures)])
+
+
+def _enlarged(image):
+    factor = max(1, SHOWN_SIDE // max(image.shape[:2]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _shortened(text):
+    return text if len(text) <= SHOWN_LETTERS else f"{text[: SHOWN_LETTERS - 1]}…"
 
 
 def _classes(dataset):
