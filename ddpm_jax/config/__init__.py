@@ -18,6 +18,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     data.image_size = ()  # (side,) or (height, width); () for the data's own
     data.channels = 0  # 0 for the data's own
     data.labels = "auto"  # of folder, zip: folders, prefix, none, or a CSV file's path
+    data.captions = "auto"  # files, none, a table's path, classes, "a {class}", …
     data.tokenizer = "words"  # of captions: words, bytes, gpt2; see model.text_layers
     data.vocabulary = ""  # gpt2: folder of its two files; "" for the installed ones
     data.test_fraction = 0.2  # of sources that come without a test split
