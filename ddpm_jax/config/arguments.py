@@ -60,7 +60,7 @@ def plain(name, value):
 
 
 def labels_of(labels) -> tuple | None:
-    """Return labels as a tuple of Python's numbers and names; None stays."""
+    """Return one or several numbers or names as a tuple of Python's; None stays."""
     if labels is None:
         return None
     if hasattr(labels, "tolist"):
@@ -79,9 +79,13 @@ def of_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, instead in INSTEAD.items():
         if name in settings:
             raise errors.Refusal(f"{name}={settings[name]!r}: {instead}")
-    return settings
+    return {
+        name: labels_of(value) if name in SEVERAL else value
+        for name, value in settings.items()
+    }
 
 
+SEVERAL = ("low_res",)  # of which one may be given alone
 INSTEAD = {
     "num_samples": "give the number as the first argument",
     "checkpoint": "load() opens the newest checkpoint; --mode=sample takes others",

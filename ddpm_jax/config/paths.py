@@ -8,6 +8,7 @@ FIELDS = (
     "data.path",
     "data.labels",
     "train.init_from",
+    "sampling.low_res",
     "evaluation.samples",
     "evaluation.reference",
     "evaluation.inception",
@@ -43,7 +44,11 @@ def _change(config, change):
     for path in FIELDS:
         section, name = path.split(".")
         value = config[section][name]
-        if _is_path(path, value):
+        if isinstance(value, tuple):
+            config[section][name] = tuple(
+                change(part) if _is_path(path, part) else part for part in value
+            )
+        elif _is_path(path, value):
             config[section][name] = change(value)
 
 
@@ -53,6 +58,6 @@ def meaning(field: str, value):
     Which table gives the labels is no difference: what stands in it is compared with
     the data.
     """
-    if not _is_path(field, value):
+    if not isinstance(value, str) or not _is_path(field, value):
         return value
     return "a table" if field == LABELS else os.path.abspath(home.expanded(value))

@@ -54,6 +54,8 @@ class Dataset:
             `marks`.
         read_captions: (indices int64 [n], draws [n] or None) → n texts; None where
             there are no captions. See `captions`.
+        derive: (images, draws or None) → arrays [n, ...] by key that are made of the
+            finished images, see `low_res`; None without any.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Dataset:
     place: str = ""
     marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
     read_captions: Callable[..., Sequence[str]] | None = None
+    derive: Callable[..., Mapping[str, np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return self.num_examples
@@ -86,8 +89,8 @@ class Dataset:
                 choose the crops (`transforms.crop_draws`); None is the centre crop.
 
         Returns:
-            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read`
-            gives by key.
+            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read` and
+            `derive` give by key.
 
         Raises:
             IndexError: an index lies outside the data set.
@@ -97,8 +100,11 @@ class Dataset:
             image, label, *more = self.read(indices, crop_draws)
         else:
             image, label, *more = self.read(indices)
+        found = dict(more[0]) if more else {}
+        if self.derive is not None:
+            found |= self.derive(image)
         # The images and labels last: no condition may take their names.
-        return {**(more[0] if more else {}), "image": image, "label": label}
+        return {**found, "image": image, "label": label}
 
     def captions(self, indices, draws=None) -> list[str]:
         """Return a caption of each of the examples at `indices`.
