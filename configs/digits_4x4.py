@@ -3,7 +3,7 @@
     python -m ddpm_jax.main --config=configs/digits_4x4.py
     python -m ddpm_jax.main --mode=sample --workdir=runs/digits_4x4
 
-It is the first stage of a cascade, see docs/super_resolution.md.
+It is the first stage of a cascade; result to expect: see docs/super_resolution.md.
 """
 
 import digits  # configs/digits.py: a config can import its neighbours

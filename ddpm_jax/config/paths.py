@@ -8,11 +8,11 @@ FIELDS = (
     "data.path",
     "data.labels",
     "train.init_from",
-    "sampling.low_res",
     "evaluation.samples",
     "evaluation.reference",
     "evaluation.inception",
 )
+SEVERAL = ("sampling.low_res",)  # each entry is a path
 LABELS = "data.labels"
 # What data.labels says that is no path; labels.csv lies in the root of the data.
 WORDS = ("auto", "folders", "prefix", "none", "labels.csv")
@@ -44,12 +44,11 @@ def _change(config, change):
     for path in FIELDS:
         section, name = path.split(".")
         value = config[section][name]
-        if isinstance(value, tuple):
-            config[section][name] = tuple(
-                change(part) if _is_path(path, part) else part for part in value
-            )
-        elif _is_path(path, value):
+        if _is_path(path, value):
             config[section][name] = change(value)
+    for path in SEVERAL:
+        section, name = path.split(".")
+        config[section][name] = tuple(map(change, config[section][name]))
 
 
 def meaning(field: str, value):
@@ -58,6 +57,6 @@ def meaning(field: str, value):
     Which table gives the labels is no difference: what stands in it is compared with
     the data.
     """
-    if not isinstance(value, str) or not _is_path(field, value):
+    if not _is_path(field, value):
         return value
     return "a table" if field == LABELS else os.path.abspath(home.expanded(value))
