@@ -177,7 +177,8 @@ def shapes_of(**model):
 def test_what_shapes_do_not_tell_is_compared_before_weights_are_taken(field):
     if field == "pool":  # of classifiers, whose pools have arrays of other names
         return
-    beside = {"text_layers": 2} if field.startswith("text_") else {}
+    sized = {"text_layers": 2, "text_context": 4, "text_vocabulary": 9}
+    beside = sized if field.startswith("text_") else {}
     beside |= {"kind": "upsampler"} if field.startswith("low_res_") else {}
     changed = {**beside, field: OTHER_NETWORKS[field]}
     is_seen = shapes_of(**changed) != shapes_of(**beside)

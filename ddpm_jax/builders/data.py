@@ -9,6 +9,19 @@ from ddpm_jax.runtime import console, distributed
 
 
 @dataclasses.dataclass(frozen=True)
+class TextFacts:
+    """What a run that reads texts must know of its captions.
+
+    Attributes:
+        tokenizer: record of its tokenizer, see `text.tokenizers.from_json`.
+        captions: some of the training data, for who gives no prompt.
+    """
+
+    tokenizer: dict
+    captions: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class DataInfo:
     """What a run must know of its data once the data is out of reach.
 
@@ -21,6 +34,7 @@ class DataInfo:
         num_classes: None without labels.
         class_names: one name per class.
         fingerprint: changes with the data.
+        text: of the captions; None for a run that does not read them.
     """
 
     shape: tuple[int, ...]
@@ -29,6 +43,7 @@ class DataInfo:
     num_classes: int | None
     class_names: tuple[str, ...]
     fingerprint: str
+    text: TextFacts | None = None
 
     @property
     def size(self) -> str:
@@ -50,9 +65,16 @@ class DataInfo:
 
     @classmethod
     def from_dict(cls, values: dict) -> "DataInfo":
-        """Return the facts stored in a run's config.json, whatever its age."""
+        """Return the facts stored in a run's config.json, whatever its age.
+
+        What tokenizer.json holds is read by `builders.captions`.
+        """
+        values = {k: v for k, v in values.items() if k != "tokenizer"}
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+        if values.get("text"):
+            text = values["text"]
+            lists["text"] = TextFacts(text["tokenizer"], tuple(text["captions"]))
         return cls(**{**values, **lists})
 
 

@@ -8,6 +8,7 @@ from ddpm_jax.data import images, low_res
 from ddpm_jax.diffusion import reverse
 from ddpm_jax.models import classifier, custom, functional, text, unet
 from ddpm_jax.runs import commands
+from ddpm_jax.text import tokenizers
 
 
 def null_label(config, facts: DataInfo) -> int | None:
@@ -73,7 +74,7 @@ def network(config, facts: DataInfo) -> functional.Network:
             low_res=low_res_size(config, facts),
             low_res_levels=low_res_levels(config),
             inpainting=model.inpainting,
-            text=text_sizes(config),
+            text=text_sizes(config, facts),
             resample=model.resample,
             sinusoid=model.sinusoid,
             sinusoid_shift=model.sinusoid_shift,
@@ -118,19 +119,42 @@ def low_res_levels(config) -> int:
     return config.diffusion.num_steps + 1 if config.model.low_res_noise else 0
 
 
-def text_sizes(config) -> text.Text | None:
-    """Return the sizes of the text encoder that model.text_layers asks for, or None."""
+def text_sizes(config, facts: DataInfo) -> text.Text | None:
+    """Return the sizes of the text encoder that model.text_layers asks for, or None.
+
+    Raises:
+        Refusal: sizes that neither the config nor the tokenizer tells, or that the
+            tokenizer contradicts.
+    """
     model = config.model
     if not model.text_layers:
         return None
+    sizes = {"context": model.text_context, "vocabulary": model.text_vocabulary}
+    if facts.text is not None:
+        told = tokenizers.from_json(facts.text.tokenizer, config.data.vocabulary)
+        of_tokenizer = {"context": told.context, "vocabulary": told.vocabulary_size}
+        for name, own in of_tokenizer.items():
+            if sizes[name] not in (0, own):
+                raise errors.Refusal(
+                    f"model.text_{name}={sizes[name]}: the tokenizer {told.kind!r} of "
+                    f"this data has {own}; set it to {own}, or to 0"
+                )
+            sizes[name] = own
+    for name, value in sizes.items():
+        if not value:
+            raise errors.Refusal(
+                f"model.text_{name}=0 without data whose captions tell it: give it, "
+                f"such as model.text_{name}={GLIDE[name]} of GLIDE"
+            )
     return text.Text(
         width=model.text_width,
         layers=model.text_layers,
         heads=model.text_heads,
-        context=model.text_context,
-        vocabulary=model.text_vocabulary,
+        **sizes,
     )
 
+
+GLIDE = {"context": 128, "vocabulary": 50257}
 
 # Fields that the classifier of ADM, which has one dialect, would ignore …
 NOT_OF_CLASSIFIERS = (
@@ -246,7 +270,7 @@ def custom_network(given, config, facts):
     return network
 
 
-NOT_YET = {"text_layers": "a text", "inpainting": "a picture to complete"}
+NOT_YET = {"inpainting": "a picture to complete"}
 """Fields of networks that training and sampling cannot feed yet, and what with."""
 
 

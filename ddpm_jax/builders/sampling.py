@@ -183,6 +183,12 @@ def _solver(sampling) -> recipe_lib.Part:
     return recipe_lib.part(sampling.method, **options)
 
 
+def hooks(config):
+    """Return the hooks on x̂_0 of config.sampling, functions of x̂_0."""
+    table = recipe_lib.HOOKS
+    return tuple(recipe_lib.made(table, hook) for hook in _hooks(config.sampling))
+
+
 def _hooks(sampling) -> tuple[recipe_lib.Part, ...]:
     """Return the hooks on x̂_0, thresholding before clipping."""
     hooks = []

@@ -19,6 +19,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     data.channels = 0  # 0 for the data's own
     data.labels = "auto"  # of folder, zip: folders, prefix, none, or a CSV file's path
     data.low_res_factor = 0  # of upsamplers: sides of an image over those they enlarge
+    data.tokenizer = "words"  # of captions: words, bytes, gpt2; see model.text_layers
+    data.vocabulary = ""  # gpt2: folder of its two files; "" for the installed ones
     data.test_fraction = 0.2  # of sources that come without a test split
     data.flip = False  # mirror images left-right with probability ½ in training
     data.crop = "center"  # how images are cut to size: none, center, random (ADM)
@@ -53,8 +55,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.text_layers = 0  # of the text encoder (GLIDE: 16); 0: reads no text
     model.text_width = 512  # channels of a position of the text
     model.text_heads = 8  # attention heads of the text encoder
-    model.text_context = 128  # positions of a text, which shorter ones are padded to
-    model.text_vocabulary = 50257  # number of tokens; the last one is padding
+    model.text_context = 0  # positions of a text (GLIDE: 128); 0: the tokenizer's
+    model.text_vocabulary = 0  # number of tokens; 0: the tokenizer's
     model.dropout = 0.0  # of activations inside residual blocks
     model.class_conditional = False  # learn an embedding of the labels
     model.dtype = "float32"  # of the computation: float32 or bfloat16
@@ -93,7 +95,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.mu_dtype = "float32"  # of Adam's first moment; bfloat16 halves its memory
     train.ema_decay = (0.9999,)  # rates; sampling uses the first; () for no average
     train.ema_ramp = True  # see training.ema.decay_at; the papers' codes: False
-    train.label_dropout = 0.0  # probability of the null label: enables guidance
+    train.label_dropout = 0.0  # share without label or caption: enables guidance
     train.log_every = 100  # steps
     train.sample_every = 5_000  # steps between sample grids; 0 for none
     train.checkpoint_every = 5_000  # steps; the last step is always saved
@@ -123,7 +125,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.guidance_w = 0.0  # instead: w of Ho & Salimans 2021, guidance_scale − 1
     sampling.guidance_interval = (0.0, 1.0)  # guidance acts where low ≤ t/T < high
     sampling.guidance_rescale = 0.0  # share of the deviation brought back (Lin 2023)
-    sampling.negative = ""  # class to lead away from, instead of "no class"
+    sampling.prompts = ()  # by --prompt and --prompts; in turn; () for those of the run
+    sampling.negative = ""  # class or prompt to lead away from, instead of none
     sampling.classifier = ""  # RUN or RUN@STEP of a noisy classifier that guides
     sampling.classifier_scale = 1.0  # factor of its gradient (ADM)
     sampling.guidance_t_max = 1.0  # the classifier acts where t/T is below
@@ -204,6 +207,7 @@ MUTABLE = (
     "train.max_bad_steps",
     "train.microbatches",
     "data.path",
+    "data.vocabulary",
     "data.cache_gib",
     "sampling.*",
     "editing.*",

@@ -1,6 +1,7 @@
 """Arguments of the Python interface, and the fields that they stand for."""
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -60,7 +61,7 @@ def plain(name, value):
 
 
 def labels_of(labels) -> tuple | None:
-    """Return one or several numbers or names as a tuple of Python's; None stays."""
+    """Return labels as a tuple of Python's numbers and names; None stays."""
     if labels is None:
         return None
     if hasattr(labels, "tolist"):
@@ -68,6 +69,14 @@ def labels_of(labels) -> tuple | None:
     if isinstance(labels, str) or not hasattr(labels, "__iter__"):
         labels = (labels,)
     return tuple(one.item() if hasattr(one, "item") else one for one in labels)
+
+
+def paths_of(low_res) -> tuple[str, ...] | None:
+    """Return one or several paths as a tuple of texts; arrays and None give None."""
+    if low_res is None or hasattr(low_res, "dtype"):
+        return None
+    several = low_res if isinstance(low_res, list | tuple) else (low_res,)
+    return tuple(map(os.fspath, several))
 
 
 def of_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -79,13 +88,9 @@ def of_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, instead in INSTEAD.items():
         if name in settings:
             raise errors.Refusal(f"{name}={settings[name]!r}: {instead}")
-    return {
-        name: labels_of(value) if name in SEVERAL else value
-        for name, value in settings.items()
-    }
+    return settings
 
 
-SEVERAL = ("low_res",)  # of which one may be given alone
 INSTEAD = {
     "num_samples": "give the number as the first argument",
     "checkpoint": "load() opens the newest checkpoint; --mode=sample takes others",

@@ -40,6 +40,7 @@ CHOICES = {
     "evaluation.weights": ("auto", "ema", "raw"),
     "evaluation.resize": ("tf-legacy", "pytorch-fid", "clean"),
     "data.crop": ("none", "center", "random"),
+    "data.tokenizer": ("words", "bytes", "gpt2"),
     "train.mu_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "blocks", "attention", "dots"),
     "editing.quality": ("fast", "good", "best"),
@@ -53,8 +54,6 @@ SEEDS = ("seed", "sampling.seed", "evaluation.seed")
 AT_LEAST_ONE = (
     "model.text_width",
     "model.text_heads",
-    "model.text_context",
-    "model.text_vocabulary",
     "diffusion.num_steps",
     "train.steps",
     "train.batch_size",
@@ -73,6 +72,8 @@ AT_LEAST_ONE = (
 )
 NOT_NEGATIVE = (
     "model.text_layers",
+    "model.text_context",
+    "model.text_vocabulary",
     "data.cache_gib",
     "data.channels",
     "data.low_res_factor",

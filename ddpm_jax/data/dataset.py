@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -56,6 +56,10 @@ class Dataset:
             there are no captions. See `captions`.
         derive: (images, draws or None) → arrays [n, ...] by key that are made of the
             finished images, see `low_res`; None without any.
+        all_captions: () → texts that hold every word that captions of this split may
+            have, and the longest caption; None where there are no captions.
+        encode: texts → arrays [n, ...] by key, for networks that read captions; None
+            where captions are not read.
     """
 
     name: str
@@ -73,11 +77,15 @@ class Dataset:
     marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
     read_captions: Callable[..., Sequence[str]] | None = None
     derive: Callable[..., Mapping[str, np.ndarray]] | None = None
+    all_captions: Callable[[], Iterable[str]] | None = None
+    encode: Callable[[Sequence[str]], Mapping[str, np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return self.num_examples
 
-    def fetch(self, indices, crop_draws=None) -> dict[str, np.ndarray]:
+    def fetch(
+        self, indices, crop_draws=None, caption_draws=None
+    ) -> dict[str, np.ndarray]:
         """Return the examples at `indices`, in buffers that are used once.
 
         `jax.device_put` on a CPU may alias host memory, so a buffer handed out is never
@@ -87,10 +95,11 @@ class Dataset:
             indices: integers [n] in 0 … len - 1, repeats allowed.
             crop_draws: for data with `random_crop`, uniform in [0, 1), [n, 3], that
                 choose the crops (`transforms.crop_draws`); None is the centre crop.
+            caption_draws: see `captions`.
 
         Returns:
-            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read` and
-            `derive` give by key.
+            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read`,
+            `derive` and `encode` give by key.
 
         Raises:
             IndexError: an index lies outside the data set.
@@ -103,6 +112,8 @@ class Dataset:
         found = dict(more[0]) if more else {}
         if self.derive is not None:
             found |= self.derive(image)
+        if self.encode is not None:
+            found |= self.encode(self.captions(indices, caption_draws))
         # The images and labels last: no condition may take their names.
         return {**found, "image": image, "label": label}
 

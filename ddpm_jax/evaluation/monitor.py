@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import captions, kinds, low_res
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import kinds, low_res
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
@@ -180,7 +180,7 @@ class Observer:
 
     def _test_split(self):
         if self._test is None:
-            self._test = build_data.dataset(self._config, "test")
+            self._test = captions.dataset(self._config, self._facts, "test")
             build_data.check_alike(self._test)
         return self._test
 

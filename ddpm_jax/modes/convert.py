@@ -1,13 +1,12 @@
 """From a published file of weights to a run: recognise, map, certify, save."""
 
-import dataclasses
 import time
 
 import jax
 import numpy as np
 
+from ddpm_jax.builders import captions, kinds
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import kinds
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
@@ -172,7 +171,7 @@ def save(workdir, config, facts, params, imported) -> None:
             run_dir.config,
             {
                 "config": config.to_dict(),
-                "data": dataclasses.asdict(facts),
+                "data": captions.write(run_dir, facts),
                 "versions": versions.versions(),
                 "imported": imported,
             },

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpm_jax.builders import captions, data_marks, trained_run
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import data_marks, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
@@ -134,7 +134,9 @@ def load(trained: trained_run.TrainedRun) -> Split | str:
     """Return the data of a run, or the sentence that says why it cannot be had."""
     config, facts = trained.config, trained.facts
     try:
-        train, test = (build_data.dataset(config, split) for split in ("train", "test"))
+        train, test = (
+            captions.dataset(config, facts, split) for split in ("train", "test")
+        )
         build_data.check_images(train, facts)
     except errors.Refusal as refusal:
         return str(refusal)
