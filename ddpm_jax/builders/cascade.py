@@ -17,12 +17,18 @@ from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
 from ddpm_jax.data import given_images
 from ddpm_jax.data import images as images_lib
+from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
 
-# What is to be seen is asked of the first stage that has it; later ones enlarge that.
-HANDED_DOWN = ("labels", "per_class", "prompts")
+# What is to be seen is asked of the first stage that can be told; later ones enlarge
+# that. By field of config.sampling, the field of config.model of runs that can.
+HANDED_DOWN = {
+    "labels": "class_conditional",
+    "per_class": "class_conditional",
+    "prompts": "text_layers",
+}
 
 
 def source(config, facts: DataInfo, *, images=None) -> low_res.Source | None:
@@ -46,22 +52,26 @@ def source(config, facts: DataInfo, *, images=None) -> low_res.Source | None:
     if not named:
         return None
     *before, path = named
+    if not given_images.is_archive(path):
+        return _of_run(config, facts, trained_run.read(path), tuple(before))
     with errors.about(f"sampling.low_res={path}"):
-        if given_images.is_archive(path):
-            if before:
-                raise errors.Refusal(
-                    f"{before[-1]} is named before it, and this is no run that would "
-                    "enlarge its images: give runs, the first one first"
-                )
-            pictures = given_images.read(path, say)
-            return low_res.of_pictures(config, facts, pictures, path)
-        saved = trained_run.read(path)
-    return _of_run(config, facts, saved, tuple(before))
+        if before:
+            raise errors.Refusal(
+                f"{before[-1]} is named before it, and this is no run that would "
+                "enlarge its images: give runs, the first one first"
+            )
+        pictures = given_images.read(path, say)
+    return low_res.of_pictures(config, facts, pictures, path)
 
 
 def given(config, facts: DataInfo, *, images=None) -> low_res.Given | None:
     """Return what an upsampler enlarges with its noise, see `source` and `low_res`."""
-    return low_res.given(config, source(config, facts, images=images))
+    found = low_res.given(config, source(config, facts, images=images))
+    if found is not None:
+        distributed.check_alike(
+            {"sampling.low_res": found.word}, "give every host the same files"
+        )
+    return found
 
 
 def _checked(images) -> np.ndarray:
@@ -93,9 +103,9 @@ def stage_config(config, saved: trained_run.SavedRun, before: tuple[str, ...]):
     if before:
         own.sampling.low_res = before
     usual = config_lib.base().sampling
-    for field in HANDED_DOWN:
-        is_read = own.model.class_conditional or field == "prompts"
-        if field in usual and is_read and config.sampling[field] != usual[field]:
+    for field, reads in HANDED_DOWN.items():
+        is_given = config.sampling[field] != usual[field]
+        if is_given and own.model[reads]:
             own.sampling[field] = config.sampling[field]
     return own
 
@@ -111,6 +121,12 @@ def _of_run(config, facts, saved, before) -> low_res.Source:
     both = config.model.class_conditional and saved.config.model.class_conditional
     if both:
         low_res.check_classes(facts, saved.facts.class_names, where)
+    both_read = facts.text and saved.facts.text
+    if both_read and facts.text.tokenizer != saved.facts.text.tokenizer:
+        raise errors.Refusal(
+            f"{where} reads prompts by another tokenizer than the upsampler: its "
+            "prompts cannot go along; train both with the same one"
+        )
     stage = Stage(stage_config(config, saved, before), saved)
     carried = frozenset(stage.network.condition_spec) - {low_res.KEY, low_res.LEVEL}
     if not both:
