@@ -21,6 +21,7 @@ OF_OTHER_RUNS = {
 }
 # They need images to enlarge: see tests/builders/test_builders_low_res.py.
 OF_UPSAMPLERS = {"low_res", "low_res_t", "low_res_sigma"}
+OF_TEXT_RUNS = {"prompts"}  # see tests/modes/test_modes_text.py
 # For every other field: settings that belong to it, and another value.
 OTHER_VALUES = {
     "method": ({}, "ddim"),
@@ -66,6 +67,7 @@ def test_every_sampling_field_is_tried():
         | OF_THE_WEIGHTS
         | OF_OTHER_RUNS
         | OF_UPSAMPLERS
+        | OF_TEXT_RUNS
         | OTHER_VALUES.keys()
     )
 
@@ -122,7 +124,8 @@ def test_metrics_are_known_by_these_names():
         "bits_per_dim accuracy psnr consistency fid sfid inception_score "
         "precision_recall kid proxy_fd"
     )
-    assert (*names.split(), "proxy_fd_random") == table.NAMES
+    of_texts = ("prompt_accuracy", "prompt_swap")
+    assert {*names.split(), "proxy_fd_random", *of_texts} == {*table.NAMES}
 
 
 # Every field of config.model, with a value that differs from the network below.

@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import low_res, trained_run
+from ddpm_jax.builders import low_res, prompts, trained_run
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
@@ -118,8 +118,7 @@ def _of_run(config, facts, saved, before) -> low_res.Source:
             f"{where} is a classifier, which makes no images: give {low_res.WAYS}"
         )
     low_res.check_size(config, facts, saved.facts.shape, where)
-    both = config.model.class_conditional and saved.config.model.class_conditional
-    if both:
+    if config.model.class_conditional and saved.config.model.class_conditional:
         low_res.check_classes(facts, saved.facts.class_names, where)
     both_read = facts.text and saved.facts.text
     if both_read and facts.text.tokenizer != saved.facts.text.tokenizer:
@@ -129,8 +128,6 @@ def _of_run(config, facts, saved, before) -> low_res.Source:
         )
     stage = Stage(stage_config(config, saved, before), saved)
     carried = frozenset(stage.network.condition_spec) - {low_res.KEY, low_res.LEVEL}
-    if not both:
-        carried -= {low_res.LABEL}
     return low_res.Source(
         name=f"{saved.run_dir.path.name}@{stage.weights.step}",
         fingerprint=stage.fingerprint,
@@ -139,7 +136,7 @@ def _of_run(config, facts, saved, before) -> low_res.Source:
         of=lambda index: stage.conditions(index, carried),
         carried=carried,
         make=stage.make,
-        classes=stage.classes if both else None,
+        classes=stage.classes,
     )
 
 
@@ -202,7 +199,9 @@ class Stage:
         say(f"step {self.weights.step}, {self.weights.why}")
         if self.classes is not None:
             say(f"classes: {self.classes}")
-        for line in build_sampling.guidance_told(self._config, self._saved.imported):
+        texts = prompts.of(self._config, self._saved.facts, self.given)
+        told = build_sampling.guidance_told(self._config, self._saved.imported)
+        for line in [*(texts.told() if texts else ()), *told]:
             say(line)
         done = generation.generate_until(
             self._store,

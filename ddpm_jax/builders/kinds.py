@@ -80,7 +80,7 @@ UNET = Kind(
     check_new=_unet_check,
     train_step=_unet_step,
     validator=_unet_validator,
-    metrics=(table.BITS, *table.METRICS),
+    metrics=(table.BITS, *table.METRICS, *table.OF_TEXTS),
     use=lambda config, workdir: (
         "sample from it: "
         f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))}"
@@ -102,7 +102,7 @@ UPSAMPLER = dataclasses.replace(
     UNET,
     noun="upsampler",
     train_step=_upsampler_step,
-    metrics=(*table.OF_UPSAMPLERS, *UNET.metrics),
+    metrics=(*table.OF_UPSAMPLERS, table.BITS, *table.METRICS),
     use=lambda config, workdir: (
         "enlarge images, or what another run makes: "
         f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))} "
@@ -141,8 +141,9 @@ def check_metrics(config, names, *, field: str = "evaluation.metric") -> None:
         Refusal: names those of this kind.
     """
     own = of(config).metrics
-    if field != "evaluation.metric":
-        own = tuple(name for name in own if name not in table.OF_UPSAMPLERS)
+    if field != "evaluation.metric":  # while training
+        unmeasured = (*table.OF_TEXTS, *table.OF_UPSAMPLERS)
+        own = tuple(name for name in own if name not in unmeasured)
     for name in names:
         if name not in own:
             raise errors.Refusal(

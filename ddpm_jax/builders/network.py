@@ -23,12 +23,12 @@ def null_label(config, facts: DataInfo) -> int | None:
         raise errors.Refusal(
             "model.class_conditional=True: this data has no labels; set it to False"
         )
-    if rate and not conditional:
+    if rate and not conditional and not config.model.text_layers:
         raise errors.Refusal(
             f"train.label_dropout={rate} with model.class_conditional=False: there are "
             "no labels to drop; set model.class_conditional=True or label_dropout=0"
         )
-    return facts.num_classes if rate else None
+    return facts.num_classes if rate and conditional else None
 
 
 def network(config, facts: DataInfo) -> functional.Network:

@@ -17,6 +17,7 @@ from ddpm_jax.evaluation import (
     enlarging,
     feature_pass,
     likelihood,
+    prompts,
     sample_scorer,
     sample_sets,
 )
@@ -55,14 +56,18 @@ def run(config, workdir) -> None:
         return
     of_upsampler = enlarging.prepare(config, facts, names)
     of_run = likelihood.prepare(config, facts) if table.BITS in names else None
-    of_samples = None
-    if not set(names) <= {table.BITS, *table.OF_UPSAMPLERS}:
+    of_texts = of_samples = None
+    if set(names) & set(table.OF_TEXTS):
+        of_texts = prompts.prepare(config, facts)
+    if set(names) & table.METRICS.keys():
         of_samples = plan(config, names, run_dir, facts)
     compilation.enable_cache()
     trained = None
-    if of_run or of_upsampler or not given:
+    if of_run or of_texts or of_upsampler or not given:
         trained = trained_run.open_run(saved, config)
     if of_run and not likelihood.score(trained, of_run):
+        return
+    if of_texts and not prompts.score(trained, of_texts, names):
         return
     if of_upsampler and not enlarging.score(trained, of_upsampler):
         return
