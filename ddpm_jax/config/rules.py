@@ -31,6 +31,7 @@ TUPLE_ELEMENTS = {
 }
 # Class names, in which commas and blanks may be: `builders` knows which there are.
 NAMES = ("sampling.labels", "editing.image_labels")
+PATHS = ("sampling.low_res",)  # with commas between them
 
 METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
 
@@ -113,7 +114,7 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
     It reads an empty value as one empty string, and names separated by commas as one
     name: `--config.train.writers=wandb,tensorboard`.
     """
-    for path in set(TUPLE_ELEMENTS) - set(NAMES):
+    for path in set(TUPLE_ELEMENTS) - {*NAMES, *PATHS}:
         section, field = path.split(".")
         elements = []
         for element in config[section][field]:
@@ -122,6 +123,14 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
             else:
                 elements.append(element)
         config[section][field] = tuple(part for part in elements if part != "")
+
+
+def split_paths(config: config_dict.ConfigDict) -> None:
+    """Make several paths of one text with commas, in place."""
+    for path in PATHS:
+        section, field = path.split(".")
+        parts = [p.strip() for text in config[section][field] for p in text.split(",")]
+        config[section][field] = tuple(part for part in parts if part)
 
 
 def check_types(config: config_dict.ConfigDict) -> None:

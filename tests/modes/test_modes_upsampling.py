@@ -3,7 +3,10 @@
 import json
 import pathlib
 import shutil
+import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_runs
@@ -12,8 +15,14 @@ from small_runs import ROOT, TINY, content
 
 import ddpm_jax
 from ddpm_jax import main
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.data import sources
+from ddpm_jax.modes import convert
 from ddpm_jax.sampling import archive
+
+sys.path.append(str(ROOT / "tests" / "convert"))
+import small_networks
 
 UPSAMPLER = f"--config={ROOT / 'configs' / 'digits_upsampler.py'}"
 SMALLEST = f"--config={ROOT / 'configs' / 'digits_4x4.py'}"
@@ -22,26 +31,47 @@ WANTED = 12
 
 @pytest.fixture(scope="module")
 def stages(cache, tmp_path_factory):
-    """Runs of 2x2 images, of 2x2 to 4x4, and of 4x4 to 8x8; only to be read."""
+    """Runs of 2x2 images, of 2x2 to 4x4, and of 4x4 to 8x8; only to be read.
+
+    The last was trained, with noise on what it enlarges; the others have random weights
+    of an import, for whose sake no train step is compiled.
+    """
     folder = tmp_path_factory.mktemp("runs")
-    makes = {
-        "two": (SMALLEST, "--config.data.image_size=2"),
-        "four": (UPSAMPLER, "--config.data.image_size=4"),
-        "eight": (UPSAMPLER, "--config.model.low_res_noise=True"),
-    }
-    for name, (config, *changes) in makes.items():
-        arguments = [
-            *(config, *TINY[1:], *changes),
-            f"--workdir={folder / name}",
-            "--config.train.steps=2",
-            "--config.train.evaluate_every=0",
-            "--config.train.validate_every=0",
-            f"--config.sampling.num_samples={WANTED}",
-            "--config.sampling.batch_size=8",
-        ]
-        with small_runs.quick_compilation(cache):
-            assert main.main(["ddpm-jax", *arguments]) == 0
+    sampled = [
+        f"--config.sampling.num_samples={WANTED}",
+        "--config.sampling.batch_size=8",
+    ]
+    for seed, (name, file, side) in enumerate(
+        (("two", SMALLEST, 2), ("four", UPSAMPLER, 4))
+    ):
+        size = f"--config.data.image_size={side}"
+        config = main.parse(["ddpm-jax", file, *TINY[1:], *sampled, size]).config
+        facts = build_data.DataInfo.of(build_data.dataset(config, "train"))
+        network = build_network.network(config, facts)
+        params = jax.tree.map(jnp.asarray, small_networks.random_params(network, seed))
+        receipt = {"weights": "random weights", "published": None}
+        convert.save(folder / name, config, facts, params, receipt)
+    arguments = [
+        *(UPSAMPLER, *TINY[1:], *sampled, f"--workdir={folder / 'eight'}"),
+        "--config.model.low_res_noise=True",
+        "--config.train.steps=2",
+        "--config.train.sample_every=2",
+        "--config.train.evaluate_every=0",
+    ]
+    with small_runs.quick_compilation(cache):
+        assert main.main(["ddpm-jax", *arguments]) == 0
     return folder
+
+
+def test_an_upsampler_shows_and_validates_while_it_trains(stages):
+    assert small_runs.grey_levels(stages / "eight" / "samples" / "step_2.png") > 2
+    losses = [
+        r["validation_loss"]
+        for r in small_runs.metrics(stages / "eight")
+        if "validation_loss" in r
+    ]
+    assert len(losses) == 1
+    assert np.isfinite(losses[0])
 
 
 @pytest.fixture
@@ -101,7 +131,7 @@ def test_an_interrupted_cascade_goes_on(runs, tell, interrupted):
     told = interrupted(archive.SampleStore, "add", lambda: sample(tell, four, two))
     assert told.status == 0
     assert "the same command goes on from there" in told.out
-    assert not list(four.glob("samples/*/request.json"))
+    assert not list(four.glob("samples/*/parts/*.npy"))
     told = sample(tell, four, two)
     assert "going on after 8 of 12 images" in told.out
     for name in ("two", "four"):
