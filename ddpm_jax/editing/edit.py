@@ -62,6 +62,7 @@ def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
     saved = trained_run.read(workdir)
     saved.run_dir.check_writable()
     build_network.check_kind(config, f"--mode={mode} of")
+    build_network.check_no_upsampler(config, f"--mode={mode} of")
     build_data.check_pictures(saved.facts, f"--mode={mode}", "it needs a run on images")
     return saved
 

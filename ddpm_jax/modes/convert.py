@@ -77,7 +77,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     save(workdir, config, facts, params, receipt(opened, told, parity))
     say(f"converted in {progress.duration(time.perf_counter() - started)}")
     alone = build_network.makes_images_alone(config)
-    if alone or config.model.kind == "classifier":
+    if alone or config.model.kind in ("classifier", "upsampler"):
         say(kinds.of(config).use(config, workdir))
 
 
