@@ -1,6 +1,7 @@
 """The network of a run."""
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders import fitting
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
@@ -23,12 +24,12 @@ def null_label(config, facts: DataInfo) -> int | None:
         raise errors.Refusal(
             "model.class_conditional=True: this data has no labels; set it to False"
         )
-    if rate and not conditional:
+    if rate and not conditional and not config.model.text_layers:
         raise errors.Refusal(
             f"train.label_dropout={rate} with model.class_conditional=False: there are "
             "no labels to drop; set model.class_conditional=True or label_dropout=0"
         )
-    return facts.num_classes if rate else None
+    return facts.num_classes if rate and conditional else None
 
 
 def network(config, facts: DataInfo) -> functional.Network:
@@ -40,6 +41,8 @@ def network(config, facts: DataInfo) -> functional.Network:
             f"one example of {config.data.name!r} is {list(facts.shape)}: give a "
             "network of your own, ddpm_jax.train(config, workdir, network=…), or images"
         )
+    if model.kind == "clip":
+        return build_clip.network(config, facts)
     fitting.check_sides(config, facts, network)
     height, width, channels = facts.shape
     options = {
@@ -98,7 +101,7 @@ def text_sizes(config, facts: DataInfo) -> text.Text | None:
         return None
     sizes = {"context": model.text_context, "vocabulary": model.text_vocabulary}
     if facts.text is not None:
-        told = tokenizers.from_json(facts.text.tokenizer, config.data.vocabulary)
+        told = tokenizers.without_files(facts.text.tokenizer)
         of_tokenizer = {"context": told.context, "vocabulary": told.vocabulary_size}
         for name, own in of_tokenizer.items():
             if sizes[name] not in (0, own):
@@ -274,4 +277,10 @@ def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
             f"model.kind={kind!r}: {doing} it is not possible, for it makes no images; "
             f"score it with --mode=evaluate, or let it guide a diffusion model: "
             f"{commands.guide(config.model.guides, workdir)}"
+        )
+    if kind == "clip":
+        raise errors.Refusal(
+            f"model.kind={kind!r}: {doing} it is not possible, for it makes no images; "
+            "let it guide a run that does: --mode=sample --workdir=RUN "
+            f"--config.sampling.classifier={workdir}"
         )
