@@ -78,7 +78,8 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     if not parity.acceptable:
         raise errors.Refusal(
             f"{opened.path} was not converted: {parity.sentence()}; what shapes cannot "
-            "tell is wrong in the --config fields above, or this is a defect of the importer"
+            "tell is wrong in the --config fields above, or this is a defect of the "
+            "importer"
         )
     jax.clear_caches()  # the certificate's program holds a copy of the weights
     save(workdir, config, facts, params, receipt(opened, told, parity))
