@@ -238,7 +238,10 @@ def custom_network(given, config, facts):
     return network
 
 
-NOT_YET = {"inpainting": "a picture to complete"}
+NOT_YET = {
+    "inpainting": "a picture to complete beside its input: complete one with "
+    "--mode=inpaint --image=FILE --mask=FILE"
+}
 """Fields of networks that training and sampling cannot feed yet, and what with."""
 
 
@@ -248,12 +251,15 @@ def makes_images_alone(config) -> bool:
     return model.kind == "unet" and not any(model[field] for field in NOT_YET)
 
 
-def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
+def check_kind(
+    config, doing: str, workdir="CLASSIFIER", *, completes: bool = False
+) -> None:
     """Refuse to do with a run what only a diffusion model permits.
 
     Args:
         doing: for the sentence, e.g. "sampling from".
         workdir: the run, for the command in the sentence.
+        completes: whether there is a picture to complete.
 
     Raises:
         Refusal: says what the run can be used for.
@@ -266,11 +272,10 @@ def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
             "and called from Python"
         )
     for field, needed in NOT_YET.items():
-        if config.model[field] and kind == "unet":
+        if config.model[field] and kind == "unet" and not completes:
             raise errors.Refusal(
                 f"model.{field}={config.model[field]!r}: {doing} it is not possible "
-                f"yet, for it needs {needed} beside its input; it can be converted, "
-                "exported and called from Python"
+                f"yet, for it needs {needed}"
             )
     if kind == "classifier":
         raise errors.Refusal(

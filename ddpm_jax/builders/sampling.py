@@ -25,7 +25,9 @@ CHANGE_NO_IMAGE = ("num_samples", "batch_size")
 OF_WEIGHTS = ("weights", "checkpoint")
 
 
-def recipe(config, facts: DataInfo, *, path=None, kept=None) -> recipe_lib.Recipe:
+def recipe(
+    config, facts: DataInfo, *, path=None, kept=None, completes: bool = False
+) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
 
     Every field of config.sampling becomes a setting of the recipe, and with it part of
@@ -36,11 +38,12 @@ def recipe(config, facts: DataInfo, *, path=None, kept=None) -> recipe_lib.Recip
         facts: of its data.
         path: of an edit, see `diffusion.samplers`; None for the solver's own.
         kept: the respaced process of an edit; None for that of config.sampling.
+        completes: whether the edit has a picture to complete.
 
     Raises:
         Refusal: settings that contradict each other, or that the run cannot meet.
     """
-    check_kind(config, "sampling from")
+    check_kind(config, "sampling from", completes=completes)
     kept = kept or respaced(config, "sampling")
     guides = guides_lib.named(config)
     guides_lib.check(config, facts, guides)

@@ -17,14 +17,14 @@ STDS = (68.50053285, 66.63215831, 70.32316309)
 class _Encoder:
     """One of the two transformers; `part` is what its names begin with."""
 
-    def __init__(self, tensors, part, heads):
+    def __init__(self, tensors, part, heads, dtype):
         import torch
 
         self.torch, self.functional = torch, torch.nn.functional
         self.heads = heads
         start = f"{part}.blocks."
         self.tensors = {
-            name.removeprefix(start): torch.as_tensor(tensor).to(torch.float32)
+            name.removeprefix(start): torch.as_tensor(tensor).to(dtype)
             for name, tensor in tensors.items()
             if name.startswith(start)
         }
@@ -86,15 +86,15 @@ def embeddings(
 
     Args:
         tensors: of both files, their names behind "image." and "text.".
-        x: [B, 3, H, W] in [−1, 1], with noise.
+        x: [B, 3, H, W] in [−1, 1], with noise; all is computed in its type.
         t: [B] int64, timesteps.
         tokens: [B, L] int64.
         lengths: [B] int64, how many of them count.
         image_heads, text_heads: of the attention.
     """
-    image = _Encoder(tensors, "image", image_heads)
+    image = _Encoder(tensors, "image", image_heads, x.dtype)
     torch = image.torch
-    means, stds = (torch.tensor(v)[:, None, None] for v in (MEANS, STDS))
+    means, stds = (x.new_tensor(v)[:, None, None] for v in (MEANS, STDS))
     kernel = image["input.patch_proj"]
     pixels = ((x + 1) * 127.5 - means) / stds
     h = image.functional.conv2d(pixels, kernel, stride=kernel.shape[-1])
@@ -102,7 +102,7 @@ def embeddings(
     h = image.norm("input.ln", h + image["input.w_pos"])
     of_images = image.embedded(image.run(h, causal=False)[:, 0])
 
-    text = _Encoder(tensors, "text", text_heads)
+    text = _Encoder(tensors, "text", text_heads, x.dtype)
     h = text["input.w_voc"][tokens] + text["input.w_pos"]
     h = text.run(h, causal=True)
     last = h[torch.arange(len(h)), lengths - 1]

@@ -14,10 +14,14 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import inpainting, reconstruction
 from ddpm_jax.editing import edit, labels
 from ddpm_jax.sampling import recipe as recipe_lib
-from ddpm_jax.sampling.transforms import HOLE, PICTURE
+from ddpm_jax.sampling.transforms import CLASS, HOLE, PICTURE
 
+KNOWN = ("known", "known_mask")  # what a network reads that was trained to inpaint
+OF_CLASSES = ("label", CLASS)  # keys of the condition that hold classes
 RESAMPLINGS = {"fast": 1, "good": 5, "best": 10}  # by editing.quality
-USUAL = "repaint"  # of `METHODS`
+
+# Of `METHODS`, by model.inpainting.
+USUAL = {False: "repaint", True: "trained"}
 
 
 def recipe(
@@ -35,7 +39,8 @@ def recipe(
     Raises:
         Refusal: settings that do not fit together.
     """
-    method = config.editing.method or USUAL
+    sees_known = config.model.inpainting
+    method = config.editing.method or USUAL[sees_known]
     make = errors.choose("editing.method", METHODS, method)
     repaints = method == "repaint", "--method=repaint"
     edit.check_used(
@@ -60,10 +65,12 @@ def recipe(
         resolved={"method": method, **resolved},
         shape=arrays[PICTURE].shape[1:],
         repeats=config.editing.variants,
+        computed=KNOWN if sees_known else (),
         **parts,
     )
-    condition = tuple((key, classes) for key in made.condition_keys)
-    return dataclasses.replace(made, condition=condition)
+    condition = [(key, classes) for key in made.condition_keys if key in OF_CLASSES]
+    condition += [pair for pair in made.condition if pair[0] not in OF_CLASSES]
+    return dataclasses.replace(made, condition=tuple(condition))
 
 
 def check_pictures(pictures, holes, facts) -> None:
@@ -124,4 +131,19 @@ def _guided(config):
     return {"also": (guide, recipe_lib.part("pasted"))}, {}
 
 
-METHODS = {"replace": _replace, "repaint": _repaint, "guided": _guided}
+def _trained(config):
+    if not config.model.inpainting:
+        raise errors.Refusal(
+            "editing.method='trained' on a run whose network does not see the known "
+            "part of a picture (model.inpainting=False): take repaint, replace or "
+            "guided, or a run with GLIDE's base_inpaint.pt"
+        )
+    return {"also": (recipe_lib.part("overwritten"), recipe_lib.part("pasted"))}, {}
+
+
+METHODS = {
+    "replace": _replace,
+    "repaint": _repaint,
+    "guided": _guided,
+    "trained": _trained,
+}
