@@ -1,7 +1,9 @@
 """configs/glide_*.py: the published networks, processes and samplers of GLIDE."""
 
+import math
+
 import pytest
-from test_configs import arrays, count, read
+from test_configs import arrays, read
 
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import training as build_training
@@ -9,18 +11,21 @@ from ddpm_jax.config import reading
 from ddpm_jax.convert import published
 
 # Config → (published file, parameters as counted in the original code).
+# … and channels that it reads: a smaller image, known pixels and their mask beside x_t.
 FILES = {
-    "glide_base": ("glide_base", 385_030_726),
-    "glide_upsampler": ("glide_upsample", 398_361_286),
-    "glide_inpaint": ("glide_base_inpaint", 385_037_638),
+    "glide_base": ("glide_base", 385_030_726, 3),
+    "glide_upsampler": ("glide_upsample", 398_361_286, 3 + 3),
+    "glide_inpaint": ("glide_base_inpaint", 385_037_638, 3 + 3 + 1),
 }
 
 
 @pytest.mark.parametrize("spec", FILES)
 def test_it_is_the_published_network_process_and_sampler(spec):
     config = read(spec)
-    name, parameters = FILES[spec]
-    assert count(config) == parameters
+    name, parameters, channels = FILES[spec]
+    leaves = arrays(config)
+    assert sum(math.prod(leaf.shape) for leaf in leaves.values()) == parameters
+    assert leaves["conv_in/kernel"].shape[2] == channels
     values = dict(reading.leaves(config.to_dict()))
     fields = dict(published.PUBLISHED[name].fields)
     assert fields.pop("data.image_size") == config.data.image_size * 2
@@ -30,12 +35,6 @@ def test_it_is_the_published_network_process_and_sampler(spec):
     build_process.timestep_sampler(config)
     taken = build_process.respaced(config, "sampling").num_steps
     assert taken == (27 if spec == "glide_upsampler" else 100)
-
-
-def test_what_each_reads_beside_the_noisy_image():
-    # C3: 3 channels, 6 with a smaller image, 7 with known pixels and their mask.
-    seen = {spec: arrays(read(spec))["conv_in/kernel"].shape[2] for spec in FILES}
-    assert seen == {"glide_base": 3, "glide_upsampler": 6, "glide_inpaint": 7}
 
 
 def test_guidance_is_of_the_base_and_the_inpainting_model():

@@ -125,8 +125,9 @@ def told(config, guides: dict[str, Guide], imported: dict | None) -> list[str]:
             f"unconditional; w = {scale - 1:g} of Ho & Salimans), away from {away}"
         )
     if CLASSIFIER in guides:
+        noun = "CLIP" if guides[CLASSIFIER].kind == "clip" else "classifier"
         lines.append(
-            f"guidance: by the classifier {guides[CLASSIFIER].name}, scale "
+            f"guidance: by the {noun} {guides[CLASSIFIER].name}, scale "
             f"{sampling.classifier_scale:g} (factor of its gradient; 0 is none)"
         )
     if WEAKER in guides:
@@ -259,13 +260,13 @@ def _check_branch(config, facts, scale) -> None:
 
 
 def _transforms(sampling, guides, kept, solver) -> list[recipe_lib.Part]:
-    """Return the guidance by a classifier, in the form that the solver reads."""
+    """Return the guidance by a classifier or CLIP, in the form of the solver."""
     if CLASSIFIER not in guides:
         return []
     form = "mean" if solver.reads == "mean" else "score"
     shares = [_share(kept, t) for t in range(kept.num_steps)]
     below = sum(share < sampling.guidance_t_max for share in shares)
-    name = f"classifier_{form}"
+    name = f"{guides[CLASSIFIER].kind}_{form}"
     return [recipe_lib.part(name, scale=sampling.classifier_scale, below=below)]
 
 

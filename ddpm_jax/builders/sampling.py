@@ -247,7 +247,7 @@ def _classes(config, facts: DataInfo, guide) -> Classes | None:
     labels, per_class = tuple(config.sampling.labels), config.sampling.per_class
     if config.model.class_conditional:
         names = facts.class_names
-    elif guide is not None:
+    elif guide is not None and guide.kind == "classifier":
         names = guide.saved.facts.class_names
     else:
         for field, value in (("labels", labels), ("per_class", per_class)):
