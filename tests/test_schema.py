@@ -19,6 +19,7 @@ OF_THE_WEIGHTS = set(build_sampling.OF_WEIGHTS)
 OF_OTHER_RUNS = {
     *("classifier", "classifier_scale", "guidance_t_max", "weaker", "weaker_scale")
 }
+OF_TEXT_RUNS = {"prompts"}  # see tests/modes/test_modes_text.py
 # For every other field: settings that belong to it, and another value.
 OTHER_VALUES = {
     "method": ({}, "ddim"),
@@ -60,7 +61,11 @@ def request_and_tag(config):
 def test_every_sampling_field_is_tried():
     fields = set(config_lib.base().sampling)
     assert fields == (
-        CHANGE_NO_IMAGE | OF_THE_WEIGHTS | OF_OTHER_RUNS | OTHER_VALUES.keys()
+        CHANGE_NO_IMAGE
+        | OF_THE_WEIGHTS
+        | OF_OTHER_RUNS
+        | OF_TEXT_RUNS
+        | OTHER_VALUES.keys()
     )
 
 
@@ -115,7 +120,8 @@ def test_metrics_are_known_by_these_names():
     names = (
         "bits_per_dim accuracy fid sfid inception_score precision_recall kid proxy_fd"
     )
-    assert (*names.split(), "proxy_fd_random") == table.NAMES
+    of_texts = ("prompt_accuracy", "prompt_swap")
+    assert {*names.split(), "proxy_fd_random", *of_texts} == {*table.NAMES}
 
 
 # Every field of config.model, with a value that differs from the network below.

@@ -80,7 +80,7 @@ UNET = Kind(
     check_new=_unet_check,
     train_step=_unet_step,
     validator=_unet_validator,
-    metrics=(table.BITS, *table.METRICS),
+    metrics=(table.BITS, *table.METRICS, *table.OF_TEXTS),
     use=lambda config, workdir: (
         "sample from it: "
         f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))}"
@@ -124,6 +124,8 @@ def check_metrics(config, names, *, field: str = "evaluation.metric") -> None:
         Refusal: names those of this kind.
     """
     own = KINDS.get(config.model.kind, UNET).metrics
+    if field != "evaluation.metric":  # while training
+        own = tuple(name for name in own if name not in table.OF_TEXTS)
     for name in names:
         if name not in own:
             raise errors.Refusal(

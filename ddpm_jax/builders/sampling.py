@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import class_labels
+from ddpm_jax.builders import class_labels, prompts
 from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import guides as guides_lib
 from ddpm_jax.builders.data import DataInfo
@@ -14,7 +14,7 @@ from ddpm_jax.builders.network import check_kind
 from ddpm_jax.builders.process import objective, respaced, schedule, spacing
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.diffusion import solvers
-from ddpm_jax.metrics import bits, validation
+from ddpm_jax.metrics import bits, sensitivity, validation
 from ddpm_jax.models import functional
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler, transforms
@@ -48,6 +48,7 @@ def recipe(
     guides = guides_lib.named(config)
     guides_lib.check(config, facts, guides)
     asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
+    texts = prompts.of(config, facts)
     guided = build_guidance.of(config, facts, guides, kept, solver(config), path)
     made = recipe_lib.Recipe(
         schedule=kept,
@@ -63,22 +64,24 @@ def recipe(
         path=guided.path,
         fingerprints=tuple((k, guide.fingerprint) for k, guide in guides.items()),
         seed=config.sampling.seed,
-        **_conditions(config, asked, guides),
+        **_conditions(config, asked, texts, guides),
     )
     made.check()
     return made
 
 
-def _conditions(config, asked: "Classes | None", guides) -> dict:
+def _conditions(config, asked: "Classes | None", texts, guides) -> dict:
     """Return what the recipe is told of the condition of each image."""
+    of_texts = () if texts is None else texts.condition
     if asked is None:
-        return {}
+        return {"condition": of_texts}
     keys = ["label"] if config.model.class_conditional else []
     keys += [transforms.CLASS] if guides_lib.CLASSIFIER in guides else []
     if asked.are_drawn:
-        return {"drawn": tuple((key, len(asked.names)) for key in keys)}
+        drawn = tuple((key, len(asked.names)) for key in keys)
+        return {"drawn": drawn, "condition": of_texts}
     return {
-        "condition": tuple((key, asked.labels) for key in keys),
+        "condition": (*((key, asked.labels) for key in keys), *of_texts),
         "repeats": asked.repeats,
     }
 
@@ -306,17 +309,30 @@ VALIDATION_IMAGES = 64  # times 8 timesteps: a few training steps' work
 
 
 def validator(config, facts: DataInfo, network: functional.Network, dataset, *, mesh):
-    """Return the compiled validation loss, see `metrics.validation`."""
+    """Return the compiled validation loss, see `metrics.validation`.
+
+    Of a run that reads text it comes with the sensitivity to it.
+    """
     count = min(VALIDATION_IMAGES, len(dataset))
     # Spread over the split, which may be sorted by class.
     batch = dataset.fetch(np.linspace(0, len(dataset) - 1, count).astype(np.int64))
-    return validation.make_validator(
-        schedule(config),
-        network.apply,
-        objective(config, facts),
-        images=batch["image"],
-        condition=conditions.selected(network.condition_spec, batch, dataset.name),
-        seed=config.evaluation.seed,
-        mesh=mesh,
-        batch_size=sampler.rounded_batch(min(count, config.train.batch_size), mesh),
+    fixed = {
+        "images": batch["image"],
+        "condition": conditions.selected(network.condition_spec, batch, dataset.name),
+        "seed": config.evaluation.seed,
+        "mesh": mesh,
+        "batch_size": sampler.rounded_batch(min(count, config.train.batch_size), mesh),
+    }
+    process, apply = schedule(config), network.apply
+    loss = validation.make_validator(process, apply, objective(config, facts), **fixed)
+    if facts.text is None or not config.train.label_dropout:
+        return loss
+    to_text = sensitivity.make_sensitivity(
+        process,
+        apply,
+        network.condition_spec,
+        prediction=config.diffusion.prediction,
+        variance=config.diffusion.variance,
+        **fixed,
     )
+    return lambda params: loss(params) | to_text(params)

@@ -15,7 +15,7 @@ from ddpm_jax.config import rules
 from ddpm_jax.core import conditions
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import likelihood, sample_scorer
-from ddpm_jax.metrics import bits, table
+from ddpm_jax.metrics import bits, sensitivity, table
 from ddpm_jax.report import page
 from ddpm_jax.runs import best as best_lib
 from ddpm_jax.runtime import distributed, image_grid
@@ -239,6 +239,9 @@ class Observer:
         self._writer.write(record)
         accuracy = record.get("validation_accuracy")
         named = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
+        to_text = record.get(sensitivity.NAME)
+        if to_text is not None:
+            named = f", sensitivity to the text {to_text:.3f} (0: it is ignored)"
         say(
             f"validation loss of the {self._named} weights "
             f"{record['validation_loss']:.4f}{named} (fixed test images, noise and t)"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.evaluation import feature_networks, image_sets
+from ddpm_jax.metrics import table
 from ddpm_jax.runtime import home
 from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
@@ -128,6 +129,12 @@ def check_request(names, path: str, workdir: str) -> None:
     if "accuracy" in names and path:
         raise errors.Refusal(
             f"{FIELD}={path}: accuracy is of a classifier's run and its data, not of "
+            "samples; leave one out"
+        )
+    of_texts = sorted(set(names) & set(table.OF_TEXTS))
+    if of_texts and path:
+        raise errors.Refusal(
+            f"{FIELD}={path}: {of_texts[0]} is of a run and its prompts, not of "
             "samples; leave one out"
         )
     if not (path or workdir):

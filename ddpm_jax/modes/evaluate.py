@@ -16,6 +16,7 @@ from ddpm_jax.evaluation import (
     copies,
     feature_pass,
     likelihood,
+    prompts,
     sample_scorer,
     sample_sets,
 )
@@ -53,14 +54,18 @@ def run(config, workdir) -> None:
         accuracy.score(trained_run.open_run(saved, config), prepared)
         return
     of_run = likelihood.prepare(config, facts) if table.BITS in names else None
-    of_samples = None
-    if set(names) != {table.BITS}:
+    of_texts = of_samples = None
+    if set(names) & set(table.OF_TEXTS):
+        of_texts = prompts.prepare(config, facts)
+    if set(names) & table.METRICS.keys():
         of_samples = plan(config, names, run_dir, facts)
     compilation.enable_cache()
     trained = None
-    if of_run or not given:
+    if of_run or of_texts or not given:
         trained = trained_run.open_run(saved, config)
     if of_run and not likelihood.score(trained, of_run):
+        return
+    if of_texts and not prompts.score(trained, of_texts, names):
         return
     if of_samples:
         subject = of_samples.files or sample_sets.of_run(trained)
@@ -82,7 +87,7 @@ def plan(config, names, run_dir, facts) -> Plan:
         Refusal: nothing that can be done, as far as headers tell.
     """
     evaluation = config.evaluation
-    names = [name for name in names if name != table.BITS]
+    names = [name for name in names if name in table.METRICS]
     files = None
     if evaluation.samples:
         files = sample_sets.of_files(

@@ -1,6 +1,6 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
-from ddpm_jax.builders import class_labels, trained_run
+from ddpm_jax.builders import class_labels, prompts, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.data import images as images_lib
@@ -32,7 +32,9 @@ def run(config, workdir) -> None:
         say(f"classes: {classes}")
         if remark := class_labels.remark(classes.names):
             say(f"note: {remark}")
-    for line in build_sampling.guidance_told(config, saved.imported):
+    texts = prompts.of(config, saved.facts)
+    told = [] if texts is None or not recipe.is_conditional else texts.told()
+    for line in [*told, *build_sampling.guidance_told(config, saved.imported)]:
         say(line)
     made_by = build_sampling.make_sampler(
         recipe, config, trained.network, trained.mesh, weights=weights
@@ -48,7 +50,8 @@ def run(config, workdir) -> None:
         batch_size=batch_size,
         levels=saved.facts.levels,
     ):
-        write_grid(store, wanted, classes and classes.in_columns)
+        in_columns = classes.in_columns if classes else texts and texts.texts
+        write_grid(store, wanted, in_columns)
 
 
 def write_grid(store, wanted: int, labels) -> None:

@@ -120,7 +120,7 @@ class Recipe:
     condition: tuple[tuple[str, tuple], ...] = ()
     repeats: int = 1
     drawn: tuple[tuple[str, int], ...] = ()
-    negative: tuple[tuple[str, int], ...] = ()
+    negative: tuple[tuple[str, Any], ...] = ()
     start: str = "noise"
     path: tuple | None = None
     fingerprints: tuple[tuple[str, str], ...] = ()
@@ -231,7 +231,7 @@ class Recipe:
             "solver": solver,
             "hooks": self.make_hooks(),
             "guidance": tuple(_numbers(part) for part in self.guidance),
-            "negative": {key: np.int32(value) for key, value in self.negative},
+            "negative": {key: _index(value) for key, value in self.negative},
             "transforms": tuple(_numbers(part) for part in self.transforms),
             "settings": {
                 s.name: np.float32(s.value)
@@ -329,6 +329,12 @@ def made(table, part: Part):
 
 def _numbers(part: Part) -> dict[str, np.float32]:
     return {name: np.float32(value) for name, value in part.options}
+
+
+def _index(value) -> np.ndarray:
+    """Return integers in the 32 bits that every program takes, truth values as such."""
+    array = np.asarray(value)
+    return array if array.dtype == np.bool_ else array.astype(np.int32)
 
 
 def _frozen(value):
