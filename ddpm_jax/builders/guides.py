@@ -150,6 +150,11 @@ def _check_classifier(config, facts, guide):
     _check_alike(config, facts, guide)
     if kind == "clip":
         return
+    if config.sampling.prompts and not config.model.text_layers:
+        raise errors.Refusal(
+            "this classifier guides to classes, and --prompt is given for a run that "
+            "reads no text: leave it out, or give a CLIP, which reads it"
+        )
     if not config.model.class_conditional:
         return
     ours, theirs = facts.class_names, guide.facts.class_names

@@ -7,6 +7,7 @@ import numpy as np
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import class_labels, prompts
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import guides as guides_lib
 from ddpm_jax.builders.data import DataInfo
@@ -64,19 +65,29 @@ def recipe(
         path=guided.path,
         fingerprints=tuple((k, guide.fingerprint) for k, guide in guides.items()),
         seed=config.sampling.seed,
-        **_conditions(config, asked, texts, guides),
+        **_conditions(config, asked, _of_texts(config, texts, guides), guides),
     )
     made.check()
     return made
 
 
-def _conditions(config, asked: "Classes | None", texts, guides) -> dict:
+def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
+    """Return what the network, and a CLIP that guides it, are told of the texts."""
+    found = () if texts is None else texts.condition
+    guide = guides.get(guides_lib.CLASSIFIER)
+    if guide is None or guide.kind != "clip":
+        return found
+    asked = config.sampling.prompts if texts is None else texts.texts
+    return (*found, *build_clip.condition(guide.saved.config, tuple(asked)))
+
+
+def _conditions(config, asked: "Classes | None", of_texts: tuple, guides) -> dict:
     """Return what the recipe is told of the condition of each image."""
-    of_texts = () if texts is None else texts.condition
     if asked is None:
         return {"condition": of_texts}
     keys = ["label"] if config.model.class_conditional else []
-    keys += [transforms.CLASS] if guides_lib.CLASSIFIER in guides else []
+    guide = guides.get(guides_lib.CLASSIFIER)
+    keys += [transforms.CLASS] if guide and guide.kind == "classifier" else []
     if asked.are_drawn:
         drawn = tuple((key, len(asked.names)) for key in keys)
         return {"drawn": drawn, "condition": of_texts}
