@@ -7,6 +7,7 @@ import numpy as np
 
 from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import prompts
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
@@ -39,6 +40,7 @@ def recipe(
     Raises:
         Refusal: settings that do not fit together.
     """
+    config = with_prompt(config)
     sees_known = config.model.inpainting
     method = config.editing.method or USUAL[sees_known]
     make = errors.choose("editing.method", METHODS, method)
@@ -71,6 +73,35 @@ def recipe(
     condition = [(key, classes) for key in made.condition_keys if key in OF_CLASSES]
     condition += [pair for pair in made.condition if pair[0] not in OF_CLASSES]
     return dataclasses.replace(made, condition=tuple(condition))
+
+
+def with_prompt(config):
+    """Return the config, with the empty prompt where a hole may be filled without one.
+
+    That is so of networks that see what is known. The empty prompt is the condition
+    that guidance leads away from, so that there is nothing to be guided to.
+    """
+    sampling = config.sampling
+    if not (config.model.inpainting and config.model.text_layers) or sampling.prompts:
+        return config
+    config = config.copy_and_resolve_references()
+    config.sampling.prompts = ("",)
+    if not sampling.negative:
+        config.sampling.guidance_scale, config.sampling.guidance_w = 1.0, 0.0
+    return config
+
+
+def told(config, saved) -> list[str]:
+    """Return what guides the holes, in a line each.
+
+    Args:
+        config: of the run.
+        saved: what its config.json says, see `trained_run.SavedRun`.
+    """
+    config = with_prompt(config)
+    texts = prompts.of(config, saved.facts)
+    lines = [] if texts is None else texts.told()
+    return [*lines, *build_sampling.guidance_told(config, saved.imported)]
 
 
 def check_pictures(pictures, holes, facts) -> None:

