@@ -68,7 +68,7 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
         return None
     asked = tuple(config.sampling.prompts)
     if not config.model.text_layers:
-        if asked:
+        if asked and not config.sampling.classifier:  # a CLIP may read them
             raise errors.Refusal(
                 f"the prompt {encoding.shortened(asked[0])} on a run that reads no "
                 "text: leave it out, or train one with --config=configs/shapes_text.py"

@@ -7,6 +7,7 @@ import numpy as np
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import class_labels, low_res, prompts
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import guides as guides_lib
 from ddpm_jax.builders.data import DataInfo
@@ -26,7 +27,13 @@ OF_WEIGHTS = ("weights", "checkpoint")
 
 
 def recipe(
-    config, facts: DataInfo, *, path=None, kept=None, given: low_res.Given | None = None
+    config,
+    facts: DataInfo,
+    *,
+    path=None,
+    kept=None,
+    given: low_res.Given | None = None,
+    completes: bool = False,
 ) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
 
@@ -39,11 +46,12 @@ def recipe(
         path: of an edit, see `diffusion.samplers`; None for the solver's own.
         kept: the respaced process of an edit; None for that of config.sampling.
         given: what an upsampler enlarges.
+        completes: whether the edit has a picture to complete.
 
     Raises:
         Refusal: settings that contradict each other, or that the run cannot meet.
     """
-    check_kind(config, "sampling from")
+    check_kind(config, "sampling from", completes=completes)
     if given is None:  # there is nothing to enlarge, or it is missing
         low_res.given(config, None)
     kept = kept or respaced(config, "sampling")
@@ -72,7 +80,7 @@ def recipe(
         path=guided.path,
         fingerprints=_fingerprints(guides, given),
         seed=config.sampling.seed,
-        **_conditions(config, asked, texts, guides),
+        **_conditions(config, asked, _of_texts(config, texts, guides), guides),
     )
     made.check()
     return made
@@ -95,13 +103,23 @@ def _fingerprints(guides, given) -> tuple[tuple[str, str], ...]:
     return tuple(prints)
 
 
-def _conditions(config, asked: "Classes | None", texts, guides) -> dict:
+def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
+    """Return what the network, and a CLIP that guides it, are told of the texts."""
+    found = () if texts is None else texts.condition
+    guide = guides.get(guides_lib.CLASSIFIER)
+    if guide is None or guide.kind != "clip":
+        return found
+    asked = config.sampling.prompts if texts is None else texts.texts
+    return (*found, *build_clip.condition(guide.saved.config, tuple(asked)))
+
+
+def _conditions(config, asked: "Classes | None", of_texts: tuple, guides) -> dict:
     """Return what the recipe is told of the condition of each image."""
-    of_texts = () if texts is None else texts.condition
     if asked is None:
         return {"condition": of_texts}
     keys = ["label"] if config.model.class_conditional else []
-    keys += [transforms.CLASS] if guides_lib.CLASSIFIER in guides else []
+    guide = guides.get(guides_lib.CLASSIFIER)
+    keys += [transforms.CLASS] if guide and guide.kind == "classifier" else []
     if asked.are_drawn:
         drawn = tuple((key, len(asked.names)) for key in keys)
         return {"drawn": drawn, "condition": of_texts}
@@ -299,7 +317,7 @@ def _classes(config, facts: DataInfo, guide) -> Classes | None:
     labels, per_class = tuple(config.sampling.labels), config.sampling.per_class
     if config.model.class_conditional:
         names = facts.class_names
-    elif guide is not None:
+    elif guide is not None and guide.kind == "classifier":
         names = guide.saved.facts.class_names
     else:
         for field, value in (("labels", labels), ("per_class", per_class)):

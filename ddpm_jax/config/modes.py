@@ -205,7 +205,9 @@ TABLE = (
         SINGLE,
         passes=("source", "workdir", "config", "given"),
         flags=(
-            Flag("source", "file or folder, or FILE#ENTRY of several", PATH, least=1),
+            Flag(
+                "source", "file, folder, FILE#ENTRY; CLIP's two", PATH, least=1, most=2
+            ),
         ),
     ),
     Mode(

@@ -37,6 +37,8 @@ def run(config, workdir, image, mask) -> None:
     recipe = inpainting.recipe(
         config, saved.facts, arrays, name=edit.name_of(image, pictures)
     )
+    for line in inpainting.told(config, saved):
+        say(line)
     opened = edit.open_run(config, saved, recipe.shape)
     wanted = config.editing.variants * len(pictures)
     store = edit.make(opened, recipe, arrays, wanted)

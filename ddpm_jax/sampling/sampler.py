@@ -173,19 +173,23 @@ def _program(structure: Structure, network, others: tuple):
                 keys.fold_in_each(stream, position), shape
             )
 
-        main = branches.Given.of(network, params, condition)
-        given = {
-            name: branches.Given.of(other, inputs["params"][name], condition)
-            for name, other in others
-        }
         tools = transforms.Tools(
             tables=inputs["tables"],
             index=index,
             turn=index // inputs["repeats"],
             condition=condition,
             arrays=inputs["arrays"],
-            networks={name: other.alone() for name, other in given.items()},
+            networks={},
         )
+        computed = {k: transforms.CONDITIONS[k](tools) for k in structure.computed}
+        condition = {**condition, **computed}
+        main = branches.Given.of(network, params, condition)
+        given = {
+            name: branches.Given.of(other, inputs["params"][name], condition)
+            for name, other in others
+        }
+        networks = {name: other.alone() for name, other in given.items()}
+        tools = tools._replace(condition=condition, networks=networks)
         loop = loop_of(structure, inputs, tools, main, given, noise_of)
         x_T = first_state(inputs, drawn, shape)
         first = jnp.full(len(index), inputs["entries"].t[0])
