@@ -111,6 +111,7 @@ TABLE = (
             *PROMPTS,
         ),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.quality",
             "editing.resamplings",
@@ -154,6 +155,7 @@ TABLE = (
         passes=("config", "workdir", "image"),
         flags=(Flag("image", "picture to edit", PATH, most=None), *PROMPTS),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.strength",
             "editing.from_sample",
@@ -172,6 +174,7 @@ TABLE = (
         passes=("config", "workdir", "image"),
         flags=(Flag("image", "picture to edit", PATH, most=None), *PROMPTS),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.samples",
             "editing.frames",
