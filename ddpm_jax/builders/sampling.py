@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import class_labels, prompts
+from ddpm_jax.builders import class_labels, low_res, prompts
 from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import guides as guides_lib
@@ -27,7 +27,13 @@ OF_WEIGHTS = ("weights", "checkpoint")
 
 
 def recipe(
-    config, facts: DataInfo, *, path=None, kept=None, completes: bool = False
+    config,
+    facts: DataInfo,
+    *,
+    path=None,
+    kept=None,
+    given: low_res.Given | None = None,
+    completes: bool = False,
 ) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
 
@@ -39,17 +45,22 @@ def recipe(
         facts: of its data.
         path: of an edit, see `diffusion.samplers`; None for the solver's own.
         kept: the respaced process of an edit; None for that of config.sampling.
+        given: what an upsampler enlarges.
         completes: whether the edit has a picture to complete.
 
     Raises:
         Refusal: settings that contradict each other, or that the run cannot meet.
     """
     check_kind(config, "sampling from", completes=completes)
+    if given is None:  # there is nothing to enlarge, or it is missing
+        low_res.given(config, None)
     kept = kept or respaced(config, "sampling")
     guides = guides_lib.named(config)
     guides_lib.check(config, facts, guides)
-    asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
-    texts = prompts.of(config, facts)
+    asked = None
+    if given is None or "label" not in given.source.carried:
+        asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
+    texts = prompts.of(config, facts, given)
     guided = build_guidance.of(config, facts, guides, kept, solver(config), path)
     made = recipe_lib.Recipe(
         schedule=kept,
@@ -57,18 +68,39 @@ def recipe(
         variance=config.diffusion.variance,
         shape=facts.shape,
         solver=_solver(config.sampling),
-        settings=_settings(config, asked and asked.asked, guided.settings),
+        settings=_settings(
+            config,
+            asked and asked.asked,
+            {**guided.settings, **_enlarged(config, given)},
+        ),
         hooks=_hooks(config.sampling),
         guidance=guided.mixings,
         transforms=guided.transforms,
         negative=guided.negative,
         path=guided.path,
-        fingerprints=tuple((k, guide.fingerprint) for k, guide in guides.items()),
+        fingerprints=_fingerprints(guides, given),
         seed=config.sampling.seed,
         **_conditions(config, asked, _of_texts(config, texts, guides), guides),
     )
     made.check()
     return made
+
+
+def _enlarged(config, given) -> dict:
+    """Return the settings of what is enlarged: value and usual value by field."""
+    return {
+        "low_res": ("" if given is None else given.word, ""),
+        "low_res_t": (0 if given is None else given.level, 0),
+        "low_res_sigma": None,  # said as low_res_t
+    }
+
+
+def _fingerprints(guides, given) -> tuple[tuple[str, str], ...]:
+    """Return the fingerprints of what is not the run's own."""
+    prints = [(name, guide.fingerprint) for name, guide in guides.items()]
+    if given is not None:
+        prints.append((low_res.KEY, given.source.fingerprint))
+    return tuple(prints)
 
 
 def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
@@ -106,6 +138,7 @@ def make_sampler(
     weights: recipe_lib.Weights | None = None,
     trajectory=(),
     arrays=None,
+    given: low_res.Given | None = None,
 ) -> sampler.Sampler:
     """Return the sampler of a recipe, with the networks that guide it.
 
@@ -116,6 +149,7 @@ def make_sampler(
         weights: to sample with, where they are known: no run leads away from itself.
         trajectory: positions on the path whose results are kept.
         arrays: what an edit uses, by name; the recipe has their fingerprints.
+        given: what an upsampler enlarges, as `recipe` was told.
     """
     guides = guides_lib.named(config)
     known = dict(asked.fingerprints)
@@ -130,7 +164,13 @@ def make_sampler(
         guides_lib.check_weights(guides, weights)
     others = guides_lib.opened(guides, mesh)
     return sampler.Sampler(
-        asked, network, mesh, trajectory=trajectory, arrays=arrays, others=others
+        asked,
+        network,
+        mesh,
+        trajectory=trajectory,
+        arrays=arrays,
+        others=others,
+        given=given,
     )
 
 
@@ -162,6 +202,12 @@ def _solver(sampling) -> recipe_lib.Part:
         raise errors.Refusal(f"sampling.eta={sampling.eta}: choose 0 … 1")
     options = {name: sampling[name] for name in takes}
     return recipe_lib.part(sampling.method, **options)
+
+
+def hooks(config):
+    """Return the hooks on x̂_0 of config.sampling, functions of x̂_0."""
+    table = recipe_lib.HOOKS
+    return tuple(recipe_lib.made(table, hook) for hook in _hooks(config.sampling))
 
 
 def _hooks(sampling) -> tuple[recipe_lib.Part, ...]:
@@ -240,8 +286,18 @@ class Classes(NamedTuple):
         return told if self.repeats == 1 else f"{told}, {self.repeats} of each"
 
 
-def classes(config, facts: DataInfo) -> Classes | None:
-    """Return the classes to make, or None where there is nothing to choose."""
+def classes(
+    config, facts: DataInfo, *, given: low_res.Given | None = None
+) -> Classes | None:
+    """Return the classes to make, or None where there is nothing to choose.
+
+    Args:
+        config: of the run.
+        facts: of its data.
+        given: what an upsampler enlarges; its classes may be chosen there.
+    """
+    if given is not None and "label" in given.source.carried:
+        return given.source.classes
     return _classes(config, facts, guides_lib.named(config).get(guides_lib.CLASSIFIER))
 
 

@@ -18,6 +18,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     data.image_size = ()  # (side,) or (height, width); () for the data's own
     data.channels = 0  # 0 for the data's own
     data.labels = "auto"  # of folder, zip: folders, prefix, none, or a CSV file's path
+    data.captions = "auto"  # files, none, a table's path, classes, "a {class}", …
+    data.low_res_factor = 0  # of upsamplers: sides of an image over those they enlarge
     data.tokenizer = "words"  # of captions: words, bytes, gpt2; see model.text_layers
     data.vocabulary = ""  # gpt2, clip: folder of its files; "": the installed ones
     data.test_fraction = 0.2  # of sources that come without a test split
@@ -37,7 +39,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.norm_groups = 32  # of GroupNorm
     model.scale_shift = True  # AdaGN; False adds the time embedding (DDPM)
     model.resblock_updown = False  # resample inside residual blocks (ADM)
-    model.kind = "unet"  # or classifier, upsampler, clip (imported alone)
+    model.kind = "unet"  # or upsampler, classifier, clip (imported alone)
+    model.low_res_noise = False  # an upsampler is told of noise on what it enlarges
     model.guides = ""  # of a classifier: the run whose process and data it shares
     model.sinusoid = "cos_sin"  # order of the time embedding; sin_cos: DDPM
     model.sinusoid_shift = 0  # frequencies 10000^(−i/(half−shift)); 1: DDPM
@@ -133,6 +136,9 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.guidance_t_max = 1.0  # the classifier acts where t/T is below
     sampling.weaker = ""  # RUN or RUN@STEP to lead away from (autoguidance)
     sampling.weaker_scale = 2.0  # 1 is this run alone (Karras et al. 2024)
+    sampling.low_res = ()  # of upsamplers: RUN, or several in turn; folder, archive
+    sampling.low_res_t = 0  # noise put on that: t steps of the process, 0 for none …
+    sampling.low_res_sigma = 0.0  # … or the nearest to a deviation √(1/ᾱ − 1)
     sampling.weights = "auto"  # ema, raw, or whichever is better
     sampling.checkpoint = "last"  # or a step, or best by evaluation.in_training
     sampling.clip = True  # clip x̂_0 to [−1, 1]
@@ -168,7 +174,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
 
     config.evaluation = evaluation = config_dict.ConfigDict()
     evaluation.metric = "bits_per_dim"  # one or several of metrics.table.NAMES
-    evaluation.num_images = 0  # bits/dim, accuracy: first test images; 0 for all
+    evaluation.num_images = 0  # bits/dim, accuracy, psnr: first test images; 0: all
+    evaluation.draws = 8  # psnr, consistency: results of each test image
     evaluation.num_samples = 10_000  # images to make for the other metrics
     evaluation.samples = ""  # samples.npz or folder to score whole; "" makes them
     evaluation.reference = ""  # statistics or images (.npz, folder); "" for the data

@@ -57,6 +57,8 @@ def _openai(size, channels, blocks, attention, **changes):
         "diffusion.loss": "hybrid",
         "diffusion.timestep_sampler": "uniform",
     }
+    if changes.get("kind") == "upsampler":
+        fields["data.low_res_factor"] = 4  # 64 to 256, 128 to 512
     classes = changes.pop("classes", None)
     if classes is not None:
         fields |= {"model.class_conditional": True, "facts.num_classes": classes}

@@ -144,9 +144,9 @@ def check_repaint(num_steps, *, resamplings, jump, solver=None) -> None:
             if isinstance(make(), solvers.Memoryless)
         ]
         raise errors.Refusal(
-            f"method 'repaint' with {type(solver).__name__}, which keeps earlier "
-            "predictions that a jump back makes wrong: choose "
-            + " or ".join(map(repr, fitting))
+            f"method 'repaint' with the solver {type(solver).__name__}, which keeps "
+            "earlier predictions that a jump back makes wrong: choose "
+            f"sampling.method={' or '.join(fitting)}"
         )
 
 

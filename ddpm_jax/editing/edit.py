@@ -63,6 +63,7 @@ def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
     saved.run_dir.check_writable()
     completes = mode == "inpaint"
     build_network.check_kind(config, f"--mode={mode} of", completes=completes)
+    build_network.check_no_upsampler(config, f"--mode={mode} of")
     build_data.check_pictures(saved.facts, f"--mode={mode}", "it needs a run on images")
     return saved
 

@@ -98,7 +98,7 @@ def use_of(config, facts, workdir) -> str:
         )
     if kind == "unet" and config.model.text_layers and facts.text is None:
         return ""
-    if kind == "classifier" or build_network.makes_images_alone(config):
+    if kind in ("classifier", "upsampler") or build_network.makes_images_alone(config):
         told = kinds.of(config).use(config, workdir)
         return f"{told} {commands.PROMPT}" if config.model.text_layers else told
     return commands.complete(workdir) if kind == "unet" else ""

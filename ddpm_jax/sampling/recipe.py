@@ -242,7 +242,9 @@ class Recipe:
             "repeats": np.int32(self.repeats),
         }
 
-    def condition_of(self, index: np.ndarray, specs) -> dict[str, np.ndarray]:
+    def condition_of(
+        self, index: np.ndarray, specs, more: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         """Return the condition of some images.
 
         A key that the recipe does not have is at its "no condition" value. What
@@ -251,6 +253,8 @@ class Recipe:
         Args:
             index: [n] of the images.
             specs: what the network reads, see `core.conditions`.
+            more: arrays [n, ...] by key, before what the recipe has of these keys; the
+                recipe has their fingerprint, and what nothing reads is left out.
 
         Raises:
             Refusal: the network reads another condition.
@@ -265,12 +269,13 @@ class Recipe:
         for key, count in self.drawn:
             stream = keys.key_for(self.seed, "sample/label", index=index)
             given[key] = np.asarray(keys.integers_each(stream, count))
+        read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
+        given |= {k: v for k, v in (more or {}).items() if k in specs or k in read}
         for key in specs.keys() - given.keys():
             spec = specs[key]
             if spec.none is not None and None not in spec.shape:
                 shape = (len(index), *spec.shape)
                 given[key] = np.full(shape, spec.none, spec.dtype)
-        read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
         read |= {SHARE, *map(other_key, specs)}
         of_network = {k: v for k, v in given.items() if k in specs or k not in read}
         wanted = {k: spec for k, spec in specs.items() if k not in self.computed}

@@ -7,7 +7,7 @@ nothing.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,6 +47,7 @@ class Sampler:
         trajectory: Sequence[int] = (),
         arrays: Mapping[str, Any] | None = None,
         others: Mapping[str, tuple] | None = None,
+        given: Callable[[np.ndarray], Mapping] | None = None,
     ):
         """Check the recipe and prepare its inputs; nothing is compiled yet.
 
@@ -58,6 +59,8 @@ class Sampler:
             trajectory: positions on the path whose results are kept.
             arrays: what the transforms of the recipe use, by name.
             others: networks that they use, by name: (network, parameters).
+            given: numbers of images [n] → arrays [n, ...] by key of their condition,
+                for what is too large to stand in a recipe, which has its fingerprint.
 
         Raises:
             Refusal: parts of the recipe that do not belong together.
@@ -65,6 +68,7 @@ class Sampler:
         recipe.check(kept=trajectory)
         _check_named(recipe, {*(arrays or {}), *(others or {})})
         self.recipe, self.network, self.mesh = recipe, network, mesh
+        self._given = given
         others = others or {}
         networks = tuple((name, other) for name, (other, _) in others.items())
         self._program = compiled(recipe.structure(), network, networks)
@@ -85,7 +89,7 @@ class Sampler:
         """
         index = np.minimum(np.arange(start, start + batch_size), stop - 1)
         index = index.astype(np.int32)
-        condition = self.recipe.condition_of(index, self.network.condition_spec)
+        condition = self.condition_of(index)
         batch = {"index": index, "condition": condition}
         batch = sharding.put_whole(self.mesh, batch)
         chain = self._program(params, self._inputs, batch["index"], batch["condition"])
@@ -96,6 +100,11 @@ class Sampler:
             return Made(images, empty, empty)
         snapshots = (chain.trajectory, chain.trajectory_x_0)
         return Made(images, *(sharding.to_host(s)[:, :count] for s in snapshots))
+
+    def condition_of(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the condition of the images with these numbers, see `Recipe`."""
+        more = self._given(index) if self._given is not None else None
+        return self.recipe.condition_of(index, self.network.condition_spec, more)
 
     def seconds_per_entry(self, params, batch_size: int) -> float:
         """Return how long one entry of the path takes for a batch, compiled before.
