@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import scoring
 from ddpm_jax.metrics import bits
 from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import sampler as sampler_lib
@@ -33,7 +34,7 @@ def decoded(trained, weights, dataset, count: int, steps: Sequence[int]) -> Deco
         count: of images.
         steps: indices of the respaced process.
     """
-    estimator = build_sampling.estimator(trained.config, trained.network)
+    estimator = scoring.estimator(trained.config, trained.network)
     size = sampler_lib.rounded_batch(count, trained.mesh)
     index = np.minimum(np.arange(size), count - 1)
     spec = trained.network.condition_spec

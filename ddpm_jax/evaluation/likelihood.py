@@ -7,11 +7,10 @@ import time
 
 import numpy as np
 
-from ddpm_jax.builders import captions
+from ddpm_jax.builders import captions, scoring
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
-from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.evaluation import (
     cards,
     feature_networks,
@@ -71,7 +70,7 @@ def score(trained, prepared) -> bool:
     )
     if before.count:
         say(f"going on after {before.count} of {num_images} images")
-    scorer = build_sampling.scorer(config, trained.facts, trained.network)
+    scorer = scoring.scorer(config, trained.facts, trained.network)
     say(
         f"bits/dim of {num_images} test images at {schedule.num_steps} timesteps; "
         "compiling first …"
