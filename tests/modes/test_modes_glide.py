@@ -276,10 +276,13 @@ def test_a_clip_of_another_process_is_refused(trained, clip_run, monkeypatch):
         guided_recipe(trained, clip_run, monkeypatch, "ab")
 
 
-def test_it_makes_no_images(clip_run, tell):
-    told = tell("--mode=sample", f"--workdir={clip_run}")
+@pytest.mark.parametrize("mode", ["train", "sample", "evaluate", "diagnose", "inpaint"])
+def test_it_makes_no_images(clip_run, tell, mode):
+    image = ("--image=x.png",) if mode == "inpaint" else ()
+    told = tell(f"--mode={mode}", f"--workdir={clip_run}", *image)
     assert told.status == 1
-    assert "it makes no images; let it guide a run that does" in told.err
+    words = "imported" if mode == "train" else "let it guide a run that does"
+    assert words in told.err
 
 
 @pytest.mark.slow
