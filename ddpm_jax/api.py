@@ -134,6 +134,7 @@ class Run:
         weights: str = "auto",
         batch_size: int | None = None,
         progress: Callable[[int, int], None] = lambda done, num: None,
+        on_step: Callable[[sampler.Step], None] | None = None,
         trajectory: Sequence[int] | None = None,
         **settings,
     ) -> "np.ndarray | Trajectory":
@@ -160,6 +161,8 @@ class Run:
             weights: see `params`.
             batch_size: images made at a time.
             progress: told (images made, num) after every batch.
+            on_step: told a `Step` (done, whole, state x_t, estimate x̂_0) after every
+                entry of the path of each batch; what it raises ends the sampling.
             trajectory: positions on the way, 0 for the first step; with it a
                 `Trajectory` is returned: the images and what they came from.
             **settings: other fields of config.sampling by name, such as
@@ -190,6 +193,7 @@ class Run:
             num,
             trajectory=arguments.positions(trajectory),
             progress=progress,
+            on_step=on_step,
         )
         levels = facts.levels
         images = np.concatenate(
@@ -254,7 +258,17 @@ class Run:
         )
         return stored.reshape(len(pictures), variants, *pictures.shape[1:])
 
-    def _made(self, config, recipe, num, *, arrays=None, trajectory=(), progress=None):
+    def _made(
+        self,
+        config,
+        recipe,
+        num,
+        *,
+        arrays=None,
+        trajectory=(),
+        progress=None,
+        on_step=None,
+    ):
         """Return what a recipe makes, part by part."""
         trained, used = self._trained, self._weights(config.sampling.weights)
         made_by = build_sampling.make_sampler(
@@ -274,6 +288,7 @@ class Run:
             start=0,
             stop=num,
             batch_size=sampler.rounded_batch(size, trained.mesh),
+            on_step=on_step,
         ):
             parts.append(made)
             if progress is not None:
