@@ -1,0 +1,141 @@
+"""The page: its tabs, and what they share."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ddpm_jax.core import errors
+from ddpm_jax.demo import view
+from ddpm_jax.demo.player import Job, Player
+
+QUEUE = 24  # requests that wait; more are refused
+SESSIONS = 100  # windows whose pictures are remembered
+CSS = """
+.dj-pictures { display: flex; flex-wrap: wrap; gap: 12px; }
+.dj-pictures figure { margin: 0; max-width: 100%; }
+.dj-pictures figcaption { font-size: 0.85em; text-align: center; }
+.dj-picture img { image-rendering: pixelated; max-width: 100%; height: auto;
+  border: 1px solid #767676; margin: 0; }
+.dj-picture:focus-visible { outline: 3px solid #1d4ed8; outline-offset: 2px; }
+.dj-error { border-left: 4px solid #b91c1c; padding: 8px 12px; color: #7f1d1d;
+  background: #fef2f2; }
+.dj-status progress { width: 100%; }
+.dj-brush { touch-action: none; image-rendering: pixelated; border: 1px solid #767676;
+  max-width: 100%; cursor: crosshair; }
+.dj-formula { font-family: ui-serif, Georgia, serif; font-size: 1.1em; }
+.dj-plot { max-width: 100%; height: auto; }
+"""
+
+
+class Tab:
+    """What a tab is made with.
+
+    Attributes:
+        gr: the module gradio.
+        player: the run.
+    """
+
+    def __init__(self, gr, player: Player):
+        self.gr, self.player = gr, player
+
+    def results(self, kind: str):
+        """Add status, pictures and command line; return the three components."""
+        gr = self.gr
+        status = gr.HTML(view.note("Nothing is made yet."))
+        pictures = gr.HTML("", elem_id=f"{kind}-results")
+        command = gr.Textbox(
+            label="The command line that makes the same",
+            info="to the bit, in a terminal",
+            buttons=["copy"],
+            interactive=False,
+            lines=3,
+            elem_id=f"{kind}-command",
+        )
+        return status, pictures, command
+
+    def runs(self, button, stop, make, inputs, outputs) -> None:
+        """Let a button make a job, and another one stop it.
+
+        Args:
+            button, stop: components.
+            make: `(*values of inputs) → Job, show`; show tells what images are, HTML.
+            inputs: components.
+            outputs: from `results`.
+        """
+        event = button.click(
+            functools.partial(told, self.player, make),
+            inputs,
+            list(outputs),
+            concurrency_id="chain",
+            concurrency_limit=1,
+            show_progress="hidden",
+            api_name=False,
+        )
+        stop.click(
+            lambda: view.note("Stopped on request."),
+            None,
+            outputs[0],
+            cancels=[event],
+            queue=False,
+            show_progress="hidden",
+            api_name=False,
+        )
+
+
+Show = Callable[[np.ndarray], str]
+
+
+def told(player: Player, make: Callable[..., tuple[Job, Show]], *values) -> Iterator:
+    """Yield (status, pictures, command) while a job is made; refusals are told."""
+    command = ""
+    try:
+        job, show = make(*values)
+        command = job.command
+        yield view.note("Waiting for the first step …"), "", command
+        for now in player.play(job):
+            yield view.status(now), show(now.images), command
+    except errors.Refusal as refusal:
+        yield view.error(refusal), "", command
+
+
+def build(gr, player: Player, tabs):
+    """Return the page as gradio's blocks.
+
+    Args:
+        gr: the module gradio.
+        player: the run.
+        tabs: (title, `reason` why the run cannot or "", `add(tab)`) of each.
+    """
+    with gr.Blocks(
+        title=f"{player.workdir} – ddpm_jax", analytics_enabled=False
+    ) as page:
+        gr.Markdown(f"# {player.workdir}\n{about(player)}")
+        for title, reason, add in tabs:
+            with gr.Tab(title):
+                if reason:
+                    gr.HTML(view.note(f"Not with this run: {reason}"))
+                else:
+                    add(Tab(gr, player))
+    page.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=4)
+    return page
+
+
+def about(player: Player) -> str:
+    """Return what the run is, in a line."""
+    facts, weights = player.facts, player.opened.weights
+    classes = player.config.model.class_conditional
+    made_of = f", {len(facts.class_names)} classes" if classes else ""
+    return (
+        f"Step {weights.step}, images of {facts.size}{made_of}, "
+        f"T = {player.config.diffusion.num_steps}. A click on a picture saves it."
+    )
+
+
+def theme(gr):
+    """Return a theme whose letters are those of the machine that shows it."""
+    return gr.themes.Default(
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
