@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.demo import view
+from ddpm_jax.demo import jobs, uploads, view
 from ddpm_jax.demo.player import Job, Player
 
 QUEUE = 24  # requests that wait; more are refused
-SESSIONS = 100  # windows whose pictures are remembered
+SECONDS_KEPT = 3600  # that a window's picture is remembered without use
 CSS = """
 .dj-pictures { display: flex; flex-wrap: wrap; gap: 12px; }
 .dj-pictures figure { margin: 0; max-width: 100%; }
@@ -54,7 +54,82 @@ class Tab:
         )
         return status, pictures, command
 
-    def runs(self, button, stop, make, inputs, outputs) -> None:
+    def given(self, view_of, show, kind: str):
+        """Add ways to give a picture; return the state that holds it.
+
+        Args:
+            view_of: HTML component that shows it.
+            show: `uploads.Kept → HTML`.
+            kind: of the tab, for names.
+        """
+        gr, player = self.gr, self.player
+        kept = gr.State(None, time_to_live=SECONDS_KEPT)
+        with gr.Row():
+            upload = gr.UploadButton(
+                "Upload a picture", type="filepath", elem_id=f"{kind}-upload"
+            )
+            sample = gr.Button("Take a sample", elem_id=f"{kind}-take")
+            number = gr.Number(
+                0, label="Seed of the sample", precision=0, minimum=0, min_width=80
+            )
+
+        def read(path):
+            try:
+                one = uploads.read(path, player)
+            except errors.Refusal as refusal:
+                return None, view.error(refusal)
+            return one, show(one) + "".join(map(view.note, one.told))
+
+        def take(seed):
+            try:
+                *_, last = player.play(jobs.sample(player, seed=seed))
+            except errors.Refusal as refusal:
+                return None, view.error(refusal)
+            one = uploads.of_array(last.images[0])
+            return one, show(one)
+
+        hidden = {"show_progress": "minimal", "api_name": False}
+        upload.upload(read, upload, [kept, view_of], **hidden)
+        chain = {"concurrency_id": "chain", "concurrency_limit": 1}
+        sample.click(take, number, [kept, view_of], **chain, **hidden)
+        return kept
+
+    def settings(self, *, needs_class: bool = False):
+        """Add the settings of sampling; return the components by name.
+
+        Args:
+            needs_class: the tab makes images of one class, which is chosen.
+        """
+        gr, player = self.gr, self.player
+        sampling, found = player.config.sampling, {}
+        classes = jobs.class_choices(player)
+        if classes:
+            # The place of a prompt too, for runs that read text.
+            every = [] if needs_class else [jobs.EVERY_CLASS]
+            choices = [*every, *classes]
+            found["label"] = gr.Dropdown(choices, value=choices[0], label="Class")
+        found["seed"] = gr.Number(
+            sampling.seed, label="Seed", precision=0, minimum=0, maximum=jobs.MOST_SEED
+        )
+        whole = player.config.diffusion.num_steps
+        found["steps"] = gr.Slider(
+            1, whole, value=sampling.steps or whole, step=1, label="Steps"
+        )
+        found["method"] = gr.Dropdown(
+            jobs.methods(player.config), value=sampling.method, label="Solver"
+        )
+        if classes and jobs.can_guide(player):
+            found["guidance"] = gr.Slider(
+                0,
+                8,
+                value=sampling.guidance_scale,
+                step=0.1,
+                label="Guidance scale",
+                info="1 is the class alone, more is more typical, 0 leaves it out",
+            )
+        return found
+
+    def runs(self, button, stop, make, inputs, outputs, js=None) -> None:
         """Let a button make a job, and another one stop it.
 
         Args:
@@ -62,11 +137,13 @@ class Tab:
             make: `(*values of inputs) → Job, show`; show tells what images are, HTML.
             inputs: components.
             outputs: from `results`.
+            js: changes the inputs in the browser.
         """
         event = button.click(
             functools.partial(told, self.player, make),
             inputs,
             list(outputs),
+            js=js,
             concurrency_id="chain",
             concurrency_limit=1,
             show_progress="hidden",

@@ -17,42 +17,12 @@ def reason(player) -> str:
     return ""
 
 
-def settings(tab, *, labels=True):
-    """Add the settings of sampling; return the components that there are, by name."""
-    gr, player = tab.gr, tab.player
-    sampling, found = player.config.sampling, {}
-    classes = jobs.class_choices(player)
-    if classes and labels:
-        # The place of a prompt too, for runs that read text.
-        found["label"] = gr.Dropdown(
-            [jobs.EVERY_CLASS, *classes], value=jobs.EVERY_CLASS, label="Class"
-        )
-    found["seed"] = gr.Number(sampling.seed, label="Seed", precision=0, minimum=0)
-    whole = player.config.diffusion.num_steps
-    found["steps"] = gr.Slider(
-        1, whole, value=sampling.steps or whole, step=1, label="Steps"
-    )
-    found["method"] = gr.Dropdown(
-        jobs.methods(player.config), value=sampling.method, label="Solver"
-    )
-    if classes and jobs.can_guide(player):
-        found["guidance"] = gr.Slider(
-            0,
-            8,
-            value=sampling.guidance_scale,
-            step=0.1,
-            label="Guidance scale",
-            info="1 is the class alone, more is more typical of it, 0 leaves it out",
-        )
-    return found
-
-
 def add(tab) -> None:
     """Add settings and results of sampling."""
     gr, player = tab.gr, tab.player
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            found = settings(tab)
+            found = tab.settings()
             found["eta"] = gr.Slider(
                 0, 1, value=0, step=0.05, label="η", info="share of noise of ddim"
             )
