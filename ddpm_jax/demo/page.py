@@ -11,21 +11,6 @@ from ddpm_jax.demo.player import Job, Player
 
 QUEUE = 24  # requests that wait; more are refused
 SECONDS_KEPT = 3600  # that a window's picture is remembered without use
-CSS = """
-.dj-pictures { display: flex; flex-wrap: wrap; gap: 12px; }
-.dj-pictures figure { margin: 0; max-width: 100%; }
-.dj-pictures figcaption { font-size: 0.85em; text-align: center; }
-.dj-picture img { image-rendering: pixelated; max-width: 100%; height: auto;
-  border: 1px solid #767676; margin: 0; }
-.dj-picture:focus-visible { outline: 3px solid #1d4ed8; outline-offset: 2px; }
-.dj-error { border-left: 4px solid #b91c1c; padding: 8px 12px; color: #7f1d1d;
-  background: #fef2f2; }
-.dj-status progress { width: 100%; }
-.dj-brush { touch-action: none; image-rendering: pixelated; border: 1px solid #767676;
-  max-width: 100%; cursor: crosshair; }
-.dj-formula { font-family: ui-serif, Georgia, serif; font-size: 1.1em; }
-.dj-plot { max-width: 100%; height: auto; }
-"""
 
 
 class Tab:
@@ -111,6 +96,13 @@ class Tab:
         found["seed"] = gr.Number(
             sampling.seed, label="Seed", precision=0, minimum=0, maximum=jobs.MOST_SEED
         )
+        with gr.Accordion("More settings", open=False):
+            found |= self._more_settings(guided=bool(classes))
+        return found
+
+    def _more_settings(self, *, guided: bool):
+        gr, player = self.gr, self.player
+        sampling, found = player.config.sampling, {}
         whole = player.config.diffusion.num_steps
         found["steps"] = gr.Slider(
             1, whole, value=sampling.steps or whole, step=1, label="Steps"
@@ -118,7 +110,7 @@ class Tab:
         found["method"] = gr.Dropdown(
             jobs.methods(player.config), value=sampling.method, label="Solver"
         )
-        if classes and jobs.can_guide(player):
+        if guided and jobs.can_guide(player):
             found["guidance"] = gr.Slider(
                 0,
                 8,
@@ -127,6 +119,9 @@ class Tab:
                 label="Guidance scale",
                 info="1 is the class alone, more is more typical, 0 leaves it out",
             )
+        found["eta"] = gr.Slider(
+            0, 1, value=0, step=0.05, label="η", info="share of noise of ddim"
+        )
         return found
 
     def runs(self, button, stop, make, inputs, outputs, js=None) -> None:
@@ -206,13 +201,4 @@ def about(player: Player) -> str:
     return (
         f"Step {weights.step}, images of {facts.size}{made_of}, "
         f"T = {player.config.diffusion.num_steps}. A click on a picture saves it."
-    )
-
-
-def theme(gr):
-    """Return a theme whose letters are those of the machine that shows it."""
-    return gr.themes.Default(
-        primary_hue="blue",
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
     )

@@ -38,6 +38,7 @@ def job_of(
     method: str = "",
     steps: float = 0,
     guidance: float = 1.0,
+    eta: float = 0.0,
 ) -> Job:
     """Return the job of four ways to fill a hole.
 
@@ -47,7 +48,7 @@ def job_of(
         hole: that is filled.
         box: that the hole is, instead of a mask.
         way: a key of `METHODS`.
-        seed, label, method, steps, guidance: see `jobs.sample`.
+        seed, label, method, steps, guidance, eta: see `jobs.sample`.
 
     Raises:
         Refusal: settings that the run cannot meet.
@@ -68,6 +69,7 @@ def job_of(
             method=method,
             steps=steps,
             guidance=guidance,
+            eta=eta,
         ),
     )
     arrays = {

@@ -23,9 +23,6 @@ def add(tab) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             found = tab.settings()
-            found["eta"] = gr.Slider(
-                0, 1, value=0, step=0.05, label="η", info="share of noise of ddim"
-            )
             found["number"] = gr.Slider(
                 BATCH, jobs.MOST_IMAGES, value=BATCH, step=BATCH, label="Images"
             )

@@ -2,7 +2,7 @@
 
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import trained_run
-from ddpm_jax.demo import page, server, tabs
+from ddpm_jax.demo import page, server, style, tabs
 from ddpm_jax.demo.player import Player
 from ddpm_jax.runtime import devices
 
@@ -33,7 +33,7 @@ def run(config, workdir, port, host) -> None:
             player = Player(config, saved, workdir)
             blocks = page.build(gradio, player, tabs.of(player))
             app = server.application(
-                gradio, blocks, theme=page.theme(gradio), css=page.CSS
+                gradio, blocks, theme=style.theme(gradio), css=style.CSS
             )
             player.warm(tabs.first_jobs(player))
             server.serve(app, bound, f"open http://{host}:{number}/ (Ctrl-C ends)")
