@@ -99,6 +99,7 @@ TABLE = (
             Flag("mask", "white where something is to be made", PATH, most=None),
         ),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.quality",
             "editing.resamplings",
@@ -141,6 +142,7 @@ TABLE = (
         passes=("config", "workdir", "image"),
         flags=(Flag("image", "picture to edit", PATH, most=None),),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.strength",
             "editing.from_sample",
@@ -159,6 +161,7 @@ TABLE = (
         passes=("config", "workdir", "image"),
         flags=(Flag("image", "picture to edit", PATH, most=None),),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.samples",
             "editing.frames",

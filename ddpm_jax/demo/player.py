@@ -9,7 +9,6 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,8 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import command_line, modes, reading
 from ddpm_jax.core import errors, flags
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.editing import edit
+from ddpm_jax.editing import animation as animation_lib
+from ddpm_jax.editing import edit, plans
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 
@@ -36,7 +36,9 @@ class Job(NamedTuple):
         config: of that command line.
         recipe: of the images.
         wanted: how many.
-        arrays: that the recipe names; or a function that computes them.
+        compute: `opened → arrays` that the recipe names; None for none.
+        results: where no chain has to make them.
+        animation: that the images are the frames of, None for none.
         batch_size: images made at a time.
     """
 
@@ -44,15 +46,32 @@ class Job(NamedTuple):
     config: Any
     recipe: recipe_lib.Recipe
     wanted: int
-    arrays: Mapping[str, np.ndarray] | Callable[[], Mapping[str, np.ndarray]] = (
-        MappingProxyType({})
-    )
+    compute: Callable[[edit.Opened], Mapping[str, np.ndarray]] | None = None
+    results: np.ndarray | None = None
+    animation: animation_lib.Animation | None = None
     batch_size: int = BATCH
 
     @property
     def command(self) -> str:
         """The command line, as it is typed into a shell."""
         return shlex.join((*PROGRAM, *self.arguments))
+
+    @classmethod
+    def of(cls, line: tuple[str, ...], plan: plans.Plan) -> "Job":
+        """Return the job of an edit.
+
+        Args:
+            line: its command line.
+            plan: of the edit.
+        """
+        return cls(
+            line,
+            plan.config,
+            plan.recipe,
+            plan.wanted,
+            lambda opened: plan.compute(opened)[0],
+            plan.results,
+        )
 
 
 class Progress(NamedTuple):
@@ -87,7 +106,7 @@ class Player:
     """
 
     def __init__(self, config, saved, workdir: str, *, most_seconds: float = 300.0):
-        self.opened = edit.open_run(config, saved)
+        self.opened = edit.open_run(saved, config)
         self.workdir, self.config = workdir, config
         self.most_seconds = most_seconds
         self._compiling = threading.Lock()
@@ -126,6 +145,12 @@ class Player:
         Raises:
             Refusal: it takes too long.
         """
+        if job.results is not None:
+            yield Progress(1, 1, 0.0, job.results)
+            return
+        if job.animation is not None:
+            yield from self._film(job)
+            return
         began = time.monotonic()
         with flags.as_program():
             sampler, params = self._sampler(job), self.opened.weights.params
@@ -171,8 +196,25 @@ class Player:
             trained.network,
             trained.mesh,
             weights=self.opened.weights,
-            arrays=job.arrays() if callable(job.arrays) else job.arrays,
+            arrays=job.compute(self._for(job)) if job.compute else None,
         )
+
+    def _for(self, job) -> edit.Opened:
+        return self.opened._replace(config=job.config)
+
+    def _film(self, job) -> Iterator[Progress]:
+        """Yield the last frame that is made, and all of them at the end."""
+        began, levels, frames = time.monotonic(), self.facts.levels, []
+        making = animation_lib.made(self._for(job), job.animation, 0)
+        pace = _Pace(job.wanted)
+        while len(frames) < job.wanted:
+            with flags.as_program():
+                frames.append(images_lib.to_stored(next(making), levels))
+            left = pace.left()
+            self._check_time(time.monotonic() - began, left)
+            if pace.done < pace.whole:
+                yield Progress(pace.done, pace.whole, left, frames[-1])
+        yield Progress(pace.done, pace.whole, 0.0, np.stack(frames))
 
     def _each(self, steps) -> Iterator[sampler_lib.Step]:
         """Yield steps; the thread that asks for the next one may be another."""

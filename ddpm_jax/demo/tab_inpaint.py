@@ -8,7 +8,6 @@ from ddpm_jax.demo import brush, jobs, tab_sample, uploads, view
 from ddpm_jax.demo.player import BATCH, Job, Player
 from ddpm_jax.editing import inpainting
 from ddpm_jax.report import edit_pictures
-from ddpm_jax.sampling import transforms
 
 TITLE = "Inpaint"
 CANVAS = "inpaint-canvas"
@@ -72,12 +71,8 @@ def job_of(
             eta=eta,
         ),
     )
-    arrays = {
-        transforms.PICTURE: kept.picture.values[None],
-        transforms.HOLE: hole.fitted[None, ..., None],
-    }
-    recipe = inpainting.recipe(config, player.facts, arrays, name="picture")
-    return Job(line, config, recipe, BATCH, arrays)
+    given = inpainting.with_holes(uploads.given(kept), hole.fitted)
+    return Job.of(line, inpainting.plan(config, player.facts, given))
 
 
 def files(kept: uploads.Kept, hole: inputs.Hole | None = None) -> str:

@@ -12,10 +12,16 @@ import numpy as np
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import inputs
+from ddpm_jax.editing import plans
 
 MOST_PIXELS = 16_000_000  # of a picture that is sent
 MASK_ADDRESS = "data:image/png;base64,"
-PICTURE_FILE, MASK_FILE = "picture.png", "mask.png"  # that command lines name
+# That command lines name.
+PICTURE_FILE, OTHER_FILE, MASK_FILE = (
+    "picture.png",
+    "other.png",
+    "mask.png",
+)  # that command lines name
 
 
 class Kept(NamedTuple):
@@ -101,6 +107,18 @@ def _check_size(file: pathlib.Path) -> None:
 def of_array(fitted: np.ndarray, told: tuple[str, ...] = ()) -> Kept:
     """Return a picture that fits already, [H, W, C] as samples are stored."""
     return Kept(inputs.Picture(PICTURE_FILE, fitted, None, fitted, ()), told)
+
+
+def given(*kept: Kept) -> plans.Given:
+    """Return pictures as edits take them, by the names that command lines have."""
+    names = names_of(len(kept))
+    stored = np.stack([one.fitted for one in kept])
+    return plans.Given(names, pathlib.Path(names[0]).stem, stored)
+
+
+def names_of(count: int) -> tuple[str, ...]:
+    """Return the files of one or two pictures that command lines name."""
+    return (PICTURE_FILE, OTHER_FILE)[:count]
 
 
 def file_of(array: np.ndarray) -> bytes:
