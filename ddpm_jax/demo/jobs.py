@@ -12,10 +12,14 @@ MOST_SEED = 2**32 - 1
 MOST_IMAGES = 16
 
 
-def methods(config) -> list[str]:
-    """Return the solvers, that of the run first."""
-    own = config.sampling.method
-    return [own, *(name for name in solvers.SOLVERS if name != own)]
+WITHOUT_NOISE = ("ddim", "heun", "dpmpp_2m", "dpmpp_2s")  # at η = 0
+
+
+def methods(config, *, deterministic: bool = False) -> list[str]:
+    """Return the solvers, that of the run first where it is one of them."""
+    known = WITHOUT_NOISE if deterministic else tuple(solvers.SOLVERS)
+    own = [name for name in known if name == config.sampling.method]
+    return [*own, *(name for name in known if name not in own)]
 
 
 def class_choices(player: Player) -> list[str]:

@@ -79,37 +79,38 @@ class Tab:
         sample.click(take, number, [kept, view_of], **chain, **hidden)
         return kept
 
-    def settings(self, *, needs_class: bool = False):
+    def settings(self, *, needs_class=False, deterministic=False, classes=True):
         """Add the settings of sampling; return the components by name.
 
         Args:
             needs_class: the tab makes images of one class, which is chosen.
+            deterministic: only solvers without noise are offered.
+            classes: whether a class is chosen at all, where the run has some.
         """
         gr, player = self.gr, self.player
         sampling, found = player.config.sampling, {}
-        classes = jobs.class_choices(player)
-        if classes:
+        known = jobs.class_choices(player)
+        if known and classes:
             # The place of a prompt too, for runs that read text.
             every = [] if needs_class else [jobs.EVERY_CLASS]
-            choices = [*every, *classes]
+            choices = [*every, *known]
             found["label"] = gr.Dropdown(choices, value=choices[0], label="Class")
         found["seed"] = gr.Number(
             sampling.seed, label="Seed", precision=0, minimum=0, maximum=jobs.MOST_SEED
         )
         with gr.Accordion("More settings", open=False):
-            found |= self._more_settings(guided=bool(classes))
+            found |= self._more_settings(bool(known), deterministic)
         return found
 
-    def _more_settings(self, *, guided: bool):
+    def _more_settings(self, guided, deterministic):
         gr, player = self.gr, self.player
         sampling, found = player.config.sampling, {}
         whole = player.config.diffusion.num_steps
         found["steps"] = gr.Slider(
             1, whole, value=sampling.steps or whole, step=1, label="Steps"
         )
-        found["method"] = gr.Dropdown(
-            jobs.methods(player.config), value=sampling.method, label="Solver"
-        )
+        solvers = jobs.methods(player.config, deterministic=deterministic)
+        found["method"] = gr.Dropdown(solvers, value=solvers[0], label="Solver")
         if guided and jobs.can_guide(player):
             found["guidance"] = gr.Slider(
                 0,
@@ -119,9 +120,10 @@ class Tab:
                 label="Guidance scale",
                 info="1 is the class alone, more is more typical, 0 leaves it out",
             )
-        found["eta"] = gr.Slider(
-            0, 1, value=0, step=0.05, label="η", info="share of noise of ddim"
-        )
+        if not deterministic:
+            found["eta"] = gr.Slider(
+                0, 1, value=0, step=0.05, label="η", info="share of noise of ddim"
+            )
         return found
 
     def runs(self, button, stop, make, inputs, outputs, js=None) -> None:

@@ -25,7 +25,7 @@ def add(tab) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             picture = gr.HTML(view.note("First upload a picture, or take a sample."))
-            kept = tab.given(picture, given_view, "how")
+            kept = tab.given(picture, uploads.shown, "how")
             t = gr.Slider(0, last, value=last // 4, step=1, label="t", elem_id="how-t")
             label = gr.Dropdown(
                 [NO_CLASS, *player.facts.class_names],
@@ -63,12 +63,6 @@ def told_classes(player) -> bool:
     return bool(player.config.model.class_conditional)
 
 
-def given_view(one) -> str:
-    """Return the picture that is looked at."""
-    size = one.fitted.shape[:2]
-    return view.picture(view.png(one.fitted), "the picture, x_0", "x_0.png", size)
-
-
 def shown(explainer, player, one, t, label, seed) -> tuple[str, str]:
     """Return what the network sees and says at t, and the chart with t in it.
 
@@ -96,6 +90,6 @@ def shown(explainer, player, one, t, label, seed) -> tuple[str, str]:
         + f"<p>ᾱ<sub>t</sub> = {found.alpha_bar:.4f}, and x̂<sub>0</sub> is "
         f"{error:.1f} of 255 grey values from x<sub>0</sub> (root mean square).</p>"
         + "<p>The way forward:</p>"
-        + view.pictures(way, [f"t = {k}" for k in times], "forward"),
+        + view.pictures(way, [f"t = {k}" for k in times], "forward", 72),
         chart,
     )

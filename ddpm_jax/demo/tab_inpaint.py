@@ -75,17 +75,6 @@ def job_of(
     return Job.of(line, inpainting.plan(config, player.facts, given))
 
 
-def files(kept: uploads.Kept, hole: inputs.Hole | None = None) -> str:
-    """Return the files that a command line names, to be saved."""
-    given = [(uploads.PICTURE_FILE, kept.fitted)]
-    given += [] if hole is None else [(uploads.MASK_FILE, hole.fitted)]
-    links = [
-        f'<a download="{name}" href="{view.link(uploads.file_of(array))}">{name}</a>'
-        for name, array in given
-    ]
-    return f"<p>Save for the command line: {' and '.join(links)}</p>"
-
-
 def add(tab) -> None:
     """Add a picture to brush on, settings and results."""
     gr, player = tab.gr, tab.player
@@ -122,7 +111,7 @@ def add(tab) -> None:
         given = dict(zip(found, values, strict=True))
         job = job_of(player, one, hole, box=text, way=way, **given)
         with_hole = edit_pictures.hatched(one.fitted, hole.fitted)
-        saved = files(one, None if text else hole)
+        saved = uploads.links(one, hole=None if text else hole)
         share = f"{100 * np.mean(hole.fitted):.3g} % is made"
 
         def show(images):

@@ -1,9 +1,17 @@
 """The tabs of the page, in the order in which they stand."""
 
-from ddpm_jax.demo import jobs, tab_how, tab_inpaint, tab_sample
+from ddpm_jax.demo import (
+    jobs,
+    tab_animate,
+    tab_between,
+    tab_how,
+    tab_inpaint,
+    tab_sample,
+    tab_vary,
+)
 from ddpm_jax.demo.player import Job, Player
 
-TABS = (tab_sample, tab_inpaint, tab_how)
+TABS = (tab_sample, tab_inpaint, tab_vary, tab_between, tab_animate, tab_how)
 
 
 def of(player: Player) -> list[tuple]:

@@ -12,6 +12,7 @@ import numpy as np
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import inputs
+from ddpm_jax.demo import view
 from ddpm_jax.editing import plans
 
 MOST_PIXELS = 16_000_000  # of a picture that is sent
@@ -134,6 +135,25 @@ def file_of(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def shown(kept: Kept) -> str:
+    """Return a picture that was given, as HTML."""
+    size = kept.fitted.shape[:2]
+    return view.picture(view.png(kept.fitted), "the picture", PICTURE_FILE, size)
+
+
+def links(*kept: Kept, hole: inputs.Hole | None = None) -> str:
+    """Return the files that a command line names, to be saved, as HTML."""
+    files = [
+        (name, one.fitted) for name, one in zip(names_of(len(kept)), kept, strict=True)
+    ]
+    files += [] if hole is None else [(MASK_FILE, hole.fitted)]
+    found = [
+        f'<a download="{name}" href="{view.link(file_of(array))}">{name}</a>'
+        for name, array in files
+    ]
+    return f"<p>Save for the command line: {' and '.join(found)}</p>"
 
 
 def hole_of(address: str, kept: Kept) -> inputs.Hole:

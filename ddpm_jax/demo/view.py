@@ -38,7 +38,9 @@ def link(data: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def picture(data: bytes, alt: str, name: str, size: tuple[int, int]) -> str:
+def picture(
+    data: bytes, alt: str, name: str, size: tuple[int, int], least: int = LEAST_SIDE
+) -> str:
     """Return an image that saves itself when it is clicked.
 
     Args:
@@ -46,9 +48,10 @@ def picture(data: bytes, alt: str, name: str, size: tuple[int, int]) -> str:
         alt: what it shows, in words.
         name: of the file that is saved.
         size: (height, width) in pixels.
+        least: pixels of the screen that the shorter side has.
     """
     kind = "image/gif" if name.endswith(".gif") else "image/png"
-    factor = max(1, -(-LEAST_SIDE // max(1, min(size))))
+    factor = max(1, -(-least // max(1, min(size))))
     width = min(MOST_SIDE, size[1] * factor) if min(size) < MOST_SIDE else MOST_SIDE
     source, alt, name = link(data, kind), html.escape(alt), html.escape(name)
     return (
@@ -57,16 +60,58 @@ def picture(data: bytes, alt: str, name: str, size: tuple[int, int]) -> str:
     )
 
 
-def pictures(images: np.ndarray, names: Sequence[str], file: str = "image") -> str:
-    """Return stored images [n, H, W, C] side by side, each with its words."""
+def pictures(
+    images: np.ndarray,
+    names: Sequence[str],
+    file: str = "image",
+    least: int = LEAST_SIDE,
+) -> str:
+    """Return stored images [n, H, W, C] side by side, each with its words.
+
+    Args:
+        images: as samples are stored.
+        names: the words.
+        file: first part of the names of files to save.
+        least: pixels of the screen that the shorter side of an image has.
+    """
     if not images_lib.is_image(images.shape[1:]):
         return numbers(images, file)
     parts = []
     for number, (image, name) in enumerate(zip(images, names, strict=True)):
-        shown = picture(png(image), name, f"{file}_{number:04d}.png", image.shape[:2])
+        saved = f"{file}_{number:04d}.png"
+        shown = picture(png(image), name or file, saved, image.shape[:2], least)
         caption = f"<figcaption>{html.escape(name)}</figcaption>"
         parts.append(f"<figure>{shown}{caption}</figure>")
     return f'<div class="dj-pictures">{"".join(parts)}</div>'
+
+
+SHOW_ONE = (
+    "this.parentElement.querySelectorAll('[data-frame]').forEach("
+    "(one, i) => one.hidden = i != this.value)"
+)
+
+
+def way(images: np.ndarray, whole: int) -> str:
+    """Return images [n, H, W, C] on a way: one at a time by a slider, and all.
+
+    Args:
+        images: as samples are stored, from the first one on.
+        whole: how many the way has.
+    """
+    names = [f"λ = {number / (whole - 1):.2f}" for number in range(len(images))]
+    parts = []
+    for number, (image, name) in enumerate(zip(images, names, strict=True)):
+        file = f"way_{number:04d}.png"
+        one = picture(png(image), f"on the way, {name}", file, image.shape[:2], 256)
+        hidden = " hidden" if number else ""
+        parts.append(f"<div data-frame{hidden}>{one}<div>{name}</div></div>")
+    slider = (
+        f'<input type="range" aria-label="λ, from the first to the second" min="0" '
+        f'max="{len(images) - 1}" value="0" oninput="{SHOW_ONE}">'
+    )
+    return f'<div class="dj-way">{slider}{"".join(parts)}</div>' + pictures(
+        images, names, "way", 72
+    )
 
 
 def numbers(values: np.ndarray, file: str) -> str:

@@ -14,7 +14,18 @@ from PIL import Image
 from ddpm_jax import main
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
-from ddpm_jax.demo import explain, jobs, page, server, tab_inpaint, uploads, view
+from ddpm_jax.demo import (
+    explain,
+    jobs,
+    page,
+    server,
+    tab_animate,
+    tab_between,
+    tab_inpaint,
+    tab_vary,
+    uploads,
+    view,
+)
 from ddpm_jax.demo.player import Player
 from ddpm_jax.sampling import sampler as sampler_lib
 
@@ -91,6 +102,35 @@ def test_filled_holes_are_those_of_their_command_line(player, by_command, kept, 
     made = by_command(job, files)
     np.testing.assert_array_equal(last.images, made)
     np.testing.assert_array_equal(made[:, ~HOLE], np.stack([GREY] * 4)[:, ~HOLE])
+
+
+def test_variations_are_those_of_their_command_line(player, by_command, kept):
+    job = tab_vary.job_of(player, kept, strength=0.5, label="5", steps=20)
+    *_, last = player.play(job)
+    made = by_command(job, [("picture.png", GREY)])
+    np.testing.assert_array_equal(last.images, made)
+    assert "--config.sampling.steps=12" in job.arguments  # of 24, from the half
+    job = tab_vary.job_of(player, kept, strength=0, label="5")
+    *_, last = player.play(job)
+    np.testing.assert_array_equal(last.images, np.stack([GREY] * 4))
+
+
+def test_ways_are_those_of_their_command_line(player, by_command):
+    job = tab_between.job_of(player, numbers=(0, 3), method="ddim", seed=1)
+    *_, last = player.play(job)
+    assert len(last.images) == tab_between.FRAMES
+    np.testing.assert_array_equal(last.images, by_command(job))
+
+
+@pytest.mark.parametrize("kind", ["denoise", "walk"])
+def test_animations_are_those_of_their_command_line(player, by_command, trained, kind):
+    job = tab_animate.job_of(player, kind=kind, frames=4, label="3")
+    *_, last = player.play(job)
+    made = by_command(job)
+    np.testing.assert_array_equal(last.images, made)
+    (file,) = trained.rglob("animation.gif")
+    assert tab_animate.gif(job, last.images)[0] == file.read_bytes()
+    assert "data:image/gif;base64," in tab_animate.shown(job, last.images)
 
 
 def test_changes_of_the_page_s_own_command_line_are_in_every_other(first_run):
