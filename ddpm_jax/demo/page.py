@@ -27,7 +27,7 @@ class Tab:
     def results(self, kind: str):
         """Add status, pictures and command line; return the three components."""
         gr = self.gr
-        status = gr.HTML(view.note("Nothing is made yet."))
+        status = gr.HTML(view.note("Nothing is made yet."), elem_id=f"{kind}-status")
         pictures = gr.HTML("", elem_id=f"{kind}-results")
         command = gr.Textbox(
             label="The command line that makes the same",

@@ -135,6 +135,11 @@ def browser():
 def opened(served, browser):
     """Return a function: size of the window → the page; faults are looked for."""
     faults, pages = [], []
+    own = (f"{served.url}/", "data:", "blob:")
+
+    def note(address):
+        if not address.startswith(own):
+            faults.append(address)
 
     def open_page(size=DESKTOP):
         page = browser.new_page(viewport=size)
@@ -144,13 +149,7 @@ def opened(served, browser):
             "console",
             lambda said: faults.append(said.text) if said.type == "error" else None,
         )
-        own = (f"{served.url}/", "data:", "blob:")
-        page.on(
-            "request",
-            lambda asked: (
-                None if asked.url.startswith(own) else faults.append(asked.url)
-            ),
-        )
+        page.on("request", lambda asked: note(asked.url))
         page.goto(served.url)
         page.wait_for_selector("#sample-go")
         pages.append(page)
@@ -334,7 +333,6 @@ def test_pictures_that_are_sent_are_fitted_or_refused_and_deleted(
         ("damaged.png", "damaged.png"),
         ("good.png", "scaled and cut"),
     ):
-        page.locator("#inpaint-upload_component input, #inpaint-upload input").first
         with page.expect_file_chooser() as chooser:
             page.click("#inpaint-upload")
         chooser.value.set_files(tmp_path / name)
