@@ -110,9 +110,15 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(first_run, tmp_path_factory):
-    run = os.environ.get("DDPM_JAX_DEMO_RUN") or first_run[0]
-    found = Served(run, tmp_path_factory.mktemp("demo"))
+def played(request):
+    """The directory of the run that is played with."""
+    given = os.environ.get("DDPM_JAX_DEMO_RUN")
+    return pathlib.Path(given or request.getfixturevalue("first_run")[0])
+
+
+@pytest.fixture(scope="module")
+def served(played, tmp_path_factory):
+    found = Served(played, tmp_path_factory.mktemp("demo"))
     yield found
     found.process.send_signal(signal.SIGINT)
     assert found.process.wait(timeout=30) == 0
@@ -351,8 +357,8 @@ PLACES = (
 )
 
 
-def test_no_file_of_the_machine_is_told(served, first_run):
-    secrets = ["/etc/passwd", str(first_run[0] / "config.json")]
+def test_no_file_of_the_machine_is_told(served, played):
+    secrets = ["/etc/passwd", str(played.absolute() / "config.json")]
     contents = [pathlib.Path(one).read_bytes()[:40] for one in secrets]
     for secret in secrets:
         for place in PLACES:
@@ -419,10 +425,10 @@ def test_a_closed_window_frees_the_queue(served, opened, browser):
     assert answer["success"]
 
 
-def test_a_second_one_on_the_port_is_refused(served, first_run):
+def test_a_second_one_on_the_port_is_refused(served, played):
     command = [sys.executable, "-m", "ddpm_jax.main", "--mode=demo"]
     told = subprocess.run(
-        [*command, f"--workdir={first_run[0]}", f"--port={served.port}"],
+        [*command, f"--workdir={played}", f"--port={served.port}"],
         capture_output=True,
         text=True,
         check=False,
