@@ -4,7 +4,6 @@ The noise is that of image 0 of a seed, as --mode=vary draws it: the way back fr
 a variation with the strength (t + 1)/T, which begins at the x_t that is shown.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -15,8 +14,8 @@ from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import flags
 from ddpm_jax.diffusion import process, reverse
-from ddpm_jax.editing import plain
 from ddpm_jax.report import charts
+from ddpm_jax.sampling import sampler
 
 FORMULAS = """
 <div class="dj-formula">
@@ -53,7 +52,7 @@ class Explainer:
     def __init__(self, player):
         config, opened = player.config, player.opened
         self._player = player
-        self._recipe = build_sampling.recipe(config, player.facts)
+        hooks = build_sampling.recipe(config, player.facts).make_hooks()
         self.schedule = build_process.schedule(config)
         network, specs = opened.trained.network, opened.trained.network.condition_spec
         with flags.as_program():
@@ -67,12 +66,16 @@ class Explainer:
                 lambda x, t_seen: network.apply(params, x, t_seen, ready),
                 prediction=config.diffusion.prediction,
                 variance=config.diffusion.variance,
-                x_0_hooks=self._recipe.make_hooks(),
+                x_0_hooks=hooks,
             )
             found = denoise(x_t, t)
             return x_t[0], found.x_0[0], found.noise[0]
 
+        shape = player.facts.shape
         self._look, self._specs = jax.jit(look), specs
+        self._draw = jax.jit(
+            lambda inputs, index: sampler.first_state(inputs, index, shape)
+        )
 
     def at(self, x_0: np.ndarray, t: int, *, seed: int = 0, label: int | None = None):
         """Return a `Seen`.
@@ -98,9 +101,9 @@ class Explainer:
 
     def noise(self, seed: int) -> np.ndarray:
         """Return ε of image 0 of a seed, float32 [1, H, W, C]."""
-        recipe = dataclasses.replace(self._recipe, seed=seed)
+        inputs = {"seed": np.uint32(seed), "settings": {}}
         with flags.as_program():
-            return plain.first_states(recipe, [0])
+            return np.asarray(self._draw(inputs, np.zeros(1, np.int32)))
 
     def forward(self, x_0: np.ndarray, times, *, seed: int = 0) -> np.ndarray:
         """Return x_t of an image at several t, float32 [n, H, W, C]."""

@@ -108,8 +108,8 @@ def class_argument(name: str, facts) -> str:
     if name not in names:
         raise errors.Refusal(f"there is no class {name!r}: choose one of the list")
     number = names.index(name)
-    plain = name.isalnum() and (not name.isdecimal() or names[number] == str(number))
-    if plain and class_labels.indices((name,), names) == (number,):
+    is_plain = name.isalnum() and (not name.isdecimal() or name == str(number))
+    if is_plain and class_labels.indices((name,), names) == (number,):
         return name
     return f"index:{number}"
 

@@ -182,7 +182,9 @@ def build(gr, player: Player, tabs):
         tabs: (title, `reason` why the run cannot or "", `add(tab)`) of each.
     """
     with gr.Blocks(
-        title=f"{player.workdir} – ddpm_jax", analytics_enabled=False
+        title=f"{player.workdir} – ddpm_jax",
+        analytics_enabled=False,
+        delete_cache=(600, SECONDS_KEPT),  # what was sent and never read
     ) as page:
         gr.Markdown(f"# {player.workdir}\n{about(player)}")
         for title, reason, add in tabs:

@@ -157,16 +157,13 @@ def serve(app, bound: socket.socket, told: str) -> None:
     """
     import uvicorn
 
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    )
-    startup = server.startup
+    class Server(uvicorn.Server):
+        async def startup(self, sockets=None):
+            await super().startup(sockets=sockets)
+            say(told)
 
-    async def started(sockets=None):
-        await startup(sockets=sockets)
-        say(told)
-
-    server.startup = started
+    settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    server = Server(settings)
     # uvicorn raises the signal again once all is closed: it has been heard.
     before = {
         number: signal.signal(number, signal.SIG_IGN)

@@ -4,7 +4,7 @@ import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.demo import explain, jobs, tab_sample, uploads, view
+from ddpm_jax.demo import explain, jobs, tab_sample, tab_vary, uploads, view
 
 TITLE = "How it works"
 NO_CLASS = "no class"
@@ -27,16 +27,22 @@ def add(tab) -> None:
             picture = gr.HTML(view.note("First upload a picture, or take a sample."))
             kept = tab.given(picture, uploads.shown, "how")
             t = gr.Slider(0, last, value=last // 4, step=1, label="t", elem_id="how-t")
+            choices = [*([NO_CLASS] if jobs.can_guide(player) else [])]
+            choices += jobs.class_choices(player)
             label = gr.Dropdown(
-                [NO_CLASS, *player.facts.class_names],
-                value=NO_CLASS,
+                choices,
+                value=choices[0] if choices else None,
                 label="Class that the network is told",
                 visible=told_classes(player),
             )
             seed = gr.Number(0, label="Seed of the noise", precision=0, minimum=0)
+            with gr.Row():
+                button = gr.Button("Go back from here", elem_id="how-go")
+                stop = gr.Button("Stop")
         with gr.Column(scale=2, min_width=280):
             seen = gr.HTML("", elem_id="how-results")
             chart = gr.HTML(explain.drawn(explainer.schedule, last // 4))
+            outputs = tab.results("back")
 
     def look(one, t, label, seed):
         try:
@@ -44,18 +50,47 @@ def add(tab) -> None:
         except errors.Refusal as refusal:
             return view.error(refusal), gr.skip()
 
-    inputs, outputs = [kept, t, label, seed], [seen, chart]
+    def back(one, t, label, seed):
+        job = way_back(player, one, t, label, seed)
+        return job, lambda images: view.pictures(
+            images, [f"back, {i}" for i in range(len(images))], "back"
+        )
+
+    inputs = [kept, t, label, seed]
+    tab.runs(button, stop, back, inputs, outputs)
     for changed in (kept.change, t.release, t.change, label.change, seed.change):
         changed(
             look,
             inputs,
-            outputs,
+            [seen, chart],
             show_progress="hidden",
             trigger_mode="always_last",
             concurrency_id="look",
             concurrency_limit=1,
             api_name=False,
         )
+
+
+def way_back(player, one, t, label, seed):
+    """Return the job that goes back from t, of which image 0 begins at the x_t shown.
+
+    Raises:
+        Refusal: no picture, or values out of range.
+    """
+    if one is None:
+        raise errors.Refusal("there is no picture: upload one, or take a sample")
+    whole = player.config.diffusion.num_steps
+    t = jobs.whole("t", t, 0, whole - 1)
+    told = label in player.facts.class_names and told_classes(player)
+    return tab_vary.job_of(
+        player,
+        one,
+        strength=(t + 1) / whole,
+        label=label if told else "",
+        guidance=1.0 if told or not told_classes(player) else 0.0,
+        seed=seed,
+        method=player.config.sampling.method,
+    )
 
 
 def told_classes(player) -> bool:

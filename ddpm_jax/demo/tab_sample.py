@@ -10,6 +10,11 @@ TITLE = "Sample"
 
 def reason(player) -> str:
     """Return why a run does not sample, "" where it does."""
+    if player.config.model.kind == "upsampler":
+        return (
+            "it enlarges images and makes none from noise alone; in a terminal "
+            "--config.sampling.low_res=… says which"
+        )
     try:
         build_network.check_kind(player.config, "sampling from", player.workdir)
     except errors.Refusal as refusal:

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import io
-import os
 import pathlib
 from typing import NamedTuple
 
@@ -208,10 +207,3 @@ def box_of(text: str, kept: Kept) -> inputs.Hole:
             "such as 0,4,8,4"
         )
     return inputs.read_hole(kept.picture, box=tuple(map(int, parts)))
-
-
-def forget(folder: str | os.PathLike) -> None:
-    """Delete what was sent and never read, below the folder for that."""
-    for path in sorted(pathlib.Path(folder).rglob("*"), reverse=True):
-        if path.is_file():
-            path.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from ddpm_jax.demo import (
     server,
     tab_animate,
     tab_between,
+    tab_how,
     tab_inpaint,
     tab_vary,
     uploads,
@@ -345,6 +346,18 @@ def test_how_it_works_shows_the_process(player):
     assert not np.array_equal(told.noise, seen.noise)
     way = explainer.forward(x_0, [0, 11, 23], seed=1)
     np.testing.assert_allclose(way[2], seen.x_t, atol=1e-5)
+
+
+def test_the_way_back_begins_at_the_x_t_that_is_shown(player, kept):
+    seen = explain.Explainer(player).at(kept.picture.values, 11, seed=4, label=3)
+    job = tab_how.way_back(player, kept, 11, "3", 4)
+    sampler = player._sampler(job)
+    begin, _ = sampler._parts()
+    given = {**sampler._inputs, "kept": np.zeros(1, np.int32)}
+    batch = sampler._batch(0, 4, 8)
+    chain = begin(player.opened.weights.params, given, *batch)
+    np.testing.assert_allclose(chain.x[0], seen.x_t, atol=1e-6)
+    assert "--strength=0.5" in job.arguments
 
 
 # ---- the server ----------------------------------------------------------------------
