@@ -1,6 +1,7 @@
 """The page: its tabs, and what they share."""
 
 import functools
+import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -181,12 +182,13 @@ def build(gr, player: Player, tabs):
         player: the run.
         tabs: (title, `reason` why the run cannot or "", `add(tab)`) of each.
     """
+    name = pathlib.Path(player.workdir).resolve().name
     with gr.Blocks(
-        title=f"{player.workdir} – ddpm_jax",
+        title=f"{name} – ddpm_jax",
         analytics_enabled=False,
         delete_cache=(600, SECONDS_KEPT),  # what was sent and never read
     ) as page:
-        gr.Markdown(f"# {player.workdir}\n{about(player)}")
+        gr.Markdown(f"# {name}\n{about(player)}")
         for title, reason, add in tabs:
             with gr.Tab(title):
                 if reason:

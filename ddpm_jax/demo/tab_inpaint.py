@@ -119,7 +119,7 @@ def add(tab) -> None:
                 view.png(with_hole), "the picture and its hole", "hole.png", (8, 8)
             )
             first = f"<figure>{shown}<figcaption>{share}</figcaption></figure>"
-            names = [f"way {i}" for i in range(len(images))]
+            names = [f"filled, {i}" for i in range(len(images))]
             made = view.pictures(images, names, "filled")
             return f'<div class="dj-pictures">{first}</div>{made}{saved}'
 

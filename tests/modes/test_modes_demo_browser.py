@@ -214,6 +214,7 @@ def test_a_hole_is_brushed_and_filled(opened):
     canvas.wait_for()
     page.click("#inpaint-go")
     page.get_by_text("nothing is brushed").wait_for()
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     for share in (0.6, 0.72, 0.84, 0.96):
         page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + share * box["height"])
