@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.api import edits
+from ddpm_jax.builders import cascade, trained_run
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.config import arguments, paths, reading, rules
 from ddpm_jax.core import flags
 from ddpm_jax.data import images as images_lib
@@ -131,6 +131,7 @@ class Run(edits.Edits):
         eta: float | None = None,
         temperature: float | None = None,
         guidance_scale: float | None = None,
+        low_res=None,
         weights: str = "auto",
         batch_size: int | None = None,
         progress: Callable[[int, int], None] = lambda done, num: None,
@@ -158,6 +159,8 @@ class Run(edits.Edits):
             eta: share of noise of ddim, 0 … 1.
             temperature: factor of x_T, above 0; below 1 the images vary less.
             guidance_scale: 1 is plain conditional, 0 unconditional.
+            low_res: what an upsampler enlarges: a run, or several in turn; a folder or
+                archive of images; or the images, uint8 [at least num, h, w, C].
             weights: see `params`.
             batch_size: images made at a time.
             progress: told (images made, num) after every batch.
@@ -182,15 +185,22 @@ class Run(edits.Edits):
             eta=eta,
             temperature=temperature,
             guidance_scale=guidance_scale,
+            low_res=arguments.paths_of(low_res),
             weights=weights,
             batch_size=batch_size,
             **arguments.of_settings(settings),
         )
         facts = self._trained.facts
+        pictures = low_res if hasattr(low_res, "dtype") else None
+        given = cascade.given(config, facts, images=pictures)
+        if given is not None:
+            given.check_count(num, "num")
+            given.source.make(num)
         parts = self._made(
             config,
-            build_sampling.recipe(config, facts),
+            build_sampling.recipe(config, facts, given=given),
             num,
+            given=given,
             trajectory=arguments.positions(trajectory),
             progress=progress,
             on_step=on_step,
@@ -204,7 +214,7 @@ class Run(edits.Edits):
         snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
         return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
 
-    def _made(self, config, recipe, num, *, trajectory, progress, on_step):
+    def _made(self, config, recipe, num, *, given, trajectory, progress, on_step):
         """Return what a recipe makes, part by part."""
         trained, used = self._trained, self._weights(config.sampling.weights)
         made_by = build_sampling.make_sampler(
@@ -213,6 +223,7 @@ class Run(edits.Edits):
             trained.network,
             trained.mesh,
             weights=used,
+            given=given,
             trajectory=trajectory,
         )
         size = min(config.sampling.batch_size, num)
@@ -258,7 +269,7 @@ class Run(edits.Edits):
             lambda x_t, t_seen: self.network.apply(params, x_t, t_seen, labels),
             prediction=config.diffusion.prediction,
             variance=config.diffusion.variance,
-            x_0_hooks=build_sampling.recipe(config, self._trained.facts).make_hooks(),
+            x_0_hooks=build_sampling.hooks(config),
         )
 
     def _asked(self, *, editing=None, evaluation=None, **fields):

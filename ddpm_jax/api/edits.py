@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_jax.builders import data as build_data
 from ddpm_jax.config import arguments
 from ddpm_jax.core import errors, flags
 from ddpm_jax.editing import (
@@ -183,7 +182,7 @@ class Edits:
             Refusal: a run whose images have no bits, or test images that are not there.
         """
         config = self._asked(evaluation=evaluation)
-        self._check_edits(config, "compress")
+        edit.check_run(config, self._trained.facts, "compress")
         trained = dataclasses.replace(self._trained, config=config)
         prepared = likelihood.prepare(config, trained.facts)
         dataset, num_images, schedule = prepared
@@ -212,13 +211,8 @@ class Edits:
             editing=given,
             **arguments.of_settings(settings),
         )
-        self._check_edits(config, mode)
+        edit.check_run(config, self._trained.facts, mode)
         return config
-
-    def _check_edits(self, config, mode):
-        edit.check_kind(config, mode)
-        facts = self._trained.facts
-        build_data.check_pictures(facts, mode, "it needs a run on images")
 
     def _opened(self, config, shape=None) -> edit.Opened:
         del shape  # that of the run: arrays are not fitted

@@ -79,7 +79,7 @@ def sample(
     return Job(line, config, recipe, wanted)
 
 
-def settings(player, *, seed, labels, method, steps, guidance=1.0, eta=0.0):
+def settings(player, *, seed=0, labels=(), method="", steps=0, guidance=1.0, eta=0.0):
     """Return the arguments of config.sampling that the page decides."""
     method = method or player.config.sampling.method
     errors.choose("solver", solvers.SOLVERS, method)

@@ -21,7 +21,7 @@ MIXES = {
     "linear": lambda one, other, share: (1 - share) * one + share * other,
     "spherical": interpolation.spherical,
     "preserving": lambda one, other, share: interpolation.circular(
-        one, other, share.reshape(-1) * np.float32(np.pi / 2)
+        one, other, share * np.float32(np.pi / 2)
     ),
 }
 
@@ -300,11 +300,9 @@ def _noise_map(config, facts, values, shares):
             transforms.RESIDUAL: mixed("linear", maps[transforms.RESIDUAL], shares),
         }
         # Each step's noise on its own arc, as if it were an image.
-        steps = [
-            mixed(mix, maps[starts.NOISE_MAPS][:, step], shares)
-            for step in range(kept.num_steps)
-        ]
-        made[starts.NOISE_MAPS] = np.stack(steps, axis=1)
+        one, other = maps[starts.NOISE_MAPS]
+        steps = [arc(mix, one, other, share) for share in shares]
+        made[starts.NOISE_MAPS] = np.stack(steps)
         return made, None
 
     parts = {
@@ -340,13 +338,23 @@ def mixed(mix: str, states: np.ndarray, shares: np.ndarray) -> np.ndarray:
     Args:
         mix: a key of `MIXES`.
         states: float32.
-        shares: λ [frames]; its ends give the states to the bit.
+        shares: λ [frames].
     """
-    count = len(shares)
-    one, other = (np.broadcast_to(s, (count, *s.shape)) for s in states)
-    share = shares.reshape(-1, *[1] * (states.ndim - 1))
-    if mix == "spherical":
-        share = shares
-    made = np.array(MIXES[mix](jnp.asarray(one), jnp.asarray(other), share))
-    made[shares == 0], made[shares == 1] = states[0], states[1]
-    return made
+    ways = [arc(mix, states[:1], states[1:], share) for share in shares]
+    return np.concatenate(ways)
+
+
+def arc(mix: str, one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """Return the mixes of pairs of states, [n, ...] each; the ends to the bit.
+
+    Args:
+        mix: a key of `MIXES`.
+        one, other: float32.
+        share: λ; 0 gives `one`, 1 gives `other`.
+    """
+    if share in (0, 1):
+        return other if share else one
+    shares = np.full(len(one), share, np.float32)
+    if mix == "linear":
+        shares = shares.reshape(-1, *[1] * (one.ndim - 1))
+    return np.asarray(MIXES[mix](jnp.asarray(one), jnp.asarray(other), shares))

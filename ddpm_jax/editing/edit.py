@@ -56,24 +56,22 @@ def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
     devices.check()
     saved = trained_run.read(workdir)
     saved.run_dir.check_writable()
-    check_kind(config, mode)
-    build_data.check_pictures(saved.facts, f"--mode={mode}", "it needs a run on images")
+    check_run(config, saved.facts, mode)
     return saved
 
 
-def check_kind(config, mode: str) -> None:
-    """Refuse runs that make no picture from noise and a class alone.
+def check_run(config, facts, mode: str) -> None:
+    """Refuse runs that cannot edit pictures.
 
-    Raises:
-        Refusal: says what the run needs besides.
+    Args:
+        config: of the run.
+        facts: of its data.
+        mode: that edits.
     """
-    if config.model.kind == "upsampler":
-        raise errors.Refusal(
-            f"--mode={mode} of an upsampler: it enlarges a picture, which it needs at "
-            "every step, and what is edited is then that picture: edit it with the run "
-            "that made it, and enlarge the result"
-        )
-    build_network.check_kind(config, f"--mode={mode} of")
+    completes = mode == "inpaint"
+    build_network.check_kind(config, f"--mode={mode} of", completes=completes)
+    build_network.check_no_upsampler(config, f"--mode={mode} of")
+    build_data.check_pictures(facts, f"--mode={mode}", "it needs a run on images")
 
 
 def open_run(saved: trained_run.SavedRun, config, shape=None) -> Opened:

@@ -6,16 +6,21 @@ import numpy as np
 
 from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import prompts
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
 from ddpm_jax.diffusion import inpainting, reconstruction
 from ddpm_jax.editing import edit, labels, plans
 from ddpm_jax.sampling import recipe as recipe_lib
-from ddpm_jax.sampling.transforms import HOLE, PICTURE
+from ddpm_jax.sampling.transforms import CLASS, HOLE, PICTURE
 
+KNOWN = ("known", "known_mask")  # what a network reads that was trained to inpaint
+OF_CLASSES = ("label", CLASS)  # keys of the condition that hold classes
 RESAMPLINGS = {"fast": 1, "good": 5, "best": 10}  # by editing.quality
-USUAL = "repaint"  # of `METHODS`
+
+# Of `METHODS`, by model.inpainting.
+USUAL = {False: "repaint", True: "trained"}
 
 
 def plan(config, facts: DataInfo, given: plans.Given) -> plans.Plan:
@@ -29,7 +34,9 @@ def plan(config, facts: DataInfo, given: plans.Given) -> plans.Plan:
     Raises:
         Refusal: settings that do not fit together.
     """
-    method = config.editing.method or USUAL
+    config = with_prompt(config)
+    sees_known = config.model.inpainting
+    method = config.editing.method or USUAL[sees_known]
     make = errors.choose("editing.method", METHODS, method)
     repaints = method == "repaint", "--method=repaint"
     edit.check_used(
@@ -50,13 +57,44 @@ def plan(config, facts: DataInfo, given: plans.Given) -> plans.Plan:
         arrays=arrays,
         resolved={"method": method, **resolved},
         repeats=variants,
+        computed=KNOWN if sees_known else (),
         **given.parts,
         **parts,
     )
-    condition = tuple((key, classes) for key in recipe.condition_keys)
-    recipe = dataclasses.replace(recipe, condition=condition)
+    condition = [(key, classes) for key in recipe.condition_keys if key in OF_CLASSES]
+    condition += [pair for pair in recipe.condition if pair[0] not in OF_CLASSES]
+    recipe = dataclasses.replace(recipe, condition=tuple(condition))
     wanted = variants * given.count
     return plans.Plan(config, recipe, wanted, lambda _: (arrays, None), given.count)
+
+
+def with_prompt(config):
+    """Return the config, with the empty prompt where a hole may be filled without one.
+
+    That is so of networks that see what is known. The empty prompt is the condition
+    that guidance leads away from, so that there is nothing to be guided to.
+    """
+    sampling = config.sampling
+    if not (config.model.inpainting and config.model.text_layers) or sampling.prompts:
+        return config
+    config = config.copy_and_resolve_references()
+    config.sampling.prompts = ("",)
+    if not sampling.negative:
+        config.sampling.guidance_scale, config.sampling.guidance_w = 1.0, 0.0
+    return config
+
+
+def told(config, saved) -> list[str]:
+    """Return what guides the holes, in a line each.
+
+    Args:
+        config: of the run.
+        saved: what its config.json says, see `trained_run.SavedRun`.
+    """
+    config = with_prompt(config)
+    texts = prompts.of(config, saved.facts)
+    lines = [] if texts is None else texts.told()
+    return [*lines, *build_sampling.guidance_told(config, saved.imported)]
 
 
 def with_holes(given: plans.Given, holes) -> plans.Given:
@@ -110,4 +148,19 @@ def _guided(config):
     return {"also": (guide, recipe_lib.part("pasted"))}, {}
 
 
-METHODS = {"replace": _replace, "repaint": _repaint, "guided": _guided}
+def _trained(config):
+    if not config.model.inpainting:
+        raise errors.Refusal(
+            "editing.method='trained' on a run whose network does not see the known "
+            "part of a picture (model.inpainting=False): take repaint, replace or "
+            "guided, or a run with GLIDE's base_inpaint.pt"
+        )
+    return {"also": (recipe_lib.part("overwritten"), recipe_lib.part("pasted"))}, {}
+
+
+METHODS = {
+    "replace": _replace,
+    "repaint": _repaint,
+    "guided": _guided,
+    "trained": _trained,
+}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ddpm_jax.builders import class_labels
+from ddpm_jax.builders import class_labels, prompts
 from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
@@ -20,6 +20,7 @@ def of_results(config, facts, count: int) -> tuple[int, ...] | None:
         Refusal: a run that needs a class and was given none, several that do not fit,
             or settings of other numbers of images.
     """
+    prompts.check_given(config)
     asked = build_sampling.classes(config, facts)
     if config.sampling.per_class:
         raise errors.Refusal(

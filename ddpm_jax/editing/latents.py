@@ -18,7 +18,14 @@ from ddpm_jax.diffusion import inversion, solvers
 from ddpm_jax.editing import edit
 from ddpm_jax.runtime import distributed, files
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import generation, noise_maps, sampler, starts, transforms
+from ddpm_jax.sampling import (
+    branches,
+    generation,
+    noise_maps,
+    sampler,
+    starts,
+    transforms,
+)
 from ddpm_jax.sampling import recipe as recipe_lib
 
 PEAK = 2.0  # of values in [−1, 1]
@@ -116,12 +123,7 @@ def encode(
     count = len(pictures)
     alike = {
         "repeats": 1,
-        # What lies between two classes is not encoded: a picture is of one.
-        "condition": tuple(
-            (key, labels)
-            for key in recipe.condition_keys
-            if key in ("label", transforms.CLASS)
-        ),
+        "condition": _condition_of_pictures(recipe, labels),
         "drawn": (),
         "start": "given",
         "shares_noise": False,
@@ -150,6 +152,18 @@ def encode(
     return Encoded(
         latents, psnr.tolist(), noise.mean(1).tolist(), noise.std(1).tolist()
     )
+
+
+def _condition_of_pictures(recipe, labels):
+    """Return the condition of given pictures: each is of one class, under one text.
+
+    What lies between two classes belongs to results alone.
+    """
+    of_classes = ("label", transforms.CLASS)
+    classes = [(key, labels) for key in recipe.condition_keys if key in of_classes]
+    between = {branches.SHARE, *map(branches.other_key, recipe.condition_keys)}
+    rest = [p for p in recipe.condition if p[0] not in {*of_classes, *between}]
+    return (*classes, *rest)
 
 
 def _noise_in(schedule, latents, pictures):
@@ -227,11 +241,9 @@ def noise_maps_of(
         labels: of each picture, or None.
         count: of maps.
     """
-    asked = [key for key in recipe.condition_keys if key in ("label", transforms.CLASS)]
+    condition = _condition_of_pictures(recipe, labels)
     return noise_maps.of_pictures(
-        dataclasses.replace(
-            recipe, condition=tuple((key, labels) for key in asked), transforms=()
-        ),
+        dataclasses.replace(recipe, condition=condition, transforms=()),
         opened.trained.network,
         opened.trained.mesh,
         opened.weights.params,

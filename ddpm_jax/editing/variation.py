@@ -262,7 +262,7 @@ def branch(config, facts) -> plans.Plan:
         resolved={"method": "branch"},
         path=after,
         start="given",
-        condition=tuple((key, (int(own[key][0]),)) for key in usual.condition_keys),
+        condition=tuple((key, (_frozen(own[key][0]),)) for key in own),
         drawn=(),
         repeats=1,
         # Other draws than those that led there.
@@ -282,3 +282,8 @@ def branch(config, facts) -> plans.Plan:
         lambda opened: ({starts.STATE: state(opened)}, None),
         shown=lambda opened: images_lib.to_stored(state(opened), facts.levels),
     )
+
+
+def _frozen(value):
+    """Return a value of a condition as recipes hold it."""
+    return tuple(value.tolist()) if value.ndim else value.item()

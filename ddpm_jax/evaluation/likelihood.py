@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from ddpm_jax.builders import captions
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
@@ -36,7 +37,7 @@ def prepare(config, facts):
     """
     build_network.check_kind(config, "scoring")
     build_data.check_grey(facts, table.BITS, INSTEAD)
-    dataset = build_data.dataset(config, "test")
+    dataset = captions.dataset(config, facts, "test")
     build_data.check_images(dataset, facts)
     build_data.check_alike(dataset)
     num_images = build_data.num_test_images(config, len(dataset))

@@ -39,6 +39,8 @@ def run(config, workdir, image, mask) -> None:
         inpainting.with_holes(given, [hole.fitted for hole in holes]),
         functools.partial(edit.open_run, saved),
     )
+    for line in inpainting.told(config, saved):
+        say(line)
     store = plans.keep(opened, plan, given.names)
     if store is None or not distributed.is_first():
         return

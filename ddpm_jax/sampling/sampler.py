@@ -63,6 +63,7 @@ class Sampler:
         trajectory: Sequence[int] = (),
         arrays: Mapping[str, Any] | None = None,
         others: Mapping[str, tuple] | None = None,
+        given: Callable[[np.ndarray], Mapping] | None = None,
     ):
         """Check the recipe and prepare its inputs; nothing is compiled yet.
 
@@ -74,6 +75,8 @@ class Sampler:
             trajectory: positions on the path whose results are kept.
             arrays: what the transforms of the recipe use, by name.
             others: networks that they use, by name: (network, parameters).
+            given: numbers of images [n] → arrays [n, ...] by key of their condition,
+                for what is too large to stand in a recipe, which has its fingerprint.
 
         Raises:
             Refusal: parts of the recipe that do not belong together.
@@ -81,6 +84,7 @@ class Sampler:
         recipe.check(kept=trajectory)
         _check_named(recipe, {*(arrays or {}), *(others or {})})
         self.recipe, self.network, self.mesh = recipe, network, mesh
+        self._given = given
         others = others or {}
         networks = tuple((name, other) for name, (other, _) in others.items())
         self._program = compiled(recipe.structure(), network, networks)
@@ -161,10 +165,15 @@ class Sampler:
         """Return numbers and condition of images on the mesh."""
         index = np.minimum(np.arange(start, start + batch_size), stop - 1)
         index = index.astype(np.int32)
-        condition = self.recipe.condition_of(index, self.network.condition_spec)
+        condition = self.condition_of(index)
         batch = {"index": index, "condition": condition}
         batch = sharding.put_whole(self.mesh, batch)
         return batch["index"], batch["condition"]
+
+    def condition_of(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the condition of the images with these numbers, see `Recipe`."""
+        more = self._given(index) if self._given is not None else None
+        return self.recipe.condition_of(index, self.network.condition_spec, more)
 
     def seconds_per_entry(self, params, batch_size: int) -> float:
         """Return how long one entry of the path takes for a batch, compiled before.
@@ -263,19 +272,23 @@ def _prepared(structure, network, others, params, inputs, index, condition):
             keys.fold_in_each(stream, position), shape
         )
 
-    main = branches.Given.of(network, params, condition)
-    given = {
-        name: branches.Given.of(other, inputs["params"][name], condition)
-        for name, other in others
-    }
     tools = transforms.Tools(
         tables=inputs["tables"],
         index=index,
         turn=index // inputs["repeats"],
         condition=condition,
         arrays=inputs["arrays"],
-        networks={name: other.alone() for name, other in given.items()},
+        networks={},
     )
+    computed = {k: transforms.CONDITIONS[k](tools) for k in structure.computed}
+    condition = {**condition, **computed}
+    main = branches.Given.of(network, params, condition)
+    given = {
+        name: branches.Given.of(other, inputs["params"][name], condition)
+        for name, other in others
+    }
+    networks = {name: other.alone() for name, other in given.items()}
+    tools = tools._replace(condition=condition, networks=networks)
     loop = loop_of(structure, inputs, tools, main, given, noise_of)
     x_T = first_state(inputs, drawn, shape)
     first = jnp.full(len(index), inputs["entries"].t[0])

@@ -49,7 +49,7 @@ def params(net):
     shapes, found = from_fields.shapes_of(net), {}
     for part in ("image", "text"):
         tensors = arrays(f"glide_clip_{part}_weights")
-        entries = format_lib.entries(part, shapes)
+        entries = format_lib.entries_of(part, shapes)
         ours = {path: s for path, s in shapes.items() if path.startswith(f"{part}/")}
         mapping.check(entries, ours, {k: v.shape for k, v in tensors.items()}, {})
         for entry in entries:
@@ -138,7 +138,7 @@ def test_the_published_sizes():
     keys = {
         key: shape
         for part in ("image", "text")
-        for entry in format_lib.entries(part, shapes)
+        for entry in format_lib.entries_of(part, shapes)
         for key, shape in mapping.their_shapes(entry, shapes[entry.path]).items()
         if part == "image"
     }

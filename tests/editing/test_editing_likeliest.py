@@ -1,5 +1,6 @@
 """The likeliest class of a picture, against networks whose classes are known."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -39,11 +40,11 @@ def config():
     return config
 
 
-def found(config, pictures):
+def found(config, pictures, devices=None):
     betas = np.linspace(20 * 1e-4, 20 * 0.02, 50)  # "linear" at T = 50
     alpha_bar = np.cumprod(1 - betas).astype(np.float32)
     params = {"alpha_bar": alpha_bar, "means": MEANS}
-    mesh = sharding.make_mesh(1, 1)
+    mesh = sharding.make_mesh(devices=devices)
     return likeliest.of_pictures(
         Optimal(alpha_bar), mesh, params, config, pictures, num_classes=CLASSES
     )
@@ -66,6 +67,7 @@ def test_the_class_of_the_nearest_mean(config):
 
 def test_a_picture_has_the_same_class_beside_others(config):
     pictures = MEANS[:3] + 0.1
-    together, alone = found(config, pictures), found(config, pictures[1:2])
+    together = found(config, pictures)
+    alone = found(config, pictures[1:2], jax.devices()[:1])
     assert together.labels[1] == alone.labels[0]
     np.testing.assert_allclose(together.losses[1], alone.losses[0], rtol=1e-5)
