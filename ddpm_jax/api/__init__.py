@@ -135,6 +135,7 @@ class Run(edits.Edits):
         weights: str = "auto",
         batch_size: int | None = None,
         progress: Callable[[int, int], None] = lambda done, num: None,
+        on_step: Callable[[sampler.Step], None] | None = None,
         trajectory: Sequence[int] | None = None,
         **settings,
     ) -> "np.ndarray | Trajectory":
@@ -163,6 +164,8 @@ class Run(edits.Edits):
             weights: see `params`.
             batch_size: images made at a time.
             progress: told (images made, num) after every batch.
+            on_step: told a `Step` (done, whole, state x_t, estimate x̂_0) after every
+                entry of the path of each batch; what it raises ends the sampling.
             trajectory: positions on the way, 0 for the first step; with it a
                 `Trajectory` is returned: the images and what they came from.
             **settings: other fields of config.sampling by name, such as
@@ -200,6 +203,7 @@ class Run(edits.Edits):
             given=given,
             trajectory=arguments.positions(trajectory),
             progress=progress,
+            on_step=on_step,
         )
         levels = facts.levels
         images = np.concatenate(
@@ -210,7 +214,7 @@ class Run(edits.Edits):
         snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
         return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
 
-    def _made(self, config, recipe, num, *, given, trajectory, progress):
+    def _made(self, config, recipe, num, *, given, trajectory, progress, on_step):
         """Return what a recipe makes, part by part."""
         trained, used = self._trained, self._weights(config.sampling.weights)
         made_by = build_sampling.make_sampler(
@@ -230,6 +234,7 @@ class Run(edits.Edits):
             start=0,
             stop=num,
             batch_size=sampler.rounded_batch(size, trained.mesh),
+            on_step=on_step,
         ):
             parts.append(made)
             progress(start + len(made.images), num)

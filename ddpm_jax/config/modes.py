@@ -186,6 +186,17 @@ TABLE = (
         ),
     ),
     Mode(
+        "demo",
+        "serve a page to play with a run",
+        RUN,
+        SINGLE,
+        passes=("config", "workdir", "port", "host"),
+        flags=(
+            Flag("port", "to listen at, 7860 where none is given"),
+            Flag("host", "address to listen at, this machine alone by default"),
+        ),
+    ),
+    Mode(
         "evaluate",
         "score a run, or images",
         RUN,

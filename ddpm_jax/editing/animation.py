@@ -126,7 +126,7 @@ def make(opened: edit.Opened, animation: Animation) -> tuple[archive.SampleStore
         say(f"going on after {done} of {count} frames")
     _say_cost(opened, animation)
     with preemption.StopRequest() as stop:
-        for images in _made(opened, animation, done):
+        for images in made(opened, animation, done):
             stored = images_lib.to_stored(images, opened.facts.levels, store.dtype)
             store.add(done, stored[None])
             done += 1
@@ -146,12 +146,12 @@ def make(opened: edit.Opened, animation: Animation) -> tuple[archive.SampleStore
 
 def in_memory(opened: edit.Opened, animation: Animation) -> np.ndarray:
     """Return the frames as samples are stored, [F, n, H, W, C]."""
-    frames = list(_made(opened, animation, 0))
+    frames = list(made(opened, animation, 0))
     return images_lib.to_stored(np.stack(frames), opened.facts.levels)
 
 
-def _made(opened, animation, done) -> Iterator[np.ndarray]:
-    """Yield the frames from number `done` on, float32 [n, H, W, C]."""
+def made(opened: edit.Opened, animation: Animation, done: int) -> Iterator[np.ndarray]:
+    """Yield the frames from number `done` on, float32 [n, H, W, C] each."""
     chain = _Chains(opened, animation)
     if animation.is_one_chain:
         yield from chain.snapshots()[done:]
