@@ -3,7 +3,7 @@
 import dataclasses
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import images, sources
+from ddpm_jax.data import images, low_res, sources
 from ddpm_jax.data import marks as marks_lib
 from ddpm_jax.runtime import console, distributed
 
@@ -115,7 +115,23 @@ def dataset(
             f"data.flip=True mirrors images [height, width, channels], and one example "
             f"of {found.name!r} is {list(found.shape)}: set data.flip=False"
         )
-    return found
+    return with_small_versions(config, found)
+
+
+def with_small_versions(config, dataset: sources.Dataset) -> sources.Dataset:
+    """Return data with what an upsampler reads, see `data.low_res`.
+
+    The data itself is returned where data.low_res_factor is 0.
+    """
+    if not config.data.low_res_factor:
+        return dataset
+    alpha_bar = None
+    if config.model.low_res_noise:
+        from ddpm_jax.builders import process  # which builds on the facts here
+
+        alpha_bar = process.schedule(config).alpha_bar
+    make = low_res.SmallVersions(config.data.low_res_factor, alpha_bar)
+    return low_res.with_small_versions(dataset, make)
 
 
 def check_grey(facts: DataInfo, what: str, instead: str) -> None:

@@ -13,6 +13,7 @@ FIELDS = (
     "evaluation.reference",
     "evaluation.inception",
 )
+SEVERAL = ("sampling.low_res",)  # each entry is a path
 # What these fields say that is no path; labels.csv lies in the root of the data.
 WORDS = {
     "data.labels": ("auto", "folders", "prefix", "none", "labels.csv"),
@@ -52,6 +53,9 @@ def _change(config, change):
         value = config[section][name]
         if _is_path(path, value):
             config[section][name] = change(value)
+    for path in SEVERAL:
+        section, name = path.split(".")
+        config[section][name] = tuple(map(change, config[section][name]))
 
 
 def meaning(field: str, value):

@@ -57,6 +57,8 @@ class Dataset:
             None where there are no classes.
         read_captions: (indices int64 [n], draws [n] or None) → n texts; None where
             there are no captions. See `captions`.
+        derive: (images, draws or None) → arrays [n, ...] by key that are made of the
+            finished images, see `low_res`; None without any.
         all_captions: () → texts that hold every word that captions of the splits
             may have, and the longest caption; None where there are no captions.
         encode: texts → arrays [n, ...] by key, for networks that read captions; None
@@ -78,6 +80,7 @@ class Dataset:
     marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
     read_labels: Callable[[np.ndarray], np.ndarray] | None = None
     read_captions: Callable[..., Sequence[str]] | None = None
+    derive: Callable[..., Mapping[str, np.ndarray]] | None = None
     all_captions: Callable[[], Iterable[str]] | None = None
     encode: Callable[[Sequence[str]], Mapping[str, np.ndarray]] | None = None
 
@@ -99,8 +102,8 @@ class Dataset:
             caption_draws: see `captions`.
 
         Returns:
-            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read` and
-            `encode` give by key.
+            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read`,
+            `derive` and `encode` give by key.
 
         Raises:
             IndexError: an index lies outside the data set.
@@ -111,6 +114,8 @@ class Dataset:
         else:
             image, label, *more = self.read(indices)
         found = dict(more[0]) if more else {}
+        if self.derive is not None:
+            found |= self.derive(image)
         if self.encode is not None:  # after the images, of which some may be replaced
             found |= self.encode(self.captions(indices, caption_draws))
         # The images and labels last: no condition may take their names.

@@ -1,9 +1,17 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
-from ddpm_jax.builders import class_labels, trained_run
+from ddpm_jax.builders import (
+    cascade,
+    class_labels,
+    low_res,
+    prompts,
+    trained_run,
+)
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.data import images as images_lib
+from ddpm_jax.evaluation import enlarging
+from ddpm_jax.report import prompt_sheets
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
@@ -21,24 +29,34 @@ def run(config, workdir) -> None:
     saved = trained_run.read(workdir)
     build_network.check_kind(config, "sampling from", workdir)
     saved.run_dir.check_writable()
-    recipe = build_sampling.recipe(config, saved.facts)
     compilation.enable_cache()
+    given = cascade.given(config, saved.facts)
+    recipe = build_sampling.recipe(config, saved.facts, given=given)
+    classes = build_sampling.classes(config, saved.facts, given=given)
+    wanted = build_sampling.num_samples(config, classes)
+    if given is not None:
+        given.check_count(wanted)
     trained = trained_run.open_run(saved, config)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")
-    classes = build_sampling.classes(config, saved.facts)
     # Guidance of scale 0 leaves the classes out, but for a classifier's.
     if classes is not None and (config.sampling.classifier or recipe.is_conditional):
         say(f"classes: {classes}")
         if remark := class_labels.remark(classes.names):
             say(f"note: {remark}")
-    for line in build_sampling.guidance_told(config, saved.imported):
+    texts = prompts.of(config, saved.facts, given)
+    told = [] if texts is None or not recipe.is_conditional else texts.told()
+    for line in [*told, *build_sampling.guidance_told(config, saved.imported)]:
         say(line)
+    if given is not None:
+        for line in low_res.told(config, given):
+            say(line)
+        if not given.source.make(wanted):
+            return
     made_by = build_sampling.make_sampler(
-        recipe, config, trained.network, trained.mesh, weights=weights
+        recipe, config, trained.network, trained.mesh, weights=weights, given=given
     )
     store = generation.open_store(saved.run_dir.samples, recipe, weights)
-    wanted = build_sampling.num_samples(config, classes)
     batch_size = config.sampling.batch_size
     if generation.generate_until(
         store,
@@ -48,13 +66,22 @@ def run(config, workdir) -> None:
         batch_size=batch_size,
         levels=saved.facts.levels,
     ):
-        write_grid(store, wanted, classes and classes.in_columns)
+        columns = classes and classes.in_columns
+        write_grid(store, wanted, columns, texts.texts if texts else ())
+        if given is not None:
+            enlarging.write_preview(store, given, wanted)
 
 
-def write_grid(store, wanted: int, labels) -> None:
+def write_grid(store, wanted: int, labels, prompts=()) -> None:
     """Write grid.png of the first images, and say where it is; process 0 does.
 
     Samples that are no images make none.
+
+    Args:
+        store: of the images.
+        wanted: their number.
+        labels: those that follow each other in a row, or None.
+        prompts: that the images were made of in turn; () for none.
     """
     if not distributed.is_first():
         return
@@ -66,6 +93,9 @@ def write_grid(store, wanted: int, labels) -> None:
         )
         return
     shown = images_lib.shown(shown)
-    grid = image_grid.grid(shown, columns=image_grid.columns_for(labels))
+    if prompts:
+        grid = prompt_sheets.sheet(shown, prompts)
+    else:
+        grid = image_grid.grid(shown, columns=image_grid.columns_for(labels))
     image_grid.write_png(store.folder / "grid.png", grid)
     say(f"grid:    {store.folder / 'grid.png'}")
