@@ -147,8 +147,6 @@ def test_it_completes_pictures_by_a_prompt(run, tell, files):
     for image in made:
         np.testing.assert_array_equal(image[~HOLE], given[~HOLE])
     assert np.any(made[0][HOLE] != made[1][HOLE])
-    _, other, _ = complete(tell, run, files, "--prompt=a house by the sea")
-    assert np.any(other[0][HOLE] != made[0][HOLE])
 
 
 def test_without_a_prompt_it_is_the_empty_one_which_nothing_guides(run, files):
@@ -171,6 +169,7 @@ def test_without_a_prompt_it_is_the_empty_one_which_nothing_guides(run, files):
     assert names == ["overwritten", "pasted"]
     guided = recipe(guidance_scale=5.0, prompts=("a corgi",))
     assert [part.name for part in guided.guidance] == ["classifier_free"]
+    assert np.sum(dict(guided.condition)["token_mask"]) > 0
 
 
 def test_usual_runs_do_not_see_what_is_known(trained, tell, files):
