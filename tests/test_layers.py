@@ -30,6 +30,7 @@ LAYERS = (
     ("config",),
     ("builders",),
     ("evaluation", "diagnosis", "editing"),
+    ("demo",),
     ("modes",),
     ("main", "api"),
 )
@@ -71,6 +72,9 @@ CONFINED = {
     "torch": ("ddpm_jax/convert/",),
     "tensorflow": ("ddpm_jax/convert/",),
     "safetensors": ("ddpm_jax/convert/",),
+    "gradio": ("ddpm_jax/demo/", "ddpm_jax/modes/demo.py"),
+    "fastapi": ("ddpm_jax/demo/",),
+    "uvicorn": ("ddpm_jax/demo/",),
 }
 # Keys and draws are made where flags of JAX change no number of them.
 DRAWING = "ddpm_jax/core/keys.py"

@@ -56,7 +56,8 @@ def of(
         guides: from `guides.of`.
         kept: the process that is sampled.
         solver: a value of `diffusion.solvers`.
-        path: of the chain; None for the solver's own.
+        path: of the chain; None for the solver's own. A part of one that was guided
+            before says itself which of its entries are.
 
     Raises:
         Refusal: settings that contradict each other, that have no effect, or that the
@@ -70,7 +71,7 @@ def of(
     transforms = _transforms(sampling, guides, kept, solver)
     is_guided = bool(mixings or transforms)
     is_partial = is_guided and (low, high) != WHOLE
-    if is_partial:
+    if is_partial and not _says_guided(path):
         path = _path(kept, path or solver.path(kept.num_steps), low, high)
     negative, led_from = _negative(config, facts)
     settings = {
@@ -79,6 +80,9 @@ def of(
         "negative": (led_from, ""),
         "guidance_w": None,  # said as guidance_scale
     }
+    if low == high:  # nothing is guided, by whatever
+        negative = None
+        settings |= {"negative": ("", ""), "guidance_rescale": (0.0, 0.0)}
     for name, guide in guides.items():
         settings[name] = (guide.name, "")
         settings[f"{name}_scale"] = (sampling[f"{name}_scale"], None)
@@ -287,6 +291,11 @@ def _transforms(sampling, guides, kept, solver) -> list[recipe_lib.Part]:
     below = sum(share < sampling.guidance_t_max for share in shares)
     name = f"{guides[CLASSIFIER].kind}_{form}"
     return [recipe_lib.part(name, scale=sampling.classifier_scale, below=below)]
+
+
+def _says_guided(path) -> bool:
+    """Return whether the entries of a path are flagged already."""
+    return path is not None and all(len(entry) > 3 for entry in path)
 
 
 def _path(kept, path, low, high) -> samplers.Path:

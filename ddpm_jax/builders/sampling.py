@@ -75,11 +75,16 @@ def recipe(
         negative=guided.negative,
         path=guided.path,
         fingerprints=_fingerprints(guides, given),
-        seed=config.sampling.seed,
+        seed=_seed(config, facts, given),
         **_conditions(config, asked, _of_texts(config, texts, guides), guides),
     )
     made.check()
     return made
+
+
+def _seed(config, facts, given) -> int:
+    seed = config.sampling.seed
+    return seed if given is None else low_res.stage_seed(seed, facts.shape)
 
 
 def _enlarged(config, given) -> dict:

