@@ -81,16 +81,22 @@ class DataInfo:
 _RENAMED = {"image_shape": "shape"}  # as older runs call the facts, read for ever
 
 
-def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
+def dataset(
+    config, split: str, *, say=console.say, captions: str | None = None
+) -> sources.Dataset:
     """Return a split of the configured data.
 
     Args:
         say: told, a line each, what was noticed about the files.
+        captions: instead of data.captions, which only a run that reads text follows:
+            captions that nobody reads are no part of a run's data.
 
     Raises:
         Refusal: unknown source, or data that cannot be used as asked.
     """
     data = config.data
+    if captions is None:
+        captions = data.captions if config.model.text_layers else "none"
     found = sources.load(
         data.name,
         split,
@@ -100,6 +106,7 @@ def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
         channels=data.channels,
         crop=data.crop,
         labels=data.labels,
+        captions=captions,
         cache_gib=data.cache_gib,
         say=say,
     )

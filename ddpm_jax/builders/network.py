@@ -1,6 +1,7 @@
 """The network of a run."""
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders import fitting
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
@@ -40,6 +41,8 @@ def network(config, facts: DataInfo) -> functional.Network:
             f"one example of {config.data.name!r} is {list(facts.shape)}: give a "
             "network of your own, ddpm_jax.train(config, workdir, network=…), or images"
         )
+    if model.kind == "clip":
+        return build_clip.network(config, facts)
     fitting.check_sides(config, facts, network)
     height, width, channels = facts.shape
     options = {
@@ -131,7 +134,7 @@ def text_sizes(config, facts: DataInfo) -> text.Text | None:
         return None
     sizes = {"context": model.text_context, "vocabulary": model.text_vocabulary}
     if facts.text is not None:
-        told = tokenizers.from_json(facts.text.tokenizer, config.data.vocabulary)
+        told = tokenizers.without_files(facts.text.tokenizer)
         of_tokenizer = {"context": told.context, "vocabulary": told.vocabulary_size}
         for name, own in of_tokenizer.items():
             if sizes[name] not in (0, own):
@@ -270,7 +273,10 @@ def custom_network(given, config, facts):
     return network
 
 
-NOT_YET = {"inpainting": "a picture to complete"}
+NOT_YET = {
+    "inpainting": "a picture to complete beside its input: complete one with "
+    "--mode=inpaint --image=FILE --mask=FILE"
+}
 """Fields of networks that training and sampling cannot feed yet, and what with."""
 
 
@@ -280,29 +286,43 @@ def makes_images_alone(config) -> bool:
     return model.kind == "unet" and not any(model[field] for field in NOT_YET)
 
 
-def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
+def check_kind(
+    config, doing: str, workdir="CLASSIFIER", *, completes: bool = False
+) -> None:
     """Refuse to do with a run what only a diffusion model permits.
 
     Args:
         doing: for the sentence, e.g. "sampling from".
         workdir: the run, for the command in the sentence.
+        completes: whether there is a picture to complete.
 
     Raises:
         Refusal: says what the run can be used for.
     """
     kind = config.model.kind
+    if kind == "upsampler" and config.model.inpainting:
+        raise errors.Refusal(
+            f"model.inpainting=True of an upsampler: {doing} it is not possible yet, "
+            "for it needs a large picture to complete beside a small one; it can be "
+            "converted, exported and called from Python"
+        )
     for field, needed in NOT_YET.items():
-        if config.model[field] and kind != "classifier":
+        if config.model[field] and kind == "unet" and not completes:
             raise errors.Refusal(
                 f"model.{field}={config.model[field]!r}: {doing} it is not possible "
-                f"yet, for it needs {needed} beside its input; it can be converted, "
-                "exported and called from Python"
+                f"yet, for it needs {needed}"
             )
     if kind == "classifier":
         raise errors.Refusal(
             f"model.kind={kind!r}: {doing} it is not possible, for it makes no images; "
             f"score it with --mode=evaluate, or let it guide a diffusion model: "
             f"{commands.guide(config.model.guides, workdir)}"
+        )
+    if kind == "clip":
+        raise errors.Refusal(
+            f"model.kind={kind!r}: {doing} it is not possible, for it makes no images; "
+            "let it guide a run that does: --mode=sample --workdir=RUN "
+            f"--config.sampling.classifier={workdir}"
         )
 
 

@@ -68,7 +68,7 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
         return None
     asked = tuple(config.sampling.prompts)
     if not config.model.text_layers:
-        if asked:
+        if asked and not config.sampling.classifier:  # a CLIP may read them
             raise errors.Refusal(
                 f"the prompt {encoding.shortened(asked[0])} on a run that reads no "
                 "text: leave it out, or train one with --config=configs/shapes_text.py"
@@ -83,6 +83,20 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
             "one a line"
         )
     return Prompts(texts, bool(asked), *encoding.batch(tokenizer, texts))
+
+
+def check_given(config) -> None:
+    """Refuse to edit a picture with a run that reads text and was given none.
+
+    Raises:
+        Refusal: says how to give one, and that it may be empty.
+    """
+    if config.model.text_layers and not config.sampling.prompts:
+        raise errors.Refusal(
+            "this run makes pictures of texts: say what the result shows with "
+            '--prompt="a red circle", one for all or one for each picture, or '
+            '--prompt="" for no text'
+        )
 
 
 def of_run(config, facts: DataInfo) -> encoding.Tokenizer:

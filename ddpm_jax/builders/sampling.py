@@ -1,21 +1,18 @@
-"""What makes and scores images."""
+"""What makes images."""
 
 import inspect
 from typing import NamedTuple
 
-import numpy as np
-
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import class_labels, low_res, prompts
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import guides as guides_lib
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.network import check_kind
-from ddpm_jax.builders.process import objective, respaced, schedule, spacing
-from ddpm_jax.core import conditions, errors
+from ddpm_jax.builders.process import respaced, spacing
+from ddpm_jax.core import errors
 from ddpm_jax.diffusion import solvers
-from ddpm_jax.metrics import bits, sensitivity, validation
-from ddpm_jax.models import functional
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler, transforms
 
@@ -26,7 +23,13 @@ OF_WEIGHTS = ("weights", "checkpoint")
 
 
 def recipe(
-    config, facts: DataInfo, *, path=None, kept=None, given: low_res.Given | None = None
+    config,
+    facts: DataInfo,
+    *,
+    path=None,
+    kept=None,
+    given: low_res.Given | None = None,
+    completes: bool = False,
 ) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
 
@@ -39,11 +42,12 @@ def recipe(
         path: of an edit, see `diffusion.samplers`; None for the solver's own.
         kept: the respaced process of an edit; None for that of config.sampling.
         given: what an upsampler enlarges.
+        completes: whether the edit has a picture to complete.
 
     Raises:
         Refusal: settings that contradict each other, or that the run cannot meet.
     """
-    check_kind(config, "sampling from")
+    check_kind(config, "sampling from", completes=completes)
     if given is None:  # there is nothing to enlarge, or it is missing
         low_res.given(config, None)
     kept = kept or respaced(config, "sampling")
@@ -72,7 +76,7 @@ def recipe(
         path=guided.path,
         fingerprints=_fingerprints(guides, given),
         seed=_seed(config, facts, given),
-        **_conditions(config, asked, texts, guides),
+        **_conditions(config, asked, _of_texts(config, texts, guides), guides),
     )
     made.check()
     return made
@@ -100,13 +104,23 @@ def _fingerprints(guides, given) -> tuple[tuple[str, str], ...]:
     return tuple(prints)
 
 
-def _conditions(config, asked: "Classes | None", texts, guides) -> dict:
+def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
+    """Return what the network, and a CLIP that guides it, are told of the texts."""
+    found = () if texts is None else texts.condition
+    guide = guides.get(guides_lib.CLASSIFIER)
+    if guide is None or guide.kind != "clip":
+        return found
+    asked = config.sampling.prompts if texts is None else texts.texts
+    return (*found, *build_clip.condition(guide.saved.config, tuple(asked)))
+
+
+def _conditions(config, asked: "Classes | None", of_texts: tuple, guides) -> dict:
     """Return what the recipe is told of the condition of each image."""
-    of_texts = () if texts is None else texts.condition
     if asked is None:
         return {"condition": of_texts}
     keys = ["label"] if config.model.class_conditional else []
-    keys += [transforms.CLASS] if guides_lib.CLASSIFIER in guides else []
+    guide = guides.get(guides_lib.CLASSIFIER)
+    keys += [transforms.CLASS] if guide and guide.kind == "classifier" else []
     if asked.are_drawn:
         drawn = tuple((key, len(asked.names)) for key in keys)
         return {"drawn": drawn, "condition": of_texts}
@@ -304,7 +318,7 @@ def _classes(config, facts: DataInfo, guide) -> Classes | None:
     labels, per_class = tuple(config.sampling.labels), config.sampling.per_class
     if config.model.class_conditional:
         names = facts.class_names
-    elif guide is not None:
+    elif guide is not None and guide.kind == "classifier":
         names = guide.saved.facts.class_names
     else:
         for field, value in (("labels", labels), ("per_class", per_class)):
@@ -331,62 +345,3 @@ def num_samples(config, asked: Classes | None) -> int:
     if asked is not None and config.sampling.per_class:
         return config.sampling.per_class * len(asked.labels)
     return config.sampling.num_samples
-
-
-# ---- scores --------------------------------------------------------------------------
-
-
-def scorer(config, facts: DataInfo, network: functional.Network):
-    """Return the compiled scorer of bits per dimension, see `metrics.bits`."""
-    check_kind(config, "scoring")
-    return bits.make_scorer(**_scored(config, network), levels=facts.levels)
-
-
-def estimator(config, network: functional.Network):
-    """Return the compiled x̂_0 of what `scorer` scores, see `metrics.bits`."""
-    return bits.make_estimator(**_scored(config, network))
-
-
-def _scored(config, network) -> dict:
-    """Return what the arguments of a scorer and of its estimator have in common."""
-    return {
-        "schedule": respaced(config, "evaluation"),
-        "apply": network.apply,
-        "prediction": config.diffusion.prediction,
-        "variance": config.diffusion.variance,
-        "clip": config.evaluation.clip,
-        "seed": config.evaluation.seed,
-    }
-
-
-VALIDATION_IMAGES = 64  # times 8 timesteps: a few training steps' work
-
-
-def validator(config, facts: DataInfo, network: functional.Network, dataset, *, mesh):
-    """Return the compiled validation loss, see `metrics.validation`.
-
-    Of a run that reads text it comes with the sensitivity to it.
-    """
-    count = min(VALIDATION_IMAGES, len(dataset))
-    # Spread over the split, which may be sorted by class.
-    batch = dataset.fetch(np.linspace(0, len(dataset) - 1, count).astype(np.int64))
-    fixed = {
-        "images": batch["image"],
-        "condition": conditions.selected(network.condition_spec, batch, dataset.name),
-        "seed": config.evaluation.seed,
-        "mesh": mesh,
-        "batch_size": sampler.rounded_batch(min(count, config.train.batch_size), mesh),
-    }
-    process, apply = schedule(config), network.apply
-    loss = validation.make_validator(process, apply, objective(config, facts), **fixed)
-    if facts.text is None or not config.train.label_dropout:
-        return loss
-    to_text = sensitivity.make_sensitivity(
-        process,
-        apply,
-        network.condition_spec,
-        prediction=config.diffusion.prediction,
-        variance=config.diffusion.variance,
-        **fixed,
-    )
-    return lambda params: loss(params) | to_text(params)

@@ -88,7 +88,14 @@ def of_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, instead in INSTEAD.items():
         if name in settings:
             raise errors.Refusal(f"{name}={settings[name]!r}: {instead}")
-    return settings
+    if "prompts" not in settings:
+        return settings
+    prompts = settings["prompts"]
+    texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    for text in texts:
+        if not isinstance(text, str):
+            raise errors.Refusal(f"prompts={text!r}: give a text, or several")
+    return {**settings, "prompts": texts}
 
 
 INSTEAD = {

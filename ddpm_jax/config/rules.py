@@ -49,10 +49,13 @@ CHOICES = {
     "editing.mix": ("", "linear", "spherical", "preserving"),
     "editing.kind": ("denoise", "walk", "morph", "guidance", "train"),
     "editing.format": ("gif", "apng", "webp", "mp4"),
-    "model.kind": ("unet", "upsampler", "classifier"),
+    "model.kind": ("unet", "upsampler", "classifier", "clip"),
 }
 SEEDS = ("seed", "sampling.seed", "evaluation.seed")
 AT_LEAST_ONE = (
+    "model.patch_size",
+    "model.image_layers",
+    "model.embedding",
     "model.text_width",
     "model.text_heads",
     "diffusion.num_steps",

@@ -22,6 +22,7 @@ class Request:
     channels: int = 0
     crop: str = "center"
     labels: str = "auto"
+    captions: str = "none"
     cache_gib: float = 4.0
     say: Callable[[str], None] = print
 
@@ -52,12 +53,14 @@ class Dataset:
         place: where the files of both splits lie; "" where there are none.
         marks: marks of these files from an earlier time → theirs now, by name; see
             `marks`.
+        read_labels: indices int64 [n] → labels int32 [n] as `read` gives them;
+            None where there are no classes.
         read_captions: (indices int64 [n], draws [n] or None) → n texts; None where
             there are no captions. See `captions`.
         derive: (images, draws or None) → arrays [n, ...] by key that are made of the
             finished images, see `low_res`; None without any.
-        all_captions: () → texts that hold every word that captions of this split may
-            have, and the longest caption; None where there are no captions.
+        all_captions: () → texts that hold every word that captions of the splits
+            may have, and the longest caption; None where there are no captions.
         encode: texts → arrays [n, ...] by key, for networks that read captions; None
             where captions are not read.
     """
@@ -75,6 +78,7 @@ class Dataset:
     count_unreadable: Callable[[], int] = lambda: 0
     place: str = ""
     marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
+    read_labels: Callable[[np.ndarray], np.ndarray] | None = None
     read_captions: Callable[..., Sequence[str]] | None = None
     derive: Callable[..., Mapping[str, np.ndarray]] | None = None
     all_captions: Callable[[], Iterable[str]] | None = None
@@ -112,7 +116,7 @@ class Dataset:
         found = dict(more[0]) if more else {}
         if self.derive is not None:
             found |= self.derive(image)
-        if self.encode is not None:
+        if self.encode is not None:  # after the images, of which some may be replaced
             found |= self.encode(self.captions(indices, caption_draws))
         # The images and labels last: no condition may take their names.
         return {**found, "image": image, "label": label}

@@ -15,7 +15,7 @@ from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import sources
 from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
-from ddpm_jax.metrics import oracle
+from ddpm_jax.metrics import oracle, sensitivity
 from ddpm_jax.report import html
 from ddpm_jax.runtime import compilation, devices, files
 from ddpm_jax.runtime.console import say
@@ -213,6 +213,8 @@ def of_network(trained, used, split) -> Checked:
     )
     yield meant, None
     yield predictions.denoising(t, u, probed.errors), page.denoising(t, probed)
+    if trained.facts.text is not None:
+        yield predictions.text(of_text(trained, used, split)), None
     yield of_weights(trained, used, probe, split, t, probed)
     outside = probed.outside.mean(axis=1)
     yield (
@@ -234,6 +236,24 @@ def of_told(probe, params, split, t, u) -> Checked:
     )
     finding = predictions.noise_level(levels, t, found, int(np.diff(t).max()))
     yield finding, page.noise_level(levels, t, found)
+
+
+def of_text(trained, used, split) -> dict:
+    """Measure how much captions change what is predicted."""
+    config = trained.config
+    measure_it = sensitivity.make_sensitivity(
+        build_process.schedule(config),
+        trained.network.apply,
+        trained.network.condition_spec,
+        prediction=config.diffusion.prediction,
+        variance=config.diffusion.variance,
+        images=split.images,
+        condition=split.condition,
+        seed=config.evaluation.seed,
+        mesh=trained.mesh,
+        batch_size=sampler.rounded_batch(IMAGES, trained.mesh),
+    )
+    return measure_it(used.params)
 
 
 def of_weights(trained, used, probe, split, t, probed):

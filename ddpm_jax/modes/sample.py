@@ -11,6 +11,7 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import enlarging
+from ddpm_jax.report import prompt_sheets
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
@@ -65,16 +66,22 @@ def run(config, workdir) -> None:
         batch_size=batch_size,
         levels=saved.facts.levels,
     ):
-        in_columns = classes.in_columns if classes else texts and texts.texts
-        write_grid(store, wanted, in_columns)
+        columns = classes and classes.in_columns
+        write_grid(store, wanted, columns, texts.texts if texts else ())
         if given is not None:
             enlarging.write_preview(store, given, wanted)
 
 
-def write_grid(store, wanted: int, labels) -> None:
+def write_grid(store, wanted: int, labels, prompts=()) -> None:
     """Write grid.png of the first images, and say where it is; process 0 does.
 
     Samples that are no images make none.
+
+    Args:
+        store: of the images.
+        wanted: their number.
+        labels: those that follow each other in a row, or None.
+        prompts: that the images were made of in turn; () for none.
     """
     if not distributed.is_first():
         return
@@ -86,6 +93,9 @@ def write_grid(store, wanted: int, labels) -> None:
         )
         return
     shown = images_lib.shown(shown)
-    grid = image_grid.grid(shown, columns=image_grid.columns_for(labels))
+    if prompts:
+        grid = prompt_sheets.sheet(shown, prompts)
+    else:
+        grid = image_grid.grid(shown, columns=image_grid.columns_for(labels))
     image_grid.write_png(store.folder / "grid.png", grid)
     say(f"grid:    {store.folder / 'grid.png'}")

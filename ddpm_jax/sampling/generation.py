@@ -20,6 +20,7 @@ def batches(
     stop: int,
     batch_size: int,
     should_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[sampler.Step], None] | None = None,
 ) -> Iterator[tuple[int, sampler.Made]]:
     """Yield (number of the first image, images) of every batch from `start` to `stop`.
 
@@ -32,10 +33,16 @@ def batches(
         batch_size: images made at a time, a multiple of the devices; the last batch is
             padded, so that it compiles nothing.
         should_stop: asked before every batch.
+        on_step: see `Sampler.make`.
     """
     while start < stop and not should_stop():
         end = min(start + batch_size, stop)
-        yield start, made_by.make(params, start=start, stop=end, batch_size=batch_size)
+        yield (
+            start,
+            made_by.make(
+                params, start=start, stop=end, batch_size=batch_size, on_step=on_step
+            ),
+        )
         start = end
 
 
