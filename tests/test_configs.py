@@ -19,6 +19,7 @@ from ddpm_jax.config import reading
 from ddpm_jax.convert import published
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
+from ddpm_jax.text import tokenizers
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Of these, the user's folder or a published file decides the rest.
@@ -42,6 +43,9 @@ def read(spec):
     return reading.from_file(f"{path}:{variant}" if variant else str(path))
 
 
+CAPTIONS = ("a red circle", "a blue square above a cross")
+
+
 def facts(config, num_classes=1000):
     """Return the facts of data as the config asks for it."""
     known = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "tfds:cifar10": (32, 32, 3)}
@@ -49,7 +53,11 @@ def facts(config, num_classes=1000):
     size = size * 2 if len(size) == 1 else size
     shape = known.get(config.data.name) or (*size, config.data.channels or 3)
     names = tuple(str(number) for number in range(num_classes))
-    return build_data.DataInfo(shape, 256, 50_000, num_classes, names, "…")
+    text = None
+    if config.model.text_layers and not config.model.text_vocabulary:
+        made = tokenizers.make(config.data.tokenizer, captions=CAPTIONS)
+        text = build_data.TextFacts(made.to_json(), CAPTIONS)
+    return build_data.DataInfo(shape, 256, 50_000, num_classes, names, "…", text)
 
 
 def arrays(config):
