@@ -20,6 +20,7 @@ from ddpm_jax.config import reading
 from ddpm_jax.convert import published
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
+from ddpm_jax.text import tokenizers
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Of these, the user's folder or a published file decides the rest.
@@ -43,6 +44,9 @@ def read(spec):
     return reading.from_file(f"{path}:{variant}" if variant else str(path))
 
 
+CAPTIONS = ("a red circle", "a blue square above a cross")
+
+
 def facts(config, num_classes=1000):
     """Return the facts of data as the config asks for it."""
     known = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "tfds:cifar10": (32, 32, 3)}
@@ -50,7 +54,11 @@ def facts(config, num_classes=1000):
     size = size * 2 if len(size) == 1 else size
     shape = known.get(config.data.name) or (*size, config.data.channels or 3)
     names = tuple(str(number) for number in range(num_classes))
-    return build_data.DataInfo(shape, 256, 50_000, num_classes, names, "…")
+    text = None
+    if config.model.text_layers and not config.model.text_vocabulary:
+        made = tokenizers.make(config.data.tokenizer, captions=CAPTIONS)
+        text = build_data.TextFacts(made.to_json(), CAPTIONS)
+    return build_data.DataInfo(shape, 256, 50_000, num_classes, names, "…", text)
 
 
 @functools.cache
@@ -68,14 +76,20 @@ def count(spec):
 
 
 CLASSIFIERS = [spec for spec in PLAIN if spec.endswith("_classifier")]
-UNETS = [spec for spec in PLAIN if spec not in CLASSIFIERS]
+# Of these, see test_configs_glide.py.
+GLIDE = [spec for spec in PLAIN if spec.startswith("glide_")]
+UPSAMPLERS = [
+    spec for spec in PLAIN if spec.endswith("_upsampler") and spec not in GLIDE
+]
+UNETS = [spec for spec in PLAIN if spec not in (*CLASSIFIERS, *GLIDE)]
 
 
 @pytest.mark.parametrize("spec", [*UNETS, *VARIANTS])
 def test_every_config_builds_without_its_data(spec):
     config = read(spec)
     build_process.objective(config, facts(config))
-    build_sampling.recipe(config, facts(config))
+    if spec not in UPSAMPLERS:
+        build_sampling.recipe(config, facts(config))
     build_training.optimizer(config)
     build_process.timestep_sampler(config)
     leaves = arrays(spec)
@@ -91,6 +105,42 @@ def test_every_classifier_builds_without_its_data(spec):
     build_training.abstract_state(config, network, build_training.mesh(config))
     leaves = functional.by_path(network.shapes)
     assert leaves["pool/proj_out/kernel"].shape[-1] == 1000
+
+
+@pytest.mark.parametrize("spec", UPSAMPLERS)
+def test_an_upsampler_builds_without_its_data(spec):
+    config = read(spec)
+    network = build_network.network(config, facts(config))
+    build_step.train_step(config, facts(config), network)
+    height, width, channels = facts(config).shape
+    factor = config.data.low_res_factor
+    assert network.condition_spec["low_res"].shape == (
+        height // factor,
+        width // factor,
+        channels,
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "steps", "rate"),
+    [
+        ("imagenet256_iddpm_upsampler", "upsample_cond_500K", 500_000, 3e-4),
+        ("imagenet256_adm_upsampler", "64_256_upsampler", 500_000, 1e-4),
+        ("imagenet512_adm_upsampler", "128_512_upsampler", 1_050_000, 1e-4),
+    ],
+)
+def test_an_upsampler_is_the_published_one(spec, name, steps, rate):
+    """Network and process are those of the flags, numbers those of the papers."""
+    config = read(spec)
+    values = dict(reading.leaves(config.to_dict()))
+    fields = dict(published.PUBLISHED[name].fields)
+    assert fields.pop("facts.num_classes") == 1000
+    assert fields.pop("data.image_size") == config.data.image_size * 2
+    if config.model.head_channels:
+        fields.pop("model.num_heads")
+    assert {name: values[name] for name in fields} == fields
+    assert (config.train.steps, config.train.batch_size) == (steps, 256)
+    assert config.train.learning_rate == rate
 
 
 @pytest.mark.parametrize("spec", CLASSIFIERS)
@@ -137,6 +187,9 @@ PUBLISHED = {
     "imagenet256_adm": 553_838_086,
     "imagenet256_adm:unconditional": 552_814_086,
     "imagenet512_adm": 558_997_638,
+    "imagenet256_adm_upsampler": 311_795_910,
+    "imagenet512_adm_upsampler": 308_835_270,
+    "imagenet256_iddpm_upsampler": 279_792_390,
     "imagenet64_classifier": 65_438_568,
     "imagenet128_classifier": 42_568_040,
     "imagenet256_classifier": 54_096_360,
@@ -167,6 +220,7 @@ def test_flags_that_shapes_do_not_show():
         "imagenet64_iddpm:vlb": ("rescaled_kl", True),
         "imagenet64_iddpm:cond": ("hybrid", False),
         "lsun256_iddpm": ("hybrid", False),
+        "imagenet256_iddpm_upsampler": ("hybrid", False),
     }
     orders = {s: read(s).model.qkv_order for s in PUBLISHED if "_adm" in s}
     assert [spec for spec, order in orders.items() if order == "new"] == [

@@ -14,12 +14,15 @@ import numpy as np
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders.data import DataInfo, TextFacts
 from ddpm_jax.core import errors
+from ddpm_jax.data import captions_classes
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.models import text as text_lib
 from ddpm_jax.runs import directory
+from ddpm_jax.runtime import console
 from ddpm_jax.text import encoding, tokenizers
 
 KEPT = 64  # captions of the training data that a run keeps
+LOOKED_AT = 1_000  # captions of a new run, whether they fit into the context
 
 
 def check(config, dataset: dataset_lib.Dataset) -> None:
@@ -35,10 +38,10 @@ def check(config, dataset: dataset_lib.Dataset) -> None:
         raise errors.Refusal(
             f"model.text_layers={config.model.text_layers}: the images of "
             f"{dataset.name!r} have no captions; put a text beside each image "
-            "(photo.png, photo.txt), choose data.name=shapes, or set "
-            "model.text_layers=0"
+            "(photo.png, photo.txt), set data.captions=classes for the names of "
+            "classes, choose data.name=shapes, or set model.text_layers=0"
         )
-    if config.data.flip:
+    if config.data.flip and not captions_classes.is_template(config.data.captions):
         raise errors.Refusal(
             "data.flip=True mirrors images, and a caption that says left or right is "
             "wrong then: set data.flip=False"
@@ -59,15 +62,38 @@ def with_text(config, facts: DataInfo, dataset: dataset_lib.Dataset) -> DataInfo
     check(config, dataset)
     if not config.model.text_layers:
         return facts
-    made = tokenizers.make(
+    made_of = made(config, dataset)
+    _say_what_is_cut(made_of, dataset.captions(_spread(len(dataset), LOOKED_AT)))
+    kept = tuple(dataset.captions(_spread(len(dataset), KEPT)))
+    return dataclasses.replace(facts, text=TextFacts(made_of.to_json(), kept))
+
+
+def made(config, dataset: dataset_lib.Dataset) -> encoding.Tokenizer:
+    """Return the tokenizer that a config asks for, made of the captions of data.
+
+    Raises:
+        Refusal: a tokenizer that cannot be made.
+    """
+    return tokenizers.make(
         config.data.tokenizer,
         captions=dataset.all_captions(),
         context=config.model.text_context or None,
         path=config.data.vocabulary,
     )
-    shown = np.unique(np.linspace(0, len(dataset) - 1, KEPT).astype(np.int64))
-    kept = tuple(dataset.captions(shown))
-    return dataclasses.replace(facts, text=TextFacts(made.to_json(), kept))
+
+
+def _spread(count, limit):
+    return np.unique(np.linspace(0, count - 1, limit).astype(np.int64))
+
+
+def _say_what_is_cut(tokenizer, texts):
+    cut = encoding.batch(tokenizer, texts)[2]
+    if cut:
+        console.say(
+            f"noticed: {len(cut):,} of {len(texts):,} captions that were looked at "
+            f"have more than {tokenizer.context} tokens and lose their end; see "
+            "--mode=data, and model.text_context"
+        )
 
 
 def of_training(config, saved) -> tuple[dataset_lib.Dataset, DataInfo]:

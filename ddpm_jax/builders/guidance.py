@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import class_labels, prompts
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.guides import CLASSIFIER, WEAKER, Guide
 from ddpm_jax.builders.network import null_label
@@ -55,7 +56,8 @@ def of(
         guides: from `guides.of`.
         kept: the process that is sampled.
         solver: a value of `diffusion.solvers`.
-        path: of the chain; None for the solver's own.
+        path: of the chain; None for the solver's own. A part of one that was guided
+            before says itself which of its entries are.
 
     Raises:
         Refusal: settings that contradict each other, that have no effect, or that the
@@ -69,7 +71,7 @@ def of(
     transforms = _transforms(sampling, guides, kept, solver)
     is_guided = bool(mixings or transforms)
     is_partial = is_guided and (low, high) != WHOLE
-    if is_partial:
+    if is_partial and not _says_guided(path):
         path = _path(kept, path or solver.path(kept.num_steps), low, high)
     negative, led_from = _negative(config, facts)
     settings = {
@@ -78,6 +80,9 @@ def of(
         "negative": (led_from, ""),
         "guidance_w": None,  # said as guidance_scale
     }
+    if low == high:  # nothing is guided, by whatever
+        negative = None
+        settings |= {"negative": ("", ""), "guidance_rescale": (0.0, 0.0)}
     for name, guide in guides.items():
         settings[name] = (guide.name, "")
         settings[f"{name}_scale"] = (sampling[f"{name}_scale"], None)
@@ -126,10 +131,15 @@ def told(config, guides: dict[str, Guide], imported: dict | None) -> list[str]:
             f"unconditional; w = {scale - 1:g} of Ho & Salimans), away from {away}"
         )
     if CLASSIFIER in guides:
+        guide = guides[CLASSIFIER]
+        noun = "CLIP" if guide.kind == "clip" else "classifier"
         lines.append(
-            f"guidance: by the classifier {guides[CLASSIFIER].name}, scale "
+            f"guidance: by the {noun} {guide.name}, scale "
             f"{sampling.classifier_scale:g} (factor of its gradient; 0 is none)"
         )
+        if guide.kind == "clip":
+            notes = build_clip.notes(guide.saved.config, tuple(sampling.prompts))
+            lines += [f"note: {note}" for note in notes]
     if WEAKER in guides:
         lines.append(
             f"guidance: away from the weaker {guides[WEAKER].name}, scale "
@@ -273,14 +283,19 @@ def _check_branch(config, facts, scale) -> None:
 
 
 def _transforms(sampling, guides, kept, solver) -> list[recipe_lib.Part]:
-    """Return the guidance by a classifier, in the form that the solver reads."""
+    """Return the guidance by a classifier or CLIP, in the form of the solver."""
     if CLASSIFIER not in guides:
         return []
     form = "mean" if solver.reads == "mean" else "score"
     shares = [_share(kept, t) for t in range(kept.num_steps)]
     below = sum(share < sampling.guidance_t_max for share in shares)
-    name = f"classifier_{form}"
+    name = f"{guides[CLASSIFIER].kind}_{form}"
     return [recipe_lib.part(name, scale=sampling.classifier_scale, below=below)]
+
+
+def _says_guided(path) -> bool:
+    """Return whether the entries of a path are flagged already."""
+    return path is not None and all(len(entry) > 3 for entry in path)
 
 
 def _path(kept, path, low, high) -> samplers.Path:

@@ -5,8 +5,8 @@ import functools
 import shlex
 from collections.abc import Callable
 
-from ddpm_jax.builders import classifier, network
-from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import classifier, scoring
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders.process import objective, schedule, timestep_sampler
 from ddpm_jax.builders.training import learning_rate, optimizer
 from ddpm_jax.core import errors
@@ -70,7 +70,7 @@ def _unet_check(config, facts):
 
 def _unet_validator(config, facts, network, test, train, *, mesh):
     del train
-    return build_sampling.validator(config, facts, network, test, mesh=mesh)
+    return scoring.validator(config, facts, network, test, mesh=mesh)
 
 
 UNET = Kind(
@@ -86,6 +86,29 @@ UNET = Kind(
         f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))}"
     ),
 )
+
+
+def _upsampler_step(config, facts, network):
+    if not config.data.low_res_factor:
+        raise errors.Refusal(
+            "data.low_res_factor=0 with model.kind='upsampler': say how much the run "
+            "shall enlarge; data.low_res_factor=4 trains it to make four times the "
+            "width and height"
+        )
+    return _unet_step(config, facts, network)
+
+
+UPSAMPLER = dataclasses.replace(
+    UNET,
+    noun="upsampler",
+    train_step=_upsampler_step,
+    metrics=(*table.OF_UPSAMPLERS, table.BITS, *table.METRICS),
+    use=lambda config, workdir: (
+        "enlarge images, or what another run makes: "
+        f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))} "
+        "--config.sampling.low_res=RUN"
+    ),
+)
 CLASSIFIER = Kind(
     noun="classifier",
     makes_images=False,
@@ -98,17 +121,17 @@ CLASSIFIER = Kind(
         f"guide samples with it: {commands.guide(config.model.guides, workdir)}"
     ),
 )
-KINDS = {"unet": UNET, "classifier": CLASSIFIER}
+KINDS = {"unet": UNET, "upsampler": UPSAMPLER, "classifier": CLASSIFIER}
 
 
 def of(config) -> Kind:
     """Return the record of model.kind.
 
     Raises:
-        Refusal: a kind that cannot be trained.
+        Refusal: a kind that is imported alone.
     """
     if config.model.kind not in KINDS:
-        network.check_kind(config, "training")
+        build_network.check_kind(config, "training or scoring")
     return KINDS[config.model.kind]
 
 
@@ -123,9 +146,10 @@ def check_metrics(config, names, *, field: str = "evaluation.metric") -> None:
     Raises:
         Refusal: names those of this kind.
     """
-    own = KINDS.get(config.model.kind, UNET).metrics
+    own = of(config).metrics
     if field != "evaluation.metric":  # while training
-        own = tuple(name for name in own if name not in table.OF_TEXTS)
+        unmeasured = (*table.OF_TEXTS, *table.OF_UPSAMPLERS)
+        own = tuple(name for name in own if name not in unmeasured)
     for name in names:
         if name not in own:
             raise errors.Refusal(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_jax.builders import captions
+from ddpm_jax.builders import captions, low_res
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
 from ddpm_jax.models import text as text_lib
@@ -51,16 +51,24 @@ class Prompts(NamedTuple):
         return [f"prompts: {shown}", *(f"note: {note}" for note in self.notes)]
 
 
-def of(config, facts: DataInfo) -> Prompts | None:
+def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts | None:
     """Return the prompts of the images, or None for a run that reads no text.
+
+    Args:
+        config: of the run.
+        facts: of its data.
+        given: what an upsampler enlarges: None is returned where its images come with
+            their texts.
 
     Raises:
         Refusal: prompts for a run that reads none, none for a run that keeps none, or
             a text that its tokenizer cannot express.
     """
+    if given is not None and text_lib.TOKENS in given.source.carried:
+        return None
     asked = tuple(config.sampling.prompts)
     if not config.model.text_layers:
-        if asked:
+        if asked and not config.sampling.classifier:  # a CLIP may read them
             raise errors.Refusal(
                 f"the prompt {encoding.shortened(asked[0])} on a run that reads no "
                 "text: leave it out, or train one with --config=configs/shapes_text.py"
@@ -75,6 +83,20 @@ def of(config, facts: DataInfo) -> Prompts | None:
             "one a line"
         )
     return Prompts(texts, bool(asked), *encoding.batch(tokenizer, texts))
+
+
+def check_given(config) -> None:
+    """Refuse to edit a picture with a run that reads text and was given none.
+
+    Raises:
+        Refusal: says how to give one, and that it may be empty.
+    """
+    if config.model.text_layers and not config.sampling.prompts:
+        raise errors.Refusal(
+            "this run makes pictures of texts: say what the result shows with "
+            '--prompt="a red circle", one for all or one for each picture, or '
+            '--prompt="" for no text'
+        )
 
 
 def of_run(config, facts: DataInfo) -> encoding.Tokenizer:

@@ -18,8 +18,10 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     data.image_size = ()  # (side,) or (height, width); () for the data's own
     data.channels = 0  # 0 for the data's own
     data.labels = "auto"  # of folder, zip: folders, prefix, none, or a CSV file's path
+    data.captions = "auto"  # files, none, a table's path, classes, "a {class}", …
+    data.low_res_factor = 0  # of upsamplers: sides of an image over those they enlarge
     data.tokenizer = "words"  # of captions: words, bytes, gpt2; see model.text_layers
-    data.vocabulary = ""  # gpt2: folder of its two files; "" for the installed ones
+    data.vocabulary = ""  # gpt2, clip: folder of its files; "": the installed ones
     data.test_fraction = 0.2  # of sources that come without a test split
     data.flip = False  # mirror images left-right with probability ½ in training
     data.crop = "center"  # how images are cut to size: none, center, random (ADM)
@@ -37,7 +39,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.norm_groups = 32  # of GroupNorm
     model.scale_shift = True  # AdaGN; False adds the time embedding (DDPM)
     model.resblock_updown = False  # resample inside residual blocks (ADM)
-    model.kind = "unet"  # or classifier, upsampler (imported ones: no training yet)
+    model.kind = "unet"  # or upsampler, classifier, clip (imported alone)
+    model.low_res_noise = False  # an upsampler is told of noise on what it enlarges
     model.guides = ""  # of a classifier: the run whose process and data it shares
     model.sinusoid = "cos_sin"  # order of the time embedding; sin_cos: DDPM
     model.sinusoid_shift = 0  # frequencies 10000^(−i/(half−shift)); 1: DDPM
@@ -50,6 +53,9 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.initialisation = "openai"  # of the weights: openai, ho (DDPM), torch
     model.pool = "attention"  # of a classifier: adaptive, spatial, spatial_v2
     model.inpainting = False  # sees known pixels and their mask, as GLIDE's networks do
+    model.patch_size = 4  # of a clip: side of the patches that it reads
+    model.image_layers = 12  # of a clip: blocks of the transformer over patches
+    model.embedding = 512  # of a clip: channels in which images and texts end
     model.text_layers = 0  # of the text encoder (GLIDE: 16); 0: reads no text
     model.text_width = 512  # channels of a position of the text
     model.text_heads = 8  # attention heads of the text encoder
@@ -130,6 +136,9 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.guidance_t_max = 1.0  # the classifier acts where t/T is below
     sampling.weaker = ""  # RUN or RUN@STEP to lead away from (autoguidance)
     sampling.weaker_scale = 2.0  # 1 is this run alone (Karras et al. 2024)
+    sampling.low_res = ()  # of upsamplers: RUN, or several in turn; folder, archive
+    sampling.low_res_t = 0  # noise put on that: t steps of the process, 0 for none …
+    sampling.low_res_sigma = 0.0  # … or the nearest to a deviation √(1/ᾱ − 1)
     sampling.weights = "auto"  # ema, raw, or whichever is better
     sampling.checkpoint = "last"  # or a step, or best by evaluation.in_training
     sampling.clip = True  # clip x̂_0 to [−1, 1]
@@ -165,7 +174,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
 
     config.evaluation = evaluation = config_dict.ConfigDict()
     evaluation.metric = "bits_per_dim"  # one or several of metrics.table.NAMES
-    evaluation.num_images = 0  # bits/dim, accuracy: first test images; 0 for all
+    evaluation.num_images = 0  # bits/dim, accuracy, psnr: first test images; 0: all
+    evaluation.draws = 8  # psnr, consistency: results of each test image
     evaluation.num_samples = 10_000  # images to make for the other metrics
     evaluation.samples = ""  # samples.npz or folder to score whole; "" makes them
     evaluation.reference = ""  # statistics or images (.npz, folder); "" for the data

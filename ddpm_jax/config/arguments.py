@@ -1,6 +1,7 @@
 """Arguments of the Python interface, and the fields that they stand for."""
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -68,6 +69,14 @@ def labels_of(labels) -> tuple | None:
     if isinstance(labels, str) or not hasattr(labels, "__iter__"):
         labels = (labels,)
     return tuple(one.item() if hasattr(one, "item") else one for one in labels)
+
+
+def paths_of(low_res) -> tuple[str, ...] | None:
+    """Return one or several paths as a tuple of texts; arrays and None give None."""
+    if low_res is None or hasattr(low_res, "dtype"):
+        return None
+    several = low_res if isinstance(low_res, list | tuple) else (low_res,)
+    return tuple(map(os.fspath, several))
 
 
 def of_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:

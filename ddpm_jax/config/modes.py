@@ -111,6 +111,7 @@ TABLE = (
             *PROMPTS,
         ),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.quality",
             "editing.resamplings",
@@ -154,6 +155,7 @@ TABLE = (
         passes=("config", "workdir", "image"),
         flags=(Flag("image", "picture to edit", PATH, most=None), *PROMPTS),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.strength",
             "editing.from_sample",
@@ -172,6 +174,7 @@ TABLE = (
         passes=("config", "workdir", "image"),
         flags=(Flag("image", "picture to edit", PATH, most=None), *PROMPTS),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.samples",
             "editing.frames",
@@ -180,6 +183,17 @@ TABLE = (
             "editing.keep_size",
             "editing.min_psnr",
             "editing.force",
+        ),
+    ),
+    Mode(
+        "demo",
+        "serve a page to play with a run",
+        RUN,
+        SINGLE,
+        passes=("config", "workdir", "port", "host"),
+        flags=(
+            Flag("port", "to listen at, 7860 where none is given"),
+            Flag("host", "address to listen at, this machine alone by default"),
         ),
     ),
     Mode(
@@ -205,7 +219,9 @@ TABLE = (
         SINGLE,
         passes=("source", "workdir", "config", "given"),
         flags=(
-            Flag("source", "file or folder, or FILE#ENTRY of several", PATH, least=1),
+            Flag(
+                "source", "file, folder, FILE#ENTRY; CLIP's two", PATH, least=1, most=2
+            ),
         ),
     ),
     Mode(

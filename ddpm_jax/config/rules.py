@@ -22,6 +22,7 @@ TUPLE_ELEMENTS = {
     "train.writers": (str,),
     "sampling.labels": (int, str),
     "sampling.guidance_interval": (int, float),
+    "sampling.low_res": (str,),
     "editing.box": (int,),
     "editing.scales": (int, float),
     "editing.image_labels": (int, str),
@@ -30,6 +31,7 @@ TUPLE_ELEMENTS = {
 }
 # Class names, in which commas and blanks may be: `builders` knows which there are.
 NAMES = ("sampling.labels", "editing.image_labels")
+PATHS = ("sampling.low_res",)  # with commas between them
 
 METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
 
@@ -47,10 +49,13 @@ CHOICES = {
     "editing.mix": ("", "linear", "spherical", "preserving"),
     "editing.kind": ("denoise", "walk", "morph", "guidance", "train"),
     "editing.format": ("gif", "apng", "webp", "mp4"),
-    "model.kind": ("unet", "upsampler", "classifier"),
+    "model.kind": ("unet", "upsampler", "classifier", "clip"),
 }
 SEEDS = ("seed", "sampling.seed", "evaluation.seed")
 AT_LEAST_ONE = (
+    "model.patch_size",
+    "model.image_layers",
+    "model.embedding",
     "model.text_width",
     "model.text_heads",
     "diffusion.num_steps",
@@ -66,6 +71,7 @@ AT_LEAST_ONE = (
     "editing.variants",
     "evaluation.batch_size",
     "evaluation.num_samples",
+    "evaluation.draws",
     "evaluation.in_training_samples",
 )
 NOT_NEGATIVE = (
@@ -74,6 +80,9 @@ NOT_NEGATIVE = (
     "model.text_vocabulary",
     "data.cache_gib",
     "data.channels",
+    "data.low_res_factor",
+    "sampling.low_res_t",
+    "sampling.low_res_sigma",
     "model.sinusoid_shift",
     "diffusion.weighting_gamma",
     "diffusion.weighting_k",
@@ -108,7 +117,7 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
     It reads an empty value as one empty string, and names separated by commas as one
     name: `--config.train.writers=wandb,tensorboard`.
     """
-    for path in set(TUPLE_ELEMENTS) - set(NAMES):
+    for path in set(TUPLE_ELEMENTS) - {*NAMES, *PATHS}:
         section, field = path.split(".")
         elements = []
         for element in config[section][field]:
@@ -117,6 +126,14 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
             else:
                 elements.append(element)
         config[section][field] = tuple(part for part in elements if part != "")
+
+
+def split_paths(config: config_dict.ConfigDict) -> None:
+    """Make several paths of one text with commas, in place."""
+    for path in PATHS:
+        section, field = path.split(".")
+        parts = [p.strip() for text in config[section][field] for p in text.split(",")]
+        config[section][field] = tuple(part for part in parts if part)
 
 
 def check_types(config: config_dict.ConfigDict) -> None:

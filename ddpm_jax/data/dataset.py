@@ -22,6 +22,7 @@ class Request:
     channels: int = 0
     crop: str = "center"
     labels: str = "auto"
+    captions: str = "none"
     cache_gib: float = 4.0
     say: Callable[[str], None] = print
 
@@ -52,10 +53,14 @@ class Dataset:
         place: where the files of both splits lie; "" where there are none.
         marks: marks of these files from an earlier time → theirs now, by name; see
             `marks`.
+        read_labels: indices int64 [n] → labels int32 [n] as `read` gives them;
+            None where there are no classes.
         read_captions: (indices int64 [n], draws [n] or None) → n texts; None where
             there are no captions. See `captions`.
-        all_captions: () → texts that hold every word that captions of this split may
-            have, and the longest caption; None where there are no captions.
+        derive: (images, draws or None) → arrays [n, ...] by key that are made of the
+            finished images, see `low_res`; None without any.
+        all_captions: () → texts that hold every word that captions of the splits
+            may have, and the longest caption; None where there are no captions.
         encode: texts → arrays [n, ...] by key, for networks that read captions; None
             where captions are not read.
     """
@@ -73,7 +78,9 @@ class Dataset:
     count_unreadable: Callable[[], int] = lambda: 0
     place: str = ""
     marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
+    read_labels: Callable[[np.ndarray], np.ndarray] | None = None
     read_captions: Callable[..., Sequence[str]] | None = None
+    derive: Callable[..., Mapping[str, np.ndarray]] | None = None
     all_captions: Callable[[], Iterable[str]] | None = None
     encode: Callable[[Sequence[str]], Mapping[str, np.ndarray]] | None = None
 
@@ -95,8 +102,8 @@ class Dataset:
             caption_draws: see `captions`.
 
         Returns:
-            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read` and
-            `encode` give by key.
+            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read`,
+            `derive` and `encode` give by key.
 
         Raises:
             IndexError: an index lies outside the data set.
@@ -107,7 +114,9 @@ class Dataset:
         else:
             image, label, *more = self.read(indices)
         found = dict(more[0]) if more else {}
-        if self.encode is not None:
+        if self.derive is not None:
+            found |= self.derive(image)
+        if self.encode is not None:  # after the images, of which some may be replaced
             found |= self.encode(self.captions(indices, caption_draws))
         # The images and labels last: no condition may take their names.
         return {**found, "image": image, "label": label}

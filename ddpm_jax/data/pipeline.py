@@ -115,6 +115,8 @@ def batches(
         if flip:
             flipped = transforms.flips(seed, first_position, len(indices))
             batch["image"] = transforms.mirror(batch["image"], flipped)
+        if dataset.derive is not None:  # of the images as they are now
+            batch |= dataset.derive(batch["image"], (seed, first_position))
         return place(batch)
 
     return Prefetcher(make, first_step=first_step, prefetch=prefetch)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import captions, kinds
+from ddpm_jax.builders import captions, kinds, low_res, scoring
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
@@ -75,9 +75,11 @@ def check(config, facts, network, dataset) -> None:
     conditions.check(specs, conditions.selected(specs, first, dataset.name), 1)
     if not kind.makes_images:
         return
-    recipe = build_sampling.recipe(config, facts)
+    given = enlarged(config, dataset)
+    recipe = build_sampling.recipe(config, facts, given=given)
     if config.train.sample_every or config.train.evaluate_every:
-        recipe.condition_of(np.arange(1), specs)
+        index = np.arange(1)
+        recipe.condition_of(index, specs, given and given(index))
     build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
         names = rules.metric_names(config.evaluation.in_training)
@@ -86,6 +88,18 @@ def check(config, facts, network, dataset) -> None:
             build_data.check_grey(facts, table.BITS, likelihood.INSTEAD)
             build_data.num_test_images(config, len(build_data.dataset(config, "test")))
         sample_scorer.check(config, facts)
+
+
+def enlarged(config, dataset) -> low_res.Given | None:
+    """Return what an upsampler enlarges while it trains; None for other runs.
+
+    Args:
+        config: of the run.
+        dataset: whose images it shows.
+    """
+    if config.model.kind != "upsampler":
+        return None
+    return low_res.given(config, low_res.of_dataset(dataset))
 
 
 class Observer:
@@ -104,7 +118,9 @@ class Observer:
         self._should_stop = should_stop
         self._average = build_training.ema_name(config)
         self._named = "EMA" if self._average else "raw"
-        self._classes = build_sampling.classes(config, facts)
+        self._classes = build_sampling.classes(
+            config, facts, given=enlarged(config, dataset)
+        )
         self._sampler = None
         self._channels = None
         self._validator = None
@@ -200,9 +216,12 @@ class Observer:
         """Return the first images of the usual noise, all there are when stopped."""
         if self._sampler is None:
             say("compiling the sampler …")
-            recipe = build_sampling.recipe(self._config, self._facts)
+            given = None
+            if self._config.model.kind == "upsampler":
+                given = enlarged(self._config, self._test_split())
+            recipe = build_sampling.recipe(self._config, self._facts, given=given)
             self._sampler = build_sampling.make_sampler(
-                recipe, self._config, self._network, self._mesh
+                recipe, self._config, self._network, self._mesh, given=given
             )
         parts = generation.batches(
             self._sampler,
@@ -279,9 +298,7 @@ class Observer:
         config = self._config
         if self._bits_scorer is None:
             say("compiling the evaluation …")
-            self._bits_scorer = build_sampling.scorer(
-                config, self._facts, self._network
-            )
+            self._bits_scorer = scoring.scorer(config, self._facts, self._network)
         num_images = min(
             build_data.num_test_images(config, len(self._test_split())),
             config.evaluation.in_training_samples,

@@ -46,6 +46,7 @@ def run(config, workdir) -> None:
     run_dir = saved.run_dir
     run_dir.check_writable()
     build_network.check_kind(config, "diagnosing", workdir)
+    build_network.check_no_upsampler(config, "diagnosing")
     build_data.check_pictures(
         saved.facts,
         "--mode=diagnose",

@@ -4,8 +4,8 @@ import dataclasses
 import json
 from typing import NamedTuple
 
+from ddpm_jax.builders import cascade, kinds, low_res, trained_run
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import kinds, trained_run
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
@@ -14,6 +14,7 @@ from ddpm_jax.evaluation import (
     accuracy,
     cards,
     copies,
+    enlarging,
     feature_pass,
     likelihood,
     prompts,
@@ -53,6 +54,7 @@ def run(config, workdir) -> None:
         compilation.enable_cache()
         accuracy.score(trained_run.open_run(saved, config), prepared)
         return
+    of_upsampler = enlarging.prepare(config, facts, names)
     of_run = likelihood.prepare(config, facts) if table.BITS in names else None
     of_texts = of_samples = None
     if set(names) & set(table.OF_TEXTS):
@@ -61,23 +63,32 @@ def run(config, workdir) -> None:
         of_samples = plan(config, names, run_dir, facts)
     compilation.enable_cache()
     trained = None
-    if of_run or of_texts or not given:
+    if of_run or of_texts or of_upsampler or not given:
         trained = trained_run.open_run(saved, config)
     if of_run and not likelihood.score(trained, of_run):
         return
     if of_texts and not prompts.score(trained, of_texts, names):
         return
+    if of_upsampler and not enlarging.score(trained, of_upsampler):
+        return
     if of_samples:
-        subject = of_samples.files or sample_sets.of_run(trained)
+        subject = of_samples.files or sample_sets.of_run(trained, of_samples.given)
         mesh = trained.mesh if trained else build_training.mesh(config)
         score_samples(config, subject, of_samples.groups, mesh)
 
 
 class Plan(NamedTuple):
-    """Samples to score and by what: `files` is None where a run is to make them."""
+    """Samples to score and by what.
+
+    Attributes:
+        files: None where a run is to make them.
+        groups: the metrics.
+        given: what an upsampler enlarges.
+    """
 
     files: sample_sets.Subject | None
     groups: list[feature_pass.Group]
+    given: low_res.Given | None = None
 
 
 def plan(config, names, run_dir, facts) -> Plan:
@@ -88,7 +99,7 @@ def plan(config, names, run_dir, facts) -> Plan:
     """
     evaluation = config.evaluation
     names = [name for name in names if name in table.METRICS]
-    files = None
+    files = given = None
     if evaluation.samples:
         files = sample_sets.of_files(
             evaluation.samples,
@@ -101,7 +112,10 @@ def plan(config, names, run_dir, facts) -> Plan:
     else:
         for name in names:
             build_data.check_pictures(facts, name, sample_scorer.INSTEAD)
-        build_sampling.recipe(config, facts)
+        given = cascade.given(config, facts)
+        build_sampling.recipe(config, facts, given=given)
+        if given is not None:
+            given.check_count(evaluation.num_samples, "evaluation.num_samples")
     count = files.count if files else evaluation.num_samples
     for note in table.check_count(names, count):
         say(f"note: {note}")
@@ -117,7 +131,7 @@ def plan(config, names, run_dir, facts) -> Plan:
         shape=files.shape if files else facts.shape,
         dataset=dataset if facts else None,
     )
-    return Plan(files, groups)
+    return Plan(files, groups, given)
 
 
 def score_samples(config, subject, groups, mesh) -> None:

@@ -1,9 +1,16 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
-from ddpm_jax.builders import class_labels, prompts, trained_run
+from ddpm_jax.builders import (
+    cascade,
+    class_labels,
+    low_res,
+    prompts,
+    trained_run,
+)
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.data import images as images_lib
+from ddpm_jax.evaluation import enlarging
 from ddpm_jax.report import prompt_sheets
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
@@ -22,26 +29,34 @@ def run(config, workdir) -> None:
     saved = trained_run.read(workdir)
     build_network.check_kind(config, "sampling from", workdir)
     saved.run_dir.check_writable()
-    recipe = build_sampling.recipe(config, saved.facts)
     compilation.enable_cache()
+    given = cascade.given(config, saved.facts)
+    recipe = build_sampling.recipe(config, saved.facts, given=given)
+    classes = build_sampling.classes(config, saved.facts, given=given)
+    wanted = build_sampling.num_samples(config, classes)
+    if given is not None:
+        given.check_count(wanted)
     trained = trained_run.open_run(saved, config)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")
-    classes = build_sampling.classes(config, saved.facts)
     # Guidance of scale 0 leaves the classes out, but for a classifier's.
     if classes is not None and (config.sampling.classifier or recipe.is_conditional):
         say(f"classes: {classes}")
         if remark := class_labels.remark(classes.names):
             say(f"note: {remark}")
-    texts = prompts.of(config, saved.facts)
+    texts = prompts.of(config, saved.facts, given)
     told = [] if texts is None or not recipe.is_conditional else texts.told()
     for line in [*told, *build_sampling.guidance_told(config, saved.imported)]:
         say(line)
+    if given is not None:
+        for line in low_res.told(config, given):
+            say(line)
+        if not given.source.make(wanted):
+            return
     made_by = build_sampling.make_sampler(
-        recipe, config, trained.network, trained.mesh, weights=weights
+        recipe, config, trained.network, trained.mesh, weights=weights, given=given
     )
     store = generation.open_store(saved.run_dir.samples, recipe, weights)
-    wanted = build_sampling.num_samples(config, classes)
     batch_size = config.sampling.batch_size
     if generation.generate_until(
         store,
@@ -53,6 +68,8 @@ def run(config, workdir) -> None:
     ):
         columns = classes and classes.in_columns
         write_grid(store, wanted, columns, texts.texts if texts else ())
+        if given is not None:
+            enlarging.write_preview(store, given, wanted)
 
 
 def write_grid(store, wanted: int, labels, prompts=()) -> None:
