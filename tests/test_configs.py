@@ -109,8 +109,7 @@ def test_every_classifier_builds_without_its_data(spec):
 
 @pytest.mark.parametrize("spec", UPSAMPLERS)
 def test_an_upsampler_builds_without_its_data(spec):
-    config = read(spec)
-    network = build_network.network(config, facts(config))
+    config, network = read(spec), network_of(spec)
     build_step.train_step(config, facts(config), network)
     height, width, channels = facts(config).shape
     factor = config.data.low_res_factor
