@@ -178,9 +178,10 @@ def test_usual_runs_do_not_see_what_is_known(run):
     config = saved.config.copy_and_resolve_references()
     config.model.inpainting, config.editing.method = False, "trained"
     config.sampling.prompts = ("a corgi",)
-    arrays = {"picture": np.zeros((1, 16, 16, 3)), "hole": HOLE[None, ..., None]}
+    stored = np.zeros((1, 16, 16, 3), np.uint8)
+    given = plans.Given(("room",), "room", stored, HOLE[None])
     with pytest.raises(errors.Refusal, match="does not see the known part"):
-        inpainting.recipe(config, saved.facts, arrays, name="room")
+        inpainting.plan(config, saved.facts, given)
 
 
 # ---- CLIP ----------------------------------------------------------------------------
