@@ -5,6 +5,7 @@ with DDPM_JAX_SCREENSHOTS=docs the pictures of docs/demo.md are made anew.
 """
 
 import concurrent.futures
+import importlib.util
 import io
 import json
 import os
@@ -23,7 +24,8 @@ import pytest
 from PIL import Image
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("gradio")
+if importlib.util.find_spec("gradio") is None:  # which takes seconds to import
+    pytest.skip("no gradio: pip install '.[demo]'", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if not CHROMIUM:
@@ -121,7 +123,7 @@ def served(played, tmp_path_factory):
     found = Served(played, tmp_path_factory.mktemp("demo"))
     yield found
     found.process.send_signal(signal.SIGINT)
-    assert found.process.wait(timeout=30) == 0
+    assert found.process.wait(timeout=PATIENCE) == 0
     assert found.log.read_text().splitlines()[-1] == "stopped"
     assert list(found.scratch.glob("ddpm_jax_demo_*")) == []
     assert "Traceback" not in found.log.read_text()
