@@ -360,7 +360,7 @@ PLACES = (
 )
 
 
-def test_no_file_of_the_machine_is_told(served, played):
+def test_no_file_of_the_machine_is_told(served, played, tmp_path):
     secrets = ["/etc/passwd", str(played.absolute() / "config.json")]
     contents = [pathlib.Path(one).read_bytes()[:40] for one in secrets]
     for secret in secrets:
@@ -370,14 +370,26 @@ def test_no_file_of_the_machine_is_told(served, played):
             assert not any(content in told for content in contents)
     # Files named where the page names those that were sent.
     functions, _ = served.functions()
-    given = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
     uploads = [one for one in functions if one[1] == ["uploadbutton"]]
     assert uploads
-    for turn, (number, _, _) in enumerate(uploads):
-        answer = served.ask(number, [given], f"secret{turn}")
-        assert not answer["success"]
-        assert "root:" not in json.dumps(answer)
-    assert pathlib.Path("/etc/passwd").exists()
+    other = tmp_path / "other.png"
+    Image.new("L", (8, 8)).save(other)
+    asked = [str(other), f"{served.url}/theme.css", "/etc/passwd"]
+    for turn, path in enumerate(asked):
+        for stream in (False, True):
+            given = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            given["is_stream"] = stream
+            session = f"secret{turn}{stream}"
+            answer = served.ask(uploads[0][0], [given], session)
+            told = json.dumps(answer)
+            assert not answer["success"] or "was not sent to this page" in told
+            # Of any input: no field may be a file.
+            number, values = sampling(served)
+            answer = served.ask(number, [given, *values[1:]], f"{session}_")
+            assert "data:image" not in json.dumps(answer)
+    assert other.exists()
+    copies = [one.name for one in served.scratch.rglob("*") if one.is_file()]
+    assert not {"other.png", "theme.css", "passwd"} & set(copies)
 
 
 def sampling(served):
