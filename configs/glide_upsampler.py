@@ -19,6 +19,7 @@ def get_config():
     """Return the configuration."""
     config = glide_base.base()
     config.data.image_size = (256,)
+    config.data.low_res_factor = 4
 
     config.model.kind = "upsampler"
     config.model.channel_mult = (1, 1, 2, 2, 4, 4)

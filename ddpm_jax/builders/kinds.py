@@ -5,8 +5,8 @@ import functools
 import shlex
 from collections.abc import Callable
 
-from ddpm_jax.builders import classifier
-from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import classifier, scoring
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders.process import objective, schedule, timestep_sampler
 from ddpm_jax.builders.training import learning_rate, optimizer
 from ddpm_jax.core import errors
@@ -70,7 +70,7 @@ def _unet_check(config, facts):
 
 def _unet_validator(config, facts, network, test, train, *, mesh):
     del train
-    return build_sampling.validator(config, facts, network, test, mesh=mesh)
+    return scoring.validator(config, facts, network, test, mesh=mesh)
 
 
 UNET = Kind(
@@ -125,7 +125,13 @@ KINDS = {"unet": UNET, "upsampler": UPSAMPLER, "classifier": CLASSIFIER}
 
 
 def of(config) -> Kind:
-    """Return the record of model.kind."""
+    """Return the record of model.kind.
+
+    Raises:
+        Refusal: a kind that is imported alone.
+    """
+    if config.model.kind not in KINDS:
+        build_network.check_kind(config, "training or scoring")
     return KINDS[config.model.kind]
 
 

@@ -8,6 +8,7 @@ of the source, and what else the source knows of it (its label, its prompt) goes
 import dataclasses
 import hashlib
 import pathlib
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -340,6 +341,19 @@ def of_dataset(dataset: dataset_lib.Dataset, *, repeats: int = 1) -> Source:
         of=of,
         carried=carried,
     )
+
+
+def stage_seed(seed: int, shape) -> int:
+    """Return the seed of an upsampler's draws, 0 … 2³²−1.
+
+    The runs of a cascade usually have one sampling.seed. Without this the noise of
+    image i in one stage would be that of image i in the one before, as far as it goes.
+
+    Args:
+        seed: sampling.seed.
+        shape: of the images that are made, another in each stage.
+    """
+    return zlib.crc32(f"upsampler {list(shape)} {seed}".encode())
 
 
 def expanded(path: str) -> str:

@@ -300,8 +300,14 @@ def check_kind(
         Refusal: says what the run can be used for.
     """
     kind = config.model.kind
+    if kind == "upsampler" and config.model.inpainting:
+        raise errors.Refusal(
+            f"model.inpainting=True of an upsampler: {doing} it is not possible yet, "
+            "for it needs a large picture to complete beside a small one; it can be "
+            "converted, exported and called from Python"
+        )
     for field, needed in NOT_YET.items():
-        if config.model[field] and kind != "classifier" and not completes:
+        if config.model[field] and kind == "unet" and not completes:
             raise errors.Refusal(
                 f"model.{field}={config.model[field]!r}: {doing} it is not possible "
                 f"yet, for it needs {needed}"

@@ -204,7 +204,9 @@ def _in_tables(images, texts):
             path = posixpath.normpath(posixpath.join(folder, file))
             return path.removeprefix(images.inside)
 
-        more = captions_tables.assign(rows, finder, images.root, place)
+        more = captions_tables.assign(
+            rows, finder, path=where, root=images.root, place=place
+        )
         twice = next((name for name in more if name in (found or {})), None)
         if twice:
             raise errors.Refusal(
@@ -224,4 +226,4 @@ def _outside(images, path):
             "file_name"
         )
     finder = tables.Finder(entry.name for entry in images.entries)
-    return captions_tables.assign(rows, finder, images.root, lambda file: file)
+    return captions_tables.assign(rows, finder, path=path, root=images.root)

@@ -29,14 +29,12 @@ class Row(NamedTuple):
     Attributes:
         file: as it is written.
         texts: its captions.
-        where: the line, for messages.
-        once: whether no other row may name the file.
+        line: its number.
     """
 
     file: str
     texts: tuple[str, ...]
-    where: str
-    once: bool
+    line: int
 
 
 def read(data: bytes, path: str) -> list[Row] | None:
@@ -50,19 +48,30 @@ def read(data: bytes, path: str) -> list[Row] | None:
         Refusal: no such table.
     """
     text = captions.decoded(data, path)
-    rows = _json_rows if path.lower().endswith(JSON_LINES) else _csv_rows
+    rows = _json_rows if is_json(path) else _csv_rows
     return rows(text, path)
 
 
+def is_json(path: str) -> bool:
+    """Return whether a table is lines of JSON, by the ending of its name."""
+    return path.lower().endswith(JSON_LINES)
+
+
 def assign(
-    rows: list[Row], find: tables.Finder, root: str, place: Callable[[str], str]
+    rows: list[Row],
+    find: tables.Finder,
+    *,
+    path: str,
+    root: str,
+    place: Callable[[str], str] = lambda file: file,
 ) -> dict[str, tuple[str, ...]]:
     """Return {image: its captions}; a row without text gives an image ().
 
     Args:
         rows: of one table.
         find: finds the images.
-        root: where these lie, for messages.
+        path: of the table, for messages.
+        root: where the images lie, for messages.
         place: what is written → path below the root.
 
     Raises:
@@ -72,28 +81,30 @@ def assign(
     found, lines, unknown = {}, {}, []
     for row in rows:
         written = row.file.replace("\\", "/")
-        path = posixpath.normpath(place(written))
-        if written.startswith("/") or written[1:2] == ":" or path.split("/")[0] == "..":
+        below = posixpath.normpath(place(written))
+        if written[:1] == "/" or written[1:2] == ":" or below.split("/")[0] == "..":
             raise errors.Refusal(
-                f"{row.where} names {row.file!r}, which is outside of {root}: write "
-                "paths relative to the folder of the table, without '..'"
+                f"line {row.line} of {path} names {row.file!r}, which is "
+                f"outside of {root}: write paths relative to the folder of the table, "
+                "without '..'"
             )
-        if not find.knows(path):
+        if not find.knows(below):
             unknown.append(row)
             continue
-        image = find(path)
-        if row.once and image in found:
+        image = find(below)
+        if is_json(path) and image in found:
             raise errors.Refusal(
-                f"{row.where} names {image}, as {lines[image]} does: keep one of them, "
-                'with several captions as a list, "text": ["one", "another"]'
+                f"lines {lines[image]} and {row.line} of {path} name {image}: keep one "
+                'of them, with several captions as a list, "text": ["one", "another"]'
             )
-        lines[image] = row.where
+        lines[image] = row.line
         found[image] = (*found.get(image, ()), *row.texts)
     if unknown:
         listed = ", ".join(row.file for row in unknown[:NAMED])
         raise errors.Refusal(
-            f"{unknown[0].where} names a file that is no image of {root}; such lines "
-            f"are {len(unknown):,} ({listed}{', …' * (len(unknown) > NAMED)}): correct "
+            f"line {unknown[0].line} of {path} names a file that is no image of "
+            f"{root}; such lines are {len(unknown):,} "
+            f"({listed}{', …' * (len(unknown) > NAMED)}): correct "
             "the names, which are relative to the folder of the table, or take the "
             "lines out"
         )
@@ -104,22 +115,23 @@ def assign(
 
 
 def _json_rows(text, path):
-    lines = enumerate(captions.LINE.split(text), start=1)
-    rows = [
-        (f"line {number} of {path}", _object(line, f"line {number} of {path}"))
-        for number, line in lines
-        if line.strip()
-    ]
-    if not any(name in values for _, values in rows for name in TEXT_COLUMNS):
+    rows, has_texts = [], False
+    for number, line in enumerate(captions.LINE.split(text), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {path}"
+        values = _object(line, where)
+        has_texts |= any(name in values for name in TEXT_COLUMNS)
+        texts = _json_texts(_first(values, TEXT_COLUMNS), where)
+        rows.append(Row(_first(values, FILE_COLUMNS), texts, number))
+    if not has_texts:
         return None
-    return [_json_row(where, values) for where, values in rows]
-
-
-def _json_row(where, values):
-    file = _first(values, FILE_COLUMNS)
-    if not isinstance(file, str) or not file:
-        raise errors.Refusal(f"{where} names no file: {WRITE_JSON}")
-    return Row(file, _json_texts(_first(values, TEXT_COLUMNS), where), where, once=True)
+    for row in rows:
+        if not isinstance(row.file, str) or not row.file:
+            raise errors.Refusal(
+                f"line {row.line} of {path} names no file: {WRITE_JSON}"
+            )
+    return rows
 
 
 def _object(line, where):
@@ -176,12 +188,13 @@ def _csv_rows(text, path):
             f"{WRITE_CSV}"
         )
     return [
-        _csv_row(row, of_files, of_texts, len(header), f"line {number} of {path}")
+        _csv_row(row, of_files, of_texts, len(header), number, path)
         for number, row in numbered[1:]
     ]
 
 
-def _csv_row(row, of_files, of_texts, width, where):
+def _csv_row(row, of_files, of_texts, width, number, path):
+    where = f"line {number} of {path}"
     if len(row) != width:
         raise errors.Refusal(
             f"{where} has {len(row)} columns, and the first line {width}: {WRITE_CSV}"
@@ -190,4 +203,4 @@ def _csv_row(row, of_files, of_texts, width, where):
     if not file:
         raise errors.Refusal(f"{where} names no file: {WRITE_CSV}")
     text = captions.cleaned(row[of_texts], where)
-    return Row(file, (text,) if text else (), where, once=False)
+    return Row(file, (text,) if text else (), number)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import scoring
 from ddpm_jax.metrics import bits
 from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import generation
@@ -35,7 +36,7 @@ def decoded(trained, weights, dataset, count: int, steps: Sequence[int]) -> Deco
         steps: indices of the respaced process.
     """
     config, mesh = trained.config, trained.mesh
-    estimator = build_sampling.estimator(config, trained.network)
+    estimator = scoring.estimator(config, trained.network)
     size = sampler_lib.rounded_batch(min(config.evaluation.batch_size, count), mesh)
     parts = []
     for start in range(0, count, size):

@@ -7,11 +7,10 @@ import time
 
 import numpy as np
 
-from ddpm_jax.builders import captions
+from ddpm_jax.builders import captions, scoring
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
-from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.evaluation import (
     cards,
     feature_networks,
@@ -115,7 +114,7 @@ def summed(trained, weights, prepared, *, sums=None, **told) -> bits.Sums:
     dataset, num_images, schedule = prepared
     config = trained.config
     return bits.evaluate(
-        build_sampling.scorer(config, trained.facts, trained.network),
+        scoring.scorer(config, trained.facts, trained.network),
         trained.mesh,
         weights.params,
         dataset,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import captions, kinds, low_res
+from ddpm_jax.builders import captions, kinds, low_res, scoring
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
@@ -298,9 +298,7 @@ class Observer:
         config = self._config
         if self._bits_scorer is None:
             say("compiling the evaluation …")
-            self._bits_scorer = build_sampling.scorer(
-                config, self._facts, self._network
-            )
+            self._bits_scorer = scoring.scorer(config, self._facts, self._network)
         num_images = min(
             build_data.num_test_images(config, len(self._test_split())),
             config.evaluation.in_training_samples,

@@ -96,12 +96,14 @@ def use_of(config, facts, workdir) -> str:
             f"guide samples of texts with it: {commands.guide('', workdir)} "
             f"{commands.PROMPT}"
         )
-    if kind == "unet" and config.model.text_layers and facts.text is None:
+    if kind != "classifier" and config.model.text_layers and facts.text is None:
+        return ""
+    if kind == "upsampler" and config.model.inpainting:
         return ""
     if kind in ("classifier", "upsampler") or build_network.makes_images_alone(config):
         told = kinds.of(config).use(config, workdir)
         return f"{told} {commands.PROMPT}" if config.model.text_layers else told
-    return commands.complete(workdir) if kind == "unet" else ""
+    return commands.complete(workdir)
 
 
 def check_free(workdir) -> None:

@@ -254,3 +254,14 @@ def test_images_of_the_data_are_drawn_several_times_each():
     np.testing.assert_array_equal(found["low_res"], wanted["low_res"])
     np.testing.assert_array_equal(found["label"], wanted["label"])
     assert source.fingerprint != low_res.of_dataset(dataset).fingerprint
+
+
+def test_stages_of_one_seed_draw_different_noise():
+    config = upsampler()
+    recipe, _ = recipe_of(config, of_pictures(config))
+    other = dataclasses.replace(FACTS, shape=(16, 24, 1))
+    given = low_res.given(config, of_pictures(config))
+    larger = build_sampling.recipe(config, other, given=given)
+    seeds = {config.sampling.seed, recipe.seed, larger.seed}
+    assert len(seeds) == 3
+    assert recipe.request(WEIGHTS)["seed"] == config.sampling.seed

@@ -327,8 +327,8 @@ def test_bad_captions_are_refused(tmp_path, named, how, told_of):
 def test_an_image_that_is_named_twice_is_refused(tmp_path):
     twice = json_lines([*NAMES, "cat/03.png"])
     message = refusal(write(tmp_path, {"metadata.jsonl": twice}))
-    assert "line 25 of " in message
-    assert "names cat/03.png, as line 4 of " in message
+    assert message.startswith("lines 4 and 25 of ")
+    assert " name cat/03.png: keep one of them" in message
     both = {"metadata.jsonl": json_lines(NAMES), "captions.csv": as_csv(NAMES[:1])}
     assert "has captions of cat/00.png, and so has" in refusal(write(tmp_path, both))
 

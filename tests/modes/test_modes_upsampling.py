@@ -17,6 +17,7 @@ import ddpm_jax
 from ddpm_jax import main
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
+from ddpm_jax.core import errors
 from ddpm_jax.data import sources
 from ddpm_jax.modes import convert
 from ddpm_jax.sampling import archive
@@ -56,6 +57,7 @@ def stages(cache, tmp_path_factory):
         "--config.model.low_res_noise=True",
         "--config.train.steps=2",
         "--config.train.sample_every=2",
+        "--config.train.validate_every=2",
         "--config.train.evaluate_every=0",
     ]
     with small_runs.quick_compilation(cache):
@@ -172,7 +174,7 @@ def test_an_archive_a_folder_and_python_are_enlarged_alike(runs, tell, tmp_path)
     assert np.abs(images.astype(int) - from_archive["arr_0"][:7]).max() <= 1
     one = run.sample(1, low_res=str(made(four)), batch_size=8)
     assert np.abs(one.astype(int) - images[:1]).max() <= 1
-    with pytest.raises(ddpm_jax.Refusal, match=r"num=13: .* holds 12 images"):
+    with pytest.raises(errors.Refusal, match=r"num=13: .* holds 12 images"):
         run.sample(13, low_res=str(made(four)))
 
 
