@@ -2,7 +2,7 @@
 
 CSS = """
 .dj-pictures { display: flex; flex-wrap: wrap; gap: 12px; }
-.dj-pictures figure { margin: 0; max-width: 100%; }
+.dj-pictures figure { margin: 0 !important; max-width: 100%; }
 .dj-pictures figcaption { font-size: 0.85em; text-align: center; }
 .dj-picture { display: inline-block; }
 .dj-picture img { image-rendering: pixelated; max-width: 100%; height: auto;

@@ -23,7 +23,7 @@ def run(config, workdir, port, host) -> None:
     number, host = server.port_of(port), host or "127.0.0.1"
     devices.check()
     saved = trained_run.read(workdir)
-    if config.model.kind == "classifier":
+    if config.model.kind in ("classifier", "clip"):
         build_network.check_kind(config, "--mode=demo of", workdir)
     build_network.check_no_upsampler(config, "--mode=demo of")
     bound = server.listening(host, number)

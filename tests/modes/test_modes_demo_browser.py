@@ -126,7 +126,6 @@ def served(played, tmp_path_factory):
     assert found.process.wait(timeout=PATIENCE) == 0
     assert found.log.read_text().splitlines()[-1] == "stopped"
     assert list(found.scratch.glob("ddpm_jax_demo_*")) == []
-    assert "Traceback" not in found.log.read_text()
 
 
 @pytest.fixture(scope="module")
