@@ -212,7 +212,7 @@ def test_variants_of_a_sample_leave_its_chain_at_t(trained, vary, tell):
         ((), ("seven.png",), ["sampling.labels", "class", "0, 1, 2"]),
         ((SEVEN,), (), ["--image=FILE", "--from-sample=i@t"]),
         ((SEVEN,), ("no.png",), ["no.png"]),
-        ((SEVEN,), ("moving.gif",), ["moving.gif", "2"]),
+        ((SEVEN,), ("moving.gif",), ["moving.gif", "several frames"]),
         ((SEVEN, "--strength=1.5"), ("seven.png",), ["1.5", "0 (", "… 1"]),
         ((SEVEN, "--strength=-0.1"), ("seven.png",), ["-0.1", "… 1"]),
         ((SEVEN, "--strength=0.01"), ("seven.png",), ["0.01", "24", "0.0416"]),
