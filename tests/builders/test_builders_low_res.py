@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import cascade, low_res
+from ddpm_jax.builders import cascade, low_res, prompts
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import given_images
 from ddpm_jax.sampling import recipe as recipe_lib
 
@@ -65,6 +65,31 @@ def test_labels_are_those_of_the_images_or_those_asked_for():
     assert condition_of(config, source, [0, 1])["label"].tolist() == [2, 0]
     config = upsampler(labels=("owl",))
     assert condition_of(config, of_pictures(config), [0, 1])["label"].tolist() == [2, 2]
+
+
+def test_whatever_the_source_knows_goes_along():
+    """Tokens of a prompt, for instance, before those that the upsampler would take."""
+    config = upsampler()
+    plain = of_pictures(config)
+
+    def of(index):
+        return {**plain.of(index), "tokens": np.stack([index, index + 1], axis=1)}
+
+    source = dataclasses.replace(plain, of=of, carried=frozenset(["tokens"]))
+    recipe, given = recipe_of(config, source)
+    recipe = dataclasses.replace(
+        recipe, condition=(*recipe.condition, ("tokens", ((9, 9),)))
+    )
+    specs = {
+        "low_res": conditions.Spec((4, 6, 1), "float32"),
+        "tokens": conditions.Spec((2,), "int32"),
+        "label": conditions.Spec((), "int32", count=3),
+    }
+    index = np.array([4, 0])
+    found = recipe.condition_of(index, specs, given(index))
+    assert found["tokens"].tolist() == [[4, 5], [0, 1]]
+    assert found["label"].tolist() == [1, 0]  # in turn: the source has none
+    assert prompts.of(config, FACTS, given) is None
 
 
 def test_an_upsampler_without_classes_leaves_labels_out():
