@@ -1,7 +1,7 @@
 """The network of a run."""
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import fitting
+from ddpm_jax.builders import chains, fitting
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images
@@ -31,8 +31,10 @@ def null_label(config, facts: DataInfo) -> int | None:
 
 
 def network(config, facts: DataInfo) -> functional.Network:
-    """Return the network for these images and labels: what model.kind says."""
+    """Return the network for this data and its labels: what model.kind says."""
     model = config.model
+    if model.kind in chains.KINDS:
+        return chains.network(config, facts)
     if not images.is_image(facts.shape):
         raise errors.Refusal(
             f"model.kind={model.kind!r} takes images [height, width, channels], and "
@@ -211,6 +213,7 @@ def custom_network(given, config, facts):
     return network
 
 
+SAMPLING = "sampling from"  # of `check_kind`: what all but classifiers permit
 NOT_YET = {"text_layers": "a text", "inpainting": "a picture to complete"}
 """Fields of networks that training and sampling cannot feed yet, and what with."""
 
@@ -232,6 +235,11 @@ def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
         Refusal: says what the run can be used for.
     """
     kind = config.model.kind
+    if kind in chains.KINDS and doing != SAMPLING:
+        raise errors.Refusal(
+            f"model.kind={kind!r}: {doing} it is not possible; train it, sample it "
+            "with --mode=sample and measure its bound with --mode=evaluate"
+        )
     if kind == "upsampler":
         raise errors.Refusal(
             f"model.kind={kind!r}: {doing} it is not possible yet, for it needs "

@@ -8,7 +8,7 @@ nothing else in the package knows where they came from.
 from collections.abc import Callable
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import digits, folder, npz, shapes, tfds
+from ddpm_jax.data import dead_leaves, digits, folder, npz, shapes, tfds, toy
 from ddpm_jax.data.dataset import SPLITS, Dataset, Request
 
 SOURCES = {
@@ -18,11 +18,21 @@ SOURCES = {
     "zip": folder.zip_file,
     "npz": npz.npz,
     "shapes": shapes.shapes,
+    "dead_leaves": dead_leaves.dead_leaves,
+    "swissroll": toy.swissroll,
+    "heartbeat": toy.heartbeat,
 }
 FURTHER_SPLITS = {"shapes": ("unseen",)}
 TFDS_PREFIX = "tfds:"
 CROPS = ("none", "center", "random")
-WITHOUT_LABEL_CHOICE = ("digits", "cifar10", "shapes")
+WITHOUT_LABEL_CHOICE = (
+    "digits",
+    "cifar10",
+    "shapes",
+    "swissroll",
+    "heartbeat",
+    "dead_leaves",
+)
 
 
 def load(

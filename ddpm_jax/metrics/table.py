@@ -14,6 +14,7 @@ from ddpm_jax.core import errors
 
 BITS = "bits_per_dim"  # of a network, not of samples: it has no entry below
 ACCURACY = "accuracy"  # of a classifier, likewise
+BOUND = "bound"  # of the 2015 paper: K, likewise
 INCEPTION = "inception-2015"  # feature networks, by name
 PROXY, PROXY_RANDOM = "proxy_fd", "proxy_fd_random"
 PROXY_DIMENSION = 64
@@ -195,7 +196,7 @@ METRICS = {
 }
 
 # Metrics of networks, and whether low values of them are good.
-OF_NETWORKS = {BITS: True, ACCURACY: False}
+OF_NETWORKS = {BITS: True, ACCURACY: False, BOUND: False}
 NAMES = (*OF_NETWORKS, *METRICS)  # of evaluation.metric
 
 

@@ -1,10 +1,11 @@
 """Sampling from a trained run, batch by batch, continued after an interruption."""
 
-from ddpm_jax.builders import class_labels, trained_run
+from ddpm_jax.builders import class_labels, kinds, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.runtime import compilation, devices, distributed, image_grid
+from ddpm_jax.report import sample_plots
+from ddpm_jax.runtime import compilation, devices, distributed, files, image_grid
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
 
@@ -21,7 +22,8 @@ def run(config, workdir) -> None:
     saved = trained_run.read(workdir)
     build_network.check_kind(config, "sampling from", workdir)
     saved.run_dir.check_writable()
-    recipe = build_sampling.recipe(config, saved.facts)
+    kind = kinds.of(config)
+    recipe = kind.recipe(config, saved.facts)
     compilation.enable_cache()
     trained = trained_run.open_run(saved, config)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
@@ -34,8 +36,8 @@ def run(config, workdir) -> None:
             say(f"note: {remark}")
     for line in build_sampling.guidance_told(config, saved.imported):
         say(line)
-    made_by = build_sampling.make_sampler(
-        recipe, config, trained.network, trained.mesh, weights=weights
+    made_by = kind.make_sampler(
+        recipe, config, saved.facts, trained.network, trained.mesh, weights=weights
     )
     store = generation.open_store(saved.run_dir.samples, recipe, weights)
     wanted = build_sampling.num_samples(config, classes)
@@ -52,20 +54,21 @@ def run(config, workdir) -> None:
 
 
 def write_grid(store, wanted: int, labels) -> None:
-    """Write grid.png of the first images, and say where it is; process 0 does.
+    """Write grid.png of the first samples, and say where it is; process 0 does.
 
-    Samples that are no images make none.
+    Samples that are no images make a plot of that name.
     """
     if not distributed.is_first():
         return
+    path = store.folder / "grid.png"
     shown = store.first(min(wanted, MAX_GRID_IMAGES))
-    if not images_lib.is_image(shown.shape[1:]):
-        say(
-            f"no grid: samples of the shape {list(shown.shape[1:])} are no images; "
-            f"arr_0 of {store.archive.name} holds them"
-        )
-        return
-    shown = images_lib.shown(shown)
-    grid = image_grid.grid(shown, columns=image_grid.columns_for(labels))
-    image_grid.write_png(store.folder / "grid.png", grid)
-    say(f"grid:    {store.folder / 'grid.png'}")
+    if images_lib.is_image(shown.shape[1:]):
+        columns = image_grid.columns_for(labels)
+        grid = image_grid.grid(images_lib.shown(shown), columns=columns)
+        image_grid.write_png(path, grid)
+    else:
+        shown = store.first(min(wanted, sample_plots.MAX_POINTS))
+        values = images_lib.from_stored(shown)
+        picture = sample_plots.picture(f"{len(shown)} samples", values)
+        files.write_bytes(path, picture)
+    say(f"grid:    {path}")
