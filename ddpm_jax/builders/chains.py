@@ -29,11 +29,38 @@ NOT_OF_CHAINS = (
     *("sampling.weaker", "sampling.dynamic_threshold", "sampling.temperature"),
     *("evaluation.steps", "evaluation.respacing"),
 )
+# Fields that these kinds alone read: all of them …
+OF_CHAINS = (
+    *("model.network", "model.hidden_layers", "model.readouts", "model.scales"),
+    "model.dense_channels",
+)
+# … and one of them.
 OF_BITS = ("diffusion.prior_mean", "diffusion.bits_of")
 OF_GAUSSIANS = (
     *("diffusion.learn_betas", "diffusion.data_mean", "diffusion.data_std"),
     "model.mean_form",
 )
+
+
+def check_unread(config) -> None:
+    """Refuse fields of these kinds on another one, which would not read them.
+
+    Raises:
+        Refusal: names the field and its usual value.
+    """
+    if config.model.kind not in KINDS:
+        _check_usual(config, (*OF_CHAINS, *OF_BITS, *OF_GAUSSIANS))
+
+
+def _check_usual(config, paths):
+    usual = config_lib.base()
+    for path in paths:
+        section, name = path.split(".")
+        if config[section][name] != usual[section][name]:
+            raise errors.Refusal(
+                f"{path}={config[section][name]!r} has no meaning for model.kind="
+                f"{config.model.kind!r}: set it to {usual[section][name]!r}"
+            )
 
 
 def check(config, facts: DataInfo) -> None:
@@ -43,15 +70,8 @@ def check(config, facts: DataInfo) -> None:
         Refusal: names the field and its usual value, or what the data is.
     """
     kind = config.model.kind
-    usual = config_lib.base()
     others = OF_GAUSSIANS if kind == BINOMIAL else OF_BITS
-    for path in (*NOT_OF_CHAINS, *others):
-        section, name = path.split(".")
-        if config[section][name] != usual[section][name]:
-            raise errors.Refusal(
-                f"{path}={config[section][name]!r} has no meaning for model.kind="
-                f"{kind!r}: set it to {usual[section][name]!r}"
-            )
+    _check_usual(config, (*NOT_OF_CHAINS, *others))
     if config.train.evaluate_every:
         raise errors.Refusal(
             f"train.evaluate_every={config.train.evaluate_every} has no meaning for "

@@ -33,6 +33,7 @@ def null_label(config, facts: DataInfo) -> int | None:
 def network(config, facts: DataInfo) -> functional.Network:
     """Return the network for this data and its labels: what model.kind says."""
     model = config.model
+    chains.check_unread(config)
     if model.kind in chains.KINDS:
         return chains.network(config, facts)
     if not images.is_image(facts.shape):

@@ -18,7 +18,8 @@ from ddpm_jax.data.dataset import SPLITS, Dataset, Request
 SIDE = 16  # pixels, unless data.image_size says otherwise
 LEAST_RADIUS = 2.0  # pixels
 LARGEST_SHARE = 0.5  # of the side
-NUM_IMAGES = {"train": 20_000, "test": 1_000}
+NUM_IMAGES = {"train": 8_000, "test": 500}
+AT_A_TIME = 1_000
 LEVELS = 256
 MAX_SIDE = 64
 
@@ -26,20 +27,18 @@ MAX_SIDE = 64
 def dead_leaves(split: str, request: Request) -> Dataset:
     """Return grey images of dead leaves, [side, side, 1], 256 levels.
 
-    Image i of a split depends on its number and the side alone.
+    They are made when the data is opened, in the same way every time.
 
     Raises:
         Refusal: a path, colours, random crops, or a side that is not square and 8 … 64.
     """
     side = _side(request)
+    grey = pictures(SPLITS.index(split), NUM_IMAGES[split], side)
 
     def read(indices):
-        made = [picture(SPLITS.index(split), int(index), side) for index in indices]
-        grey = np.stack(made) if made else np.zeros((0, side, side))
-        image = (2 * grey / (LEVELS - 1) - 1).astype(np.float32)
+        image = 2 * grey[indices].astype(np.float32) / (LEVELS - 1) - 1
         return image[..., None], np.zeros(len(image), np.int32)
 
-    first = np.concatenate([read(np.arange(8))[0]])
     return Dataset(
         name="dead_leaves",
         split=split,
@@ -47,35 +46,48 @@ def dead_leaves(split: str, request: Request) -> Dataset:
         levels=LEVELS,
         num_classes=None,
         class_names=(),
-        num_examples=NUM_IMAGES[split],
+        num_examples=len(grey),
         read=read,
-        content=hashlib.sha256(first.tobytes()).hexdigest(),
+        content=hashlib.sha256(grey.tobytes()).hexdigest(),
     )
 
 
-def picture(split: int, index: int, side: int) -> np.ndarray:
-    """Return one picture, integers 0 … 255 as float64 [side, side].
-
-    Laid from the top: a disc fills what none before it has covered.
+def pictures(seed: int, count: int, side: int) -> np.ndarray:
+    """Return pictures, uint8 [count, side, side], made some at a time.
 
     Args:
-        split: 0 for training, 1 for testing.
-        index: of the picture.
+        seed: decides all of them.
+        count: of the pictures.
         side: in pixels.
     """
-    generator = np.random.default_rng((split, index, side))
-    rows, columns = np.mgrid[:side, :side] + 0.5
-    grey = np.zeros((side, side))
-    empty = np.ones((side, side), bool)
+    generator = np.random.default_rng((seed, side))
+    parts = [
+        _laid(generator, min(AT_A_TIME, count - start), side)
+        for start in range(0, count, AT_A_TIME)
+    ]
+    return np.concatenate(parts)
+
+
+def _laid(generator, count, side):
+    """Return some pictures, laid from the top: a disc fills what none has covered.
+
+    What is left to cover is a list of pixels, which soon is short.
+    """
+    grey = np.zeros((count, side, side), np.uint8)
+    which, row, column = np.nonzero(np.ones(grey.shape, bool))
     largest = LARGEST_SHARE * side
-    while empty.any():
-        radius = _radius(generator.random(), LEAST_RADIUS, largest)
+    while len(which):
+        radius = _radius(generator.random(count), LEAST_RADIUS, largest)
         # Centres as far outside as the largest disc reaches: edges look like the rest.
-        row, column = generator.uniform(-largest, side + largest, 2)
-        value = generator.integers(LEVELS)
-        inside = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
-        grey[inside & empty] = value
-        empty &= ~inside
+        centre = generator.uniform(-largest, side + largest, (2, count))
+        value = generator.integers(LEVELS, size=count, dtype=np.uint8)
+        distance = np.hypot(
+            row + 0.5 - centre[0][which], column + 0.5 - centre[1][which]
+        )
+        seen = distance < radius[which]
+        place = which[seen], row[seen], column[seen]
+        grey[place] = value[place[0]]
+        which, row, column = which[~seen], row[~seen], column[~seen]
     return grey
 
 

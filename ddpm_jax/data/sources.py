@@ -25,14 +25,8 @@ SOURCES = {
 FURTHER_SPLITS = {"shapes": ("unseen",)}
 TFDS_PREFIX = "tfds:"
 CROPS = ("none", "center", "random")
-WITHOUT_LABEL_CHOICE = (
-    "digits",
-    "cifar10",
-    "shapes",
-    "swissroll",
-    "heartbeat",
-    "dead_leaves",
-)
+TOYS = ("swissroll", "heartbeat", "dead_leaves")
+WITHOUT_LABEL_CHOICE = ("digits", "cifar10", "shapes", *TOYS)
 
 
 def load(

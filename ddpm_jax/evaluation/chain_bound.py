@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpm_jax import config as config_lib
 from ddpm_jax.builders import chains, paper_2015
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import schedule as build_schedule
@@ -14,6 +15,7 @@ from ddpm_jax.diffusion import learned_rates
 from ddpm_jax.evaluation import cards, chain_figures, feature_networks, image_sets
 from ddpm_jax.metrics import chain_bound, gaussian_fit, known_laws, table
 from ddpm_jax.models import stepwise
+from ddpm_jax.report import page
 from ddpm_jax.runtime import distributed, files, sharding
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
@@ -83,6 +85,8 @@ def score(trained, prepared: Prepared) -> None:
         for name, picture in chain_figures.every(trained, made, details).items():
             files.write_bytes(path.with_name(f"{path.stem}_{name}.png"), picture)
             say(f"figure: {path.stem}_{name}.png")
+        page.write(trained.run_dir, base=config_lib.base().to_dict())
+        say(f"they are in {trained.run_dir.report}")
 
 
 def _tag(trained, weights, prepared) -> str:

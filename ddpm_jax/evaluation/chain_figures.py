@@ -28,7 +28,14 @@ def every(trained, made, details) -> dict[str, bytes]:
         details: of the card.
     """
     found = {"terms": chain_plots.terms(details["by_t"], details)}
-    if not images_lib.is_image(trained.facts.shape):
+    if images_lib.is_image(trained.facts.shape):
+        dataset = build_data.dataset(trained.config, "test")
+        data = dataset.fetch(np.arange(min(IMAGES, len(dataset))))["image"]
+        panels = (("data", data), ("samples", made.images), ("x_1", made.states[0]))
+        found["samples"] = chain_plots.images(
+            [(name, images_lib.to_uint8(shown[:IMAGES])) for name, shown in panels]
+        )
+    else:
         forward = _forward(trained)
         backward = [made.images, *made.states[1:]]
         found["chains"] = chain_plots.both_chains(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddpm_jax.report import plots, sample_plots
+from ddpm_jax.runtime import image_grid
 
 BLUE, ORANGE = "#1f5fa8", "#c2410c"
 
@@ -51,6 +52,21 @@ def both_chains(
         for axis, name, samples in zip(axes[row], names, parts, strict=True):
             sample_plots.draw(axis, samples, within=whole)
             axis.set_title(f"{told}: {name}", fontsize=10)
+    return plots.png(page)
+
+
+def images(panels: Sequence[tuple[str, np.ndarray]]) -> bytes:
+    """Return the PNG of grids of grey or colour images, a panel each.
+
+    Args:
+        panels: (title, uint8 images [n, H, W, C]) of each.
+    """
+    page, axes = plots.figure(len(panels))
+    for axis, (title, shown) in zip(np.ravel(axes), panels, strict=True):
+        grid = image_grid.grid(shown, columns=image_grid.columns_for(None))
+        axis.imshow(grid.squeeze(), cmap="Greys_r", vmin=0, vmax=255)
+        axis.set_title(title, fontsize=10)
+        axis.axis("off")
     return plots.png(page)
 
 
