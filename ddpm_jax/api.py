@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_jax.builders import kinds, trained_run
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.config import arguments, paths, reading, rules
 from ddpm_jax.core import flags
 from ddpm_jax.data import images as images_lib
@@ -186,7 +186,7 @@ class Run:
         facts = self._trained.facts
         parts = self._made(
             config,
-            build_sampling.recipe(config, facts),
+            kinds.sampled(config).recipe(config, facts),
             num,
             trajectory=arguments.positions(trajectory),
             progress=progress,
@@ -257,9 +257,10 @@ class Run:
     def _made(self, config, recipe, num, *, arrays=None, trajectory=(), progress=None):
         """Return what a recipe makes, part by part."""
         trained, used = self._trained, self._weights(config.sampling.weights)
-        made_by = build_sampling.make_sampler(
+        made_by = kinds.sampled(config).make_sampler(
             recipe,
             config,
+            trained.facts,
             trained.network,
             trained.mesh,
             weights=used,

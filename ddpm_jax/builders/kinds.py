@@ -133,6 +133,14 @@ def of(config) -> Kind:
     return KINDS[config.model.kind]
 
 
+def sampled(config) -> Kind:
+    """Return the record by which a run is sampled from.
+
+    Where model.kind has none it is the U-Net's, whose recipe refuses the run.
+    """
+    return KINDS.get(config.model.kind, UNET)
+
+
 def check_metrics(config, names, *, field: str = "evaluation.metric") -> None:
     """Refuse metrics that are of another kind of run.
 

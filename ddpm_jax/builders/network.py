@@ -214,7 +214,6 @@ def custom_network(given, config, facts):
     return network
 
 
-SAMPLING = "sampling from"  # of `check_kind`: what all but classifiers permit
 NOT_YET = {"text_layers": "a text", "inpainting": "a picture to complete"}
 """Fields of networks that training and sampling cannot feed yet, and what with."""
 
@@ -236,7 +235,7 @@ def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
         Refusal: says what the run can be used for.
     """
     kind = config.model.kind
-    if kind in chains.KINDS and doing != SAMPLING:
+    if kind in chains.KINDS:
         raise errors.Refusal(
             f"model.kind={kind!r}: {doing} it is not possible; train it, sample it "
             "with --mode=sample and measure its bound with --mode=evaluate"

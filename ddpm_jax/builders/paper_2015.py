@@ -8,6 +8,7 @@ import numpy as np
 from ddpm_jax.builders import chains
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.training import learning_rate, optimizer
+from ddpm_jax.core import errors
 from ddpm_jax.data import images
 from ddpm_jax.diffusion import nonequilibrium
 from ddpm_jax.metrics import chain_bound
@@ -91,10 +92,29 @@ def make_sampler(
     mesh,
     *,
     weights=None,
+    arrays=None,
+    trajectory=(),
     kept=(),
 ) -> chain_sampler.ChainSampler:
-    """Return the sampler of a recipe; `weights` tell it nothing."""
-    del weights
+    """Return the sampler of a recipe.
+
+    Args:
+        asked: from `recipe`.
+        config, facts, network: of the run.
+        mesh: devices to share each batch.
+        weights, arrays, trajectory: as `sampling.make_sampler` takes them; the first
+            two tell it nothing, the last is refused.
+        kept: zero-based t whose states are kept.
+
+    Raises:
+        Refusal: positions of a trajectory are asked for.
+    """
+    del weights, arrays
+    if len(trajectory):
+        raise errors.Refusal(
+            f"trajectory={tuple(trajectory)}: a run of model.kind="
+            f"{config.model.kind!r} keeps none; leave it out"
+        )
     found, tables_of = chains.chain(config)
     return chain_sampler.ChainSampler(
         asked,

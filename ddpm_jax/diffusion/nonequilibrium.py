@@ -66,7 +66,7 @@ def terms(chain, tables, output, x_0, x_t, t, *, unit: float = 1.0) -> dict:
 
 
 def entropy_bounds(chain, tables, x_0, t) -> tuple[jax.Array, jax.Array]:
-    """Return lower and upper bound of H(X_{t−1}|X_t), each [B] (eq. 26 and 27).
+    """Return lower and upper bound of H(X_{t−1}|X_t), each [B] (section 2.6).
 
     The upper one holds of the mean over data whose entropy grows along the chain: for
     Gaussian states, data of unit variance.
@@ -100,7 +100,7 @@ def log_weights(chain, tables, network, x_0, noise_fn) -> jax.Array:
         x_0: [B, ...].
         noise_fn: t → noise [B, ...] of the step to x_t, as `chain.draw` takes it.
 
-    Reference: eq. 9 and 10 of the paper.
+    Reference: eq. 9 of the paper.
     """
     rows = x_0.shape[0]
 

@@ -1,6 +1,6 @@
 """Multiplying the law of a chain by a function r(x): every step is multiplied by it.
 
-    p̃(x_{t−1} | x_t) ∝ p(x_{t−1} | x_t) r_{t−1}(x_{t−1})                    eq. 20
+    p̃(x_{t−1} | x_t) ∝ p(x_{t−1} | x_t) r_{t−1}(x_{t−1})
 
 A change is a function (law of x_{t−1}, t) → law for `nonequilibrium.sample`, where t is
 that of x_t: the law that is changed is of the state before it.

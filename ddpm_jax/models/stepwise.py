@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional, initialisation
 
+NORMAL_SPAN = 3.0  # standard deviations that most draws of N(0, I) lie in
 RATES = "rates"  # of the parameters: what a chain has learned of its β
 
 
@@ -30,6 +31,9 @@ def rbf(*, size: int, width: int, outputs: int, num_steps: int, readouts: int = 
     """Return a normalised RBF network, x [B, ...] → z [B, outputs].
 
         h_k = exp(−|x − c_k|² / (2 s_k²)) / Σ_l exp(−|x − c_l|² / (2 s_l²))
+
+    Centres and widths are learned. They start as draws of N(0, I) and at about the
+    distance between so many of these.
 
     Args:
         size: numbers of one state.
@@ -39,10 +43,12 @@ def rbf(*, size: int, width: int, outputs: int, num_steps: int, readouts: int = 
         readouts: 0 for one a step.
     """
     shapes = {"rbf": {"centre": (width, size), "log_width": (width,)}}
+    start = NORMAL_SPAN * width ** (-1 / size)
 
     def trunk(params, x):
         squares = jnp.sum(jnp.square(x[:, None] - params["rbf"]["centre"]), axis=-1)
-        return jax.nn.softmax(-0.5 * squares * jnp.exp(-2 * params["rbf"]["log_width"]))
+        widths = start * jnp.exp(params["rbf"]["log_width"])
+        return jax.nn.softmax(-0.5 * squares / jnp.square(widths))
 
     return _stepwise(shapes, trunk, width, outputs, num_steps, readouts)
 

@@ -20,9 +20,10 @@ def run(config, workdir) -> None:
     """
     devices.check()
     saved = trained_run.read(workdir)
-    build_network.check_kind(config, "sampling from", workdir)
+    kind = kinds.sampled(config)
+    if not kind.makes_images:
+        build_network.check_kind(config, "sampling from", workdir)
     saved.run_dir.check_writable()
-    kind = kinds.of(config)
     recipe = kind.recipe(config, saved.facts)
     compilation.enable_cache()
     trained = trained_run.open_run(saved, config)

@@ -24,7 +24,8 @@ def test_the_rbf_network_is_the_formula():
     found = network.apply(params, x, t)
     for b in range(6):
         square = np.sum((x[b] - params["rbf"]["centre"]) ** 2, axis=1)
-        h = np.exp(-square / (2 * np.exp(params["rbf"]["log_width"]) ** 2))
+        s = 3 / np.sqrt(3) * np.exp(params["rbf"]["log_width"])
+        h = np.exp(-square / (2 * s**2))
         h /= h.sum()
         readout = {name: leaf[t[b]] for name, leaf in params["readout"].items()}
         expected = h @ readout["kernel"] + readout["bias"]
