@@ -29,15 +29,15 @@ def get_config():
     config.diffusion.num_steps = 2000
     config.diffusion.prior_mean = 0.2
 
-    config.train.steps = 10_000
+    config.train.steps = 6000
     config.train.batch_size = 512
     config.train.learning_rate = 1e-2
     config.train.decay = "cosine"
     config.train.ema_decay = (0.99,)
     config.train.log_every = 100
-    config.train.sample_every = 2500
+    config.train.sample_every = 2000
     config.train.validate_every = 500
-    config.train.checkpoint_every = 2500
+    config.train.checkpoint_every = 2000
 
     config.sampling.num_samples = 2000
     config.sampling.batch_size = 1000

@@ -39,3 +39,4 @@ def draw(axis, samples: np.ndarray, *, within: np.ndarray) -> None:
     axis.imshow(rows, cmap="Greys", aspect="auto", interpolation="nearest")
     axis.grid(visible=False)
     axis.set(xlabel="position", ylabel="sample")
+    axis.locator_params(integer=True)
