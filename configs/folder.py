@@ -6,7 +6,9 @@
 
 The part after the colon is the path; `photos@64` or `photos@48x64` asks for images of
 that side or of that height and width. Without it images keep their own size, or become
-64×64 if they are larger or differ in size. docs/your_data.md tells the rest.
+64×64 if they are larger or differ in size. Captions beside the images, photo.txt for
+photo.png, or in a metadata.jsonl make it a network that reads texts. docs/your_data.md
+tells the rest.
 
 Numbers: our own, for two CPU cores, by the rules in this file; variance and schedule
 follow Improved DDPM. Result to expect: a first grid of samples, blobs at best, within
@@ -16,6 +18,7 @@ with --config.model.channels=128 --config.train.batch_size=64
 --config.train.sample_every=2000.
 """
 
+import collections
 import math
 import pathlib
 import re
@@ -24,10 +27,14 @@ import numpy as np
 
 from ddpm_jax import config as schema
 from ddpm_jax.core import errors
-from ddpm_jax.data import decoding, files, labels, sources
+from ddpm_jax.data import captions_files, decoding, files, labels, sources
+from ddpm_jax.text import words as tokens
 
 LARGEST_OWN_SIDE = 64  # larger images are made smaller unless a size is asked for
 SHOWN_FILES = 32  # headers that are read to see whether sizes differ
+MAX_WORDS = 5_000  # more different words in captions are read as bytes …
+SEEN_WORD = 3  # … and so they are if most stand in fewer captions than this
+MAX_BYTES = 256  # of a caption: each is a position of the text
 VIEWS = 200  # times that training sees each image: digits.py sees each 107 times
 
 # Width of each level by the number of levels: digits.py, DDPM's, ADM's 128 and 256.
@@ -43,7 +50,7 @@ CHANNEL_MULT = {
 def get_config(path=""):
     """Return the configuration for the images in `path`, "folder" or "folder@size"."""
     path, wanted = _split(path)
-    name, number, has_classes, own_size = look(path)
+    name, number, has_classes, captions, own_size = look(path)
     height, width = wanted or own_size()
 
     config = schema.base()
@@ -68,6 +75,9 @@ def get_config(path=""):
     config.model.dropout = 0.2 if number < 1000 else 0.1
     config.model.class_conditional = has_classes
     config.train.label_dropout = 0.1 if has_classes else 0.0
+
+    if captions is not None:
+        read_text(config, captions)
 
     config.diffusion.schedule = "cosine"
     config.diffusion.num_steps = 1000
@@ -97,6 +107,33 @@ def get_config(path=""):
 
 
 # ---- the rules -----------------------------------------------------------------------
+
+
+def read_text(config, captions):
+    """Let the network read captions instead of classes, in place.
+
+    Args:
+        config: to be changed.
+        captions: all of them; () where they cannot be read.
+    """
+    config.model.text_layers = 2
+    config.model.text_width = 64
+    config.model.text_heads = 4
+    # A caption says more than the class does, and guidance by one of them is enough.
+    config.model.class_conditional = False
+    config.train.label_dropout = 0.1
+    config.data.flip = False  # left and right have their words
+    counts = collections.Counter()
+    longest = 1
+    for caption in captions:
+        words = tokens.split(caption)
+        counts.update(set(words))
+        longest = max(longest, len(caption.encode()))
+    often = sum(count >= SEEN_WORD for count in counts.values())
+    if len(counts) > MAX_WORDS or 2 * often < len(counts):
+        # A word that is seen once or twice is not learned, letters are.
+        config.data.tokenizer = "bytes"
+        config.model.text_context = min(longest, MAX_BYTES)
 
 
 def number_of_levels(height, width):
@@ -153,19 +190,32 @@ def grid_interval(batch_size, num_pixels):
 
 
 def look(path):
-    """Return data.name, the number of images, whether they have classes, and `size`.
+    """Return data.name, number of images, whether they have classes, captions, size.
 
-    `size` is a function that returns (height, width).
+    The captions are None where there are none; the size is a function that returns
+    (height, width).
     """
     if path.suffix.lower() == ".npz":
         arrays = sources.load("npz", "train", path=path)
         own = {arrays.shape[:2]}
         has_classes = arrays.num_classes is not None
-        return "npz", len(arrays), has_classes, lambda: size_for(own)
+        return "npz", len(arrays), has_classes, None, lambda: size_for(own)
     images = files.open_images(path)
     name = "folder" if path.is_dir() else "zip"
     has_classes = images.has_labels or lies_in_classes(images)
-    return name, len(images), has_classes, lambda: size_for(sizes_of(images))
+    captions = captions_of(images)
+    return name, len(images), has_classes, captions, lambda: size_for(sizes_of(images))
+
+
+def captions_of(images):
+    """Return all captions of the images, None where there are none."""
+    try:
+        found = captions_files.find(images, "auto", lambda line: None)
+    except errors.Refusal:
+        return ()  # said again when they are read, unless model.text_layers=0 is given
+    # A few notes beside images are no captions.
+    few = found is None or 2 * len(found.without()) > len(images)
+    return None if few else found.captions
 
 
 def sizes_of(images):

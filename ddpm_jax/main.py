@@ -9,6 +9,7 @@ python -m ddpm_jax.main …
   --mode=interpolate --workdir=RUN --image=F --image=G  goes from one to the other
   --mode=animate --workdir=runs/digits --kind=walk    makes an animation
   --mode=compress --workdir=runs/digits               image quality by bits
+  --mode=demo --workdir=runs/digits                   a page to play with
   --mode=evaluate --workdir=runs/digits               scores
   --mode=compare CARD CARD …                          puts evaluation cards side by side
   --mode=diagnose --workdir=runs/digits               why samples are noise, or tinted

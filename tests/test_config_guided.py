@@ -154,7 +154,7 @@ def test_the_run_behind_the_colon_names_no_directory(tmp_path):
     [
         ("unet", ("bits_per_dim", "fid", "proxy_fd"), "accuracy"),
         ("classifier", ("accuracy",), "fid"),
-        ("upsampler", ("fid",), "accuracy"),  # samples of it may be there
+        ("upsampler", ("psnr", "consistency", "fid"), "accuracy"),
     ],
 )
 def test_a_kind_of_run_has_its_own_metrics(kind, good, bad):
@@ -167,8 +167,8 @@ def test_a_kind_of_run_has_its_own_metrics(kind, good, bad):
         kinds.check_metrics(config, (bad,))
 
 
-def test_an_upsampler_cannot_be_trained_yet():
+def test_an_upsampler_says_by_how_much_it_enlarges():
     config = schema.base()
     config.model.kind = "upsampler"
-    with pytest.raises(errors.Refusal, match="training it is not possible yet"):
-        kinds.of(config)
+    with pytest.raises(errors.Refusal, match=r"low_res_factor=0 .*say how much"):
+        kinds.of(config).train_step(config, None, None)

@@ -239,7 +239,7 @@ def test_records_contradict_neither_each_other_nor_the_schema():
         assert not own & {
             f"{no}{name}" for name in mode.short_fields for no in ("", "no")
         }
-        assert all(flag.kind in (modes.TEXT, modes.PATH) for flag in mode.flags)
+        assert {flag.kind for flag in mode.flags} <= {modes.TEXT, modes.PATH, modes.RAW}
 
 
 def test_the_environment_of_a_flag_is_set_where_it_is_given():

@@ -64,14 +64,20 @@ def count(config):
 
 CLASSIFIERS = [spec for spec in PLAIN if spec.endswith("_classifier")]
 CHAINS = [spec for spec in PLAIN if spec.endswith("_2015")]
-UNETS = [spec for spec in PLAIN if spec not in (*CLASSIFIERS, *CHAINS)]
+# Of these, see test_configs_glide.py.
+GLIDE = [spec for spec in PLAIN if spec.startswith("glide_")]
+UPSAMPLERS = [
+    spec for spec in PLAIN if spec.endswith("_upsampler") and spec not in GLIDE
+]
+UNETS = [spec for spec in PLAIN if spec not in (*CLASSIFIERS, *GLIDE, *CHAINS)]
 
 
 @pytest.mark.parametrize("spec", [*UNETS, *VARIANTS])
 def test_every_config_builds_without_its_data(spec):
     config = read(spec)
     build_process.objective(config, facts(config))
-    build_sampling.recipe(config, facts(config))
+    if spec not in UPSAMPLERS:
+        build_sampling.recipe(config, facts(config))
     build_training.optimizer(config)
     build_process.timestep_sampler(config)
     leaves = arrays(config)
@@ -111,6 +117,42 @@ def test_every_chain_of_the_2015_paper_builds_without_its_data(spec):
     leaves = functional.by_path(network.shapes)
     learns = config.model.kind == "gaussian_2015"
     assert ("rates/offset" in leaves) == learns
+
+
+@pytest.mark.parametrize("spec", UPSAMPLERS)
+def test_an_upsampler_builds_without_its_data(spec):
+    config = read(spec)
+    network = build_network.network(config, facts(config))
+    build_step.train_step(config, facts(config), network)
+    height, width, channels = facts(config).shape
+    factor = config.data.low_res_factor
+    assert network.condition_spec["low_res"].shape == (
+        height // factor,
+        width // factor,
+        channels,
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "steps", "rate"),
+    [
+        ("imagenet256_iddpm_upsampler", "upsample_cond_500K", 500_000, 3e-4),
+        ("imagenet256_adm_upsampler", "64_256_upsampler", 500_000, 1e-4),
+        ("imagenet512_adm_upsampler", "128_512_upsampler", 1_050_000, 1e-4),
+    ],
+)
+def test_an_upsampler_is_the_published_one(spec, name, steps, rate):
+    """Network and process are those of the flags, numbers those of the papers."""
+    config = read(spec)
+    values = dict(reading.leaves(config.to_dict()))
+    fields = dict(published.PUBLISHED[name].fields)
+    assert fields.pop("facts.num_classes") == 1000
+    assert fields.pop("data.image_size") == config.data.image_size * 2
+    if config.model.head_channels:
+        fields.pop("model.num_heads")
+    assert {name: values[name] for name in fields} == fields
+    assert (config.train.steps, config.train.batch_size) == (steps, 256)
+    assert config.train.learning_rate == rate
 
 
 @pytest.mark.parametrize("spec", CLASSIFIERS)
@@ -157,6 +199,9 @@ PUBLISHED = {
     "imagenet256_adm": 553_838_086,
     "imagenet256_adm:unconditional": 552_814_086,
     "imagenet512_adm": 558_997_638,
+    "imagenet256_adm_upsampler": 311_795_910,
+    "imagenet512_adm_upsampler": 308_835_270,
+    "imagenet256_iddpm_upsampler": 279_792_390,
     "imagenet64_classifier": 65_438_568,
     "imagenet128_classifier": 42_568_040,
     "imagenet256_classifier": 54_096_360,
@@ -187,6 +232,7 @@ def test_flags_that_shapes_do_not_show():
         "imagenet64_iddpm:vlb": ("rescaled_kl", True),
         "imagenet64_iddpm:cond": ("hybrid", False),
         "lsun256_iddpm": ("hybrid", False),
+        "imagenet256_iddpm_upsampler": ("hybrid", False),
     }
     orders = {s: read(s).model.qkv_order for s in PUBLISHED if "_adm" in s}
     assert [spec for spec, order in orders.items() if order == "new"] == [

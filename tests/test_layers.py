@@ -30,6 +30,7 @@ LAYERS = (
     ("config",),
     ("builders",),
     ("evaluation", "diagnosis", "editing"),
+    ("demo",),
     ("modes",),
     ("main", "api"),
 )
@@ -71,6 +72,9 @@ CONFINED = {
     "torch": ("ddpm_jax/convert/",),
     "tensorflow": ("ddpm_jax/convert/",),
     "safetensors": ("ddpm_jax/convert/",),
+    "gradio": ("ddpm_jax/demo/", "ddpm_jax/modes/demo.py"),
+    "fastapi": ("ddpm_jax/demo/",),
+    "uvicorn": ("ddpm_jax/demo/",),
 }
 # Keys and draws are made where flags of JAX change no number of them.
 DRAWING = "ddpm_jax/core/keys.py"
@@ -249,7 +253,9 @@ def test_a_record_passes_what_run_takes(mode):
     inspect.signature(module.run).bind(*mode.passes)
     known = {field.name for field in dataclasses.fields(command_line.Command)}
     assert set(mode.passes) <= known | {f.name for f in mode.flags} | {mode.arguments}
-    assert {flag.name for flag in mode.flags} <= set(mode.passes)
+    # Prompts become sampling.prompts before the mode is run.
+    own = {flag.name for flag in mode.flags if flag not in modes.PROMPTS}
+    assert own <= set(mode.passes)
 
 
 def test_no_mode_is_imported_before_the_command_line_is_understood():

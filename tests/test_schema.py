@@ -19,6 +19,9 @@ OF_THE_WEIGHTS = set(build_sampling.OF_WEIGHTS)
 OF_OTHER_RUNS = {
     *("classifier", "classifier_scale", "guidance_t_max", "weaker", "weaker_scale")
 }
+# They need images to enlarge: see tests/builders/test_builders_low_res.py.
+OF_UPSAMPLERS = {"low_res", "low_res_t", "low_res_sigma"}
+OF_TEXT_RUNS = {"prompts"}  # see tests/modes/test_modes_text.py
 # For every other field: settings that belong to it, and another value.
 OTHER_VALUES = {
     "method": ({}, "ddim"),
@@ -60,7 +63,12 @@ def request_and_tag(config):
 def test_every_sampling_field_is_tried():
     fields = set(config_lib.base().sampling)
     assert fields == (
-        CHANGE_NO_IMAGE | OF_THE_WEIGHTS | OF_OTHER_RUNS | OTHER_VALUES.keys()
+        CHANGE_NO_IMAGE
+        | OF_THE_WEIGHTS
+        | OF_OTHER_RUNS
+        | OF_UPSAMPLERS
+        | OF_TEXT_RUNS
+        | OTHER_VALUES.keys()
     )
 
 
@@ -113,9 +121,11 @@ def test_metrics_are_known_by_these_names():
 
     # Configs, cards and best.json of runs hold them.
     names = (
-        "bits_per_dim accuracy fid sfid inception_score precision_recall kid proxy_fd"
+        "bits_per_dim accuracy psnr consistency fid sfid inception_score "
+        "precision_recall kid proxy_fd"
     )
-    assert (*names.split(), "proxy_fd_random") == table.NAMES
+    of_texts = ("prompt_accuracy", "prompt_swap")
+    assert {*names.split(), "proxy_fd_random", *of_texts} == {*table.NAMES}
 
 
 # Every field of config.model, with a value that differs from the network below.
@@ -141,6 +151,7 @@ OTHER_NETWORKS = {
     "middle_attention": "none",
     "initialisation": "ho",
     "inpainting": True,
+    "low_res_noise": True,
     "text_layers": 1,
     "text_width": 16,
     "text_heads": 4,
@@ -165,11 +176,16 @@ def shapes_of(**model):
     return build_network.network(config, FACTS).shapes
 
 
+OF_OTHER_KINDS = {"pool", "patch_size", "image_layers", "embedding"}
+
+
 @pytest.mark.parametrize("field", sorted(config_lib.base().model))
 def test_what_shapes_do_not_tell_is_compared_before_weights_are_taken(field):
-    if field == "pool":  # of classifiers, whose pools have arrays of other names
+    if field in OF_OTHER_KINDS:  # their arrays have other names
         return
-    beside = {"text_layers": 2} if field.startswith("text_") else {}
+    sized = {"text_layers": 2, "text_context": 4, "text_vocabulary": 9}
+    beside = sized if field.startswith("text_") else {}
+    beside |= {"kind": "upsampler"} if field.startswith("low_res_") else {}
     changed = {**beside, field: OTHER_NETWORKS[field]}
     is_seen = shapes_of(**changed) != shapes_of(**beside)
     is_compared = f"model.{field}" in trained_run.HIDDEN_IN_SHAPES

@@ -27,7 +27,8 @@ NOT_OF_CHAINS = (
     *("sampling.eta", "sampling.labels", "sampling.per_class"),
     *("sampling.guidance_scale", "sampling.guidance_w", "sampling.classifier"),
     *("sampling.weaker", "sampling.dynamic_threshold", "sampling.temperature"),
-    *("evaluation.steps", "evaluation.respacing"),
+    *("evaluation.steps", "evaluation.respacing", "sampling.low_res"),
+    *("data.low_res_factor", "model.low_res_noise"),
 )
 # Fields that these kinds alone read: all of them …
 OF_CHAINS = (
@@ -112,6 +113,7 @@ def start_betas(config) -> np.ndarray:
     learned_rates.check_beta_1(diffusion.beta_start)
     if diffusion.schedule == "custom":
         return np.asarray(schedule(config).betas)
+    _check_usual(config, ("diffusion.schedule",))
     return learned_rates.usual_betas(diffusion.num_steps, diffusion.beta_start)
 
 

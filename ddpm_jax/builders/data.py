@@ -3,9 +3,22 @@
 import dataclasses
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import images, sources
+from ddpm_jax.data import images, low_res, sources
 from ddpm_jax.data import marks as marks_lib
 from ddpm_jax.runtime import console, distributed
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFacts:
+    """What a run that reads texts must know of its captions.
+
+    Attributes:
+        tokenizer: record of its tokenizer, see `text.tokenizers.from_json`.
+        captions: some of the training data, for who gives no prompt.
+    """
+
+    tokenizer: dict
+    captions: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +34,7 @@ class DataInfo:
         num_classes: None without labels.
         class_names: one name per class.
         fingerprint: changes with the data.
+        text: of the captions; None for a run that does not read them.
     """
 
     shape: tuple[int, ...]
@@ -29,6 +43,7 @@ class DataInfo:
     num_classes: int | None
     class_names: tuple[str, ...]
     fingerprint: str
+    text: TextFacts | None = None
 
     @property
     def size(self) -> str:
@@ -50,25 +65,38 @@ class DataInfo:
 
     @classmethod
     def from_dict(cls, values: dict) -> "DataInfo":
-        """Return the facts stored in a run's config.json, whatever its age."""
+        """Return the facts stored in a run's config.json, whatever its age.
+
+        What tokenizer.json holds is read by `builders.captions`.
+        """
+        values = {k: v for k, v in values.items() if k != "tokenizer"}
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+        if values.get("text"):
+            text = values["text"]
+            lists["text"] = TextFacts(text["tokenizer"], tuple(text["captions"]))
         return cls(**{**values, **lists})
 
 
 _RENAMED = {"image_shape": "shape"}  # as older runs call the facts, read for ever
 
 
-def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
+def dataset(
+    config, split: str, *, say=console.say, captions: str | None = None
+) -> sources.Dataset:
     """Return a split of the configured data.
 
     Args:
         say: told, a line each, what was noticed about the files.
+        captions: instead of data.captions, which only a run that reads text follows:
+            captions that nobody reads are no part of a run's data.
 
     Raises:
         Refusal: unknown source, or data that cannot be used as asked.
     """
     data = config.data
+    if captions is None:
+        captions = data.captions if config.model.text_layers else "none"
     found = sources.load(
         data.name,
         split,
@@ -78,6 +106,7 @@ def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
         channels=data.channels,
         crop=data.crop,
         labels=data.labels,
+        captions=captions,
         cache_gib=data.cache_gib,
         say=say,
     )
@@ -86,7 +115,23 @@ def dataset(config, split: str, *, say=console.say) -> sources.Dataset:
             f"data.flip=True mirrors images [height, width, channels], and one example "
             f"of {found.name!r} is {list(found.shape)}: set data.flip=False"
         )
-    return found
+    return with_small_versions(config, found)
+
+
+def with_small_versions(config, dataset: sources.Dataset) -> sources.Dataset:
+    """Return data with what an upsampler reads, see `data.low_res`.
+
+    The data itself is returned where data.low_res_factor is 0.
+    """
+    if not config.data.low_res_factor:
+        return dataset
+    alpha_bar = None
+    if config.model.low_res_noise:
+        from ddpm_jax.builders import process  # which builds on the facts here
+
+        alpha_bar = process.schedule(config).alpha_bar
+    make = low_res.SmallVersions(config.data.low_res_factor, alpha_bar)
+    return low_res.with_small_versions(dataset, make)
 
 
 def check_grey(facts: DataInfo, what: str, instead: str) -> None:

@@ -50,7 +50,10 @@ def recipe(
         Refusal: parts that do not belong together, or settings that the run cannot
             meet.
     """
-    made = build_sampling.recipe(config, facts, path=path, kept=kept)
+    completes = edit == "inpaint"
+    made = build_sampling.recipe(
+        config, facts, path=path, kept=kept, completes=completes
+    )
     usual = config_lib.base().editing
     settings = [recipe_lib.Setting("edit", edit, None)]
     settings += [recipe_lib.Setting(k, v, None) for k, v in (given or {}).items()]

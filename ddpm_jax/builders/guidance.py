@@ -8,7 +8,8 @@ guidance does not change have one name.
 from typing import Any, NamedTuple
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import class_labels
+from ddpm_jax.builders import class_labels, prompts
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.guides import CLASSIFIER, WEAKER, Guide
 from ddpm_jax.builders.network import null_label
@@ -55,7 +56,8 @@ def of(
         guides: from `guides.of`.
         kept: the process that is sampled.
         solver: a value of `diffusion.solvers`.
-        path: of the chain; None for the solver's own.
+        path: of the chain; None for the solver's own. A part of one that was guided
+            before says itself which of its entries are.
 
     Raises:
         Refusal: settings that contradict each other, that have no effect, or that the
@@ -69,22 +71,25 @@ def of(
     transforms = _transforms(sampling, guides, kept, solver)
     is_guided = bool(mixings or transforms)
     is_partial = is_guided and (low, high) != WHOLE
-    if is_partial:
+    if is_partial and not _says_guided(path):
         path = _path(kept, path or solver.path(kept.num_steps), low, high)
-    negative = _negative(config, facts)
+    negative, led_from = _negative(config, facts)
     settings = {
         "guidance_scale": (scale if low < high else 1.0, 1.0),
         "guidance_interval": ((low, high) if is_partial else WHOLE, WHOLE),
-        "negative": ("" if negative is None else negative, ""),
+        "negative": (led_from, ""),
         "guidance_w": None,  # said as guidance_scale
     }
+    if low == high:  # nothing is guided, by whatever
+        negative = None
+        settings |= {"negative": ("", ""), "guidance_rescale": (0.0, 0.0)}
     for name, guide in guides.items():
         settings[name] = (guide.name, "")
         settings[f"{name}_scale"] = (sampling[f"{name}_scale"], None)
     return Guidance(
         mixings=tuple(mixings),
         transforms=tuple(transforms),
-        negative=() if negative is None else (("label", negative),),
+        negative=negative,
         path=path,
         settings=settings,
     )
@@ -119,16 +124,22 @@ def told(config, guides: dict[str, Guide], imported: dict | None) -> list[str]:
     sampling, lines = config.sampling, []
     scale = guidance_scale(sampling)
     if scale != 1:
-        away = f"class {sampling.negative}" if sampling.negative else "no class"
+        what = "text" if config.model.text_layers else "class"
+        away = f"{what} {sampling.negative!r}" if sampling.negative else f"no {what}"
         lines.append(
             f"guidance: classifier-free, scale {scale:g} (1 is plain conditional, 0 "
             f"unconditional; w = {scale - 1:g} of Ho & Salimans), away from {away}"
         )
     if CLASSIFIER in guides:
+        guide = guides[CLASSIFIER]
+        noun = "CLIP" if guide.kind == "clip" else "classifier"
         lines.append(
-            f"guidance: by the classifier {guides[CLASSIFIER].name}, scale "
+            f"guidance: by the {noun} {guide.name}, scale "
             f"{sampling.classifier_scale:g} (factor of its gradient; 0 is none)"
         )
+        if guide.kind == "clip":
+            notes = build_clip.notes(guide.saved.config, tuple(sampling.prompts))
+            lines += [f"note: {note}" for note in notes]
     if WEAKER in guides:
         lines.append(
             f"guidance: away from the weaker {guides[WEAKER].name}, scale "
@@ -192,15 +203,20 @@ def _check_needed(sampling, scale) -> None:
         )
 
 
-def _negative(config, facts) -> int | None:
-    """Return the class to lead away from, None for "no class"."""
+def _negative(config, facts) -> tuple[tuple, Any]:
+    """Return what to lead away from, as a recipe and as a request has it."""
     asked = config.sampling.negative
-    if asked and not config.model.class_conditional:
+    if config.model.text_layers:
+        return prompts.negative(config, facts), asked
+    if not asked:
+        return (), ""
+    if not config.model.class_conditional:
         raise errors.Refusal(
             f"sampling.negative={asked!r} on a run without classes: leave it out"
         )
     try:
-        return class_labels.index(asked, facts.class_names)
+        found = class_labels.index(asked, facts.class_names)
+        return (("label", found),), found
     except errors.Refusal as refusal:
         told = str(refusal).replace("sampling.labels", "sampling.negative")
         raise errors.Refusal(told) from refusal
@@ -244,7 +260,15 @@ def _check_branch(config, facts, scale) -> None:
     """Refuse a scale but 1 where there is no other branch to lead away from."""
     if config.sampling.negative or null_label(config, facts) is not None:
         return
-    if not config.model.class_conditional:
+    if config.model.text_layers:
+        if config.train.label_dropout:
+            return
+        remedy = (
+            "it was trained without leaving captions out and has no unconditional "
+            "branch; sample with scale 1, give sampling.negative=TEXT, or train a run "
+            "with train.label_dropout=0.1"
+        )
+    elif not config.model.class_conditional:
         remedy = (
             "it has no classes to be guided to; leave it 1, or guide it by a classifier"
             " with sampling.classifier=RUN"
@@ -259,14 +283,19 @@ def _check_branch(config, facts, scale) -> None:
 
 
 def _transforms(sampling, guides, kept, solver) -> list[recipe_lib.Part]:
-    """Return the guidance by a classifier, in the form that the solver reads."""
+    """Return the guidance by a classifier or CLIP, in the form of the solver."""
     if CLASSIFIER not in guides:
         return []
     form = "mean" if solver.reads == "mean" else "score"
     shares = [_share(kept, t) for t in range(kept.num_steps)]
     below = sum(share < sampling.guidance_t_max for share in shares)
-    name = f"classifier_{form}"
+    name = f"{guides[CLASSIFIER].kind}_{form}"
     return [recipe_lib.part(name, scale=sampling.classifier_scale, below=below)]
+
+
+def _says_guided(path) -> bool:
+    """Return whether the entries of a path are flagged already."""
+    return path is not None and all(len(entry) > 3 for entry in path)
 
 
 def _path(kept, path, low, high) -> samplers.Path:

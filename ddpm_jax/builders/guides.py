@@ -17,6 +17,7 @@ from ddpm_jax.sampling import recipe as recipe_lib
 
 CLASSIFIER, WEAKER = transforms.CLASSIFIER, branches.WEAKER  # names of the networks
 FIELDS = {CLASSIFIER: "sampling.classifier", WEAKER: "sampling.weaker"}
+BY_GRADIENT = ("classifier", "clip")  # values of model.kind
 AT_STEP = re.compile(r"(.+)@(\d+)")
 
 
@@ -38,6 +39,11 @@ class Guide:
     def name(self) -> str:
         """The run and its step, without the place of the run: "digits_classifier@9"."""
         return f"{self.saved.run_dir.path.name}@{self.step}"
+
+    @property
+    def kind(self) -> str:
+        """Its model.kind."""
+        return self.saved.config.model.kind
 
 
 def named(config) -> dict[str, Guide]:
@@ -135,13 +141,20 @@ def _opened(path, step, fingerprint, mesh):
 
 def _check_classifier(config, facts, guide):
     kind = guide.config.model.kind
-    if kind != "classifier":
+    if kind not in BY_GRADIENT:
         raise errors.Refusal(
             f"this run is a {kind!r} and no classifier: give one that was trained with "
             "--config=configs/digits_classifier.py:RUN, or imported; "
             "sampling.weaker takes a weaker network"
         )
     _check_alike(config, facts, guide)
+    if kind == "clip":
+        return
+    if config.sampling.prompts and not config.model.text_layers:
+        raise errors.Refusal(
+            "this classifier guides to classes, and --prompt is given for a run that "
+            "reads no text: leave it out, or give a CLIP, which reads it"
+        )
     if not config.model.class_conditional:
         return
     ours, theirs = facts.class_names, guide.facts.class_names

@@ -5,7 +5,8 @@ import functools
 import shlex
 from collections.abc import Callable
 
-from ddpm_jax.builders import chains, classifier, network, paper_2015
+from ddpm_jax.builders import chains, classifier, paper_2015, scoring
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders.process import objective, schedule, timestep_sampler
 from ddpm_jax.builders.training import learning_rate, optimizer
@@ -74,7 +75,7 @@ def _unet_check(config, facts):
 
 def _unet_validator(config, facts, network, test, train, *, mesh):
     del train
-    return build_sampling.validator(config, facts, network, test, mesh=mesh)
+    return scoring.validator(config, facts, network, test, mesh=mesh)
 
 
 def _sample_it(config, workdir):
@@ -92,8 +93,31 @@ UNET = Kind(
     check_new=_unet_check,
     train_step=_unet_step,
     validator=_unet_validator,
-    metrics=(table.BITS, *table.METRICS),
+    metrics=(table.BITS, *table.METRICS, *table.OF_TEXTS),
     use=_sample_it,
+)
+
+
+def _upsampler_step(config, facts, network):
+    if not config.data.low_res_factor:
+        raise errors.Refusal(
+            "data.low_res_factor=0 with model.kind='upsampler': say how much the run "
+            "shall enlarge; data.low_res_factor=4 trains it to make four times the "
+            "width and height"
+        )
+    return _unet_step(config, facts, network)
+
+
+UPSAMPLER = dataclasses.replace(
+    UNET,
+    noun="upsampler",
+    train_step=_upsampler_step,
+    metrics=(*table.OF_UPSAMPLERS, table.BITS, *table.METRICS),
+    use=lambda config, workdir: (
+        "enlarge images, or what another run makes: "
+        f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))} "
+        "--config.sampling.low_res=RUN"
+    ),
 )
 CLASSIFIER = Kind(
     noun="classifier",
@@ -119,17 +143,18 @@ CHAIN = Kind(
     recipe=paper_2015.recipe,
     make_sampler=paper_2015.make_sampler,
 )
-KINDS = {"unet": UNET, "classifier": CLASSIFIER} | dict.fromkeys(chains.KINDS, CHAIN)
+KINDS = {"unet": UNET, "upsampler": UPSAMPLER, "classifier": CLASSIFIER}
+KINDS |= dict.fromkeys(chains.KINDS, CHAIN)
 
 
 def of(config) -> Kind:
     """Return the record of model.kind.
 
     Raises:
-        Refusal: a kind that cannot be trained.
+        Refusal: a kind that is imported alone.
     """
     if config.model.kind not in KINDS:
-        network.check_kind(config, "training")
+        build_network.check_kind(config, "training or scoring")
     return KINDS[config.model.kind]
 
 
@@ -152,7 +177,10 @@ def check_metrics(config, names, *, field: str = "evaluation.metric") -> None:
     Raises:
         Refusal: names those of this kind.
     """
-    own = KINDS.get(config.model.kind, UNET).metrics
+    own = of(config).metrics
+    if field != "evaluation.metric":  # while training
+        unmeasured = (*table.OF_TEXTS, *table.OF_UPSAMPLERS)
+        own = tuple(name for name in own if name not in unmeasured)
     for name in names:
         if name not in own:
             raise errors.Refusal(

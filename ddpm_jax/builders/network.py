@@ -2,12 +2,14 @@
 
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import chains, fitting
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
-from ddpm_jax.data import images
+from ddpm_jax.data import images, low_res
 from ddpm_jax.diffusion import reverse
 from ddpm_jax.models import classifier, custom, functional, text, unet
 from ddpm_jax.runs import commands
+from ddpm_jax.text import tokenizers
 
 
 def null_label(config, facts: DataInfo) -> int | None:
@@ -22,12 +24,12 @@ def null_label(config, facts: DataInfo) -> int | None:
         raise errors.Refusal(
             "model.class_conditional=True: this data has no labels; set it to False"
         )
-    if rate and not conditional:
+    if rate and not conditional and not config.model.text_layers:
         raise errors.Refusal(
             f"train.label_dropout={rate} with model.class_conditional=False: there are "
             "no labels to drop; set model.class_conditional=True or label_dropout=0"
         )
-    return facts.num_classes if rate else None
+    return facts.num_classes if rate and conditional else None
 
 
 def network(config, facts: DataInfo) -> functional.Network:
@@ -42,6 +44,8 @@ def network(config, facts: DataInfo) -> functional.Network:
             f"one example of {config.data.name!r} is {list(facts.shape)}: give a "
             "network of your own, ddpm_jax.train(config, workdir, network=…), or images"
         )
+    if model.kind == "clip":
+        return build_clip.network(config, facts)
     fitting.check_sides(config, facts, network)
     height, width, channels = facts.shape
     options = {
@@ -73,9 +77,10 @@ def network(config, facts: DataInfo) -> functional.Network:
             out_channels=2 * channels if learned else channels,
             num_classes=label_rows(config, facts),
             null_label=null_label(config, facts),
-            low_res=model.kind == "upsampler",
+            low_res=low_res_size(config, facts),
+            low_res_levels=low_res_levels(config),
             inpainting=model.inpainting,
-            text=text_sizes(config),
+            text=text_sizes(config, facts),
             resample=model.resample,
             sinusoid=model.sinusoid,
             sinusoid_shift=model.sinusoid_shift,
@@ -88,19 +93,74 @@ def network(config, facts: DataInfo) -> functional.Network:
         )
 
 
-def text_sizes(config) -> text.Text | None:
-    """Return the sizes of the text encoder that model.text_layers asks for, or None."""
+def low_res_size(config, facts: DataInfo) -> bool | tuple[int, int]:
+    """Return (h, w) of what an upsampler reads, True for any, False for other networks.
+
+    Raises:
+        Refusal: a factor that does not divide the images, or of other networks.
+    """
+    factor = config.data.low_res_factor
+    if config.model.kind != "upsampler":
+        _refuse_low_res(config)
+        return False
+    if not factor:
+        return True
+    low_res.check_factor(facts.shape, factor)
+    height, width, _ = facts.shape
+    return height // factor, width // factor
+
+
+def _refuse_low_res(config):
+    for section, name in (("data", "low_res_factor"), ("model", "low_res_noise")):
+        if config[section][name]:
+            raise errors.Refusal(
+                f"{section}.{name}={config[section][name]} with "
+                f"model.kind={config.model.kind!r}, which reads no smaller images: set "
+                f"model.kind=upsampler, or leave it out"
+            )
+
+
+def low_res_levels(config) -> int:
+    """Return how many levels of noise the smaller images may have, none among them."""
+    return config.diffusion.num_steps + 1 if config.model.low_res_noise else 0
+
+
+def text_sizes(config, facts: DataInfo) -> text.Text | None:
+    """Return the sizes of the text encoder that model.text_layers asks for, or None.
+
+    Raises:
+        Refusal: sizes that neither the config nor the tokenizer tells, or that the
+            tokenizer contradicts.
+    """
     model = config.model
     if not model.text_layers:
         return None
+    sizes = {"context": model.text_context, "vocabulary": model.text_vocabulary}
+    if facts.text is not None:
+        told = tokenizers.without_files(facts.text.tokenizer)
+        of_tokenizer = {"context": told.context, "vocabulary": told.vocabulary_size}
+        for name, own in of_tokenizer.items():
+            if sizes[name] not in (0, own):
+                raise errors.Refusal(
+                    f"model.text_{name}={sizes[name]}: the tokenizer {told.kind!r} of "
+                    f"this data has {own}; set it to {own}, or to 0"
+                )
+            sizes[name] = own
+    for name, value in sizes.items():
+        if not value:
+            raise errors.Refusal(
+                f"model.text_{name}=0 without data whose captions tell it: give it, "
+                f"such as model.text_{name}={GLIDE[name]} of GLIDE"
+            )
     return text.Text(
         width=model.text_width,
         layers=model.text_layers,
         heads=model.text_heads,
-        context=model.text_context,
-        vocabulary=model.text_vocabulary,
+        **sizes,
     )
 
+
+GLIDE = {"context": 128, "vocabulary": 50257}
 
 # Fields that the classifier of ADM, which has one dialect, would ignore …
 NOT_OF_CLASSIFIERS = (
@@ -114,6 +174,8 @@ NOT_OF_CLASSIFIERS = (
     "model.initialisation",
     "model.inpainting",
     "model.text_layers",
+    "model.low_res_noise",
+    "data.low_res_factor",
 )
 # … and those that its training would: it denoises nothing and makes no samples.
 NOT_OF_THEIR_TRAINING = (
@@ -214,7 +276,10 @@ def custom_network(given, config, facts):
     return network
 
 
-NOT_YET = {"text_layers": "a text", "inpainting": "a picture to complete"}
+NOT_YET = {
+    "inpainting": "a picture to complete beside its input: complete one with "
+    "--mode=inpaint --image=FILE --mask=FILE"
+}
 """Fields of networks that training and sampling cannot feed yet, and what with."""
 
 
@@ -224,12 +289,15 @@ def makes_images_alone(config) -> bool:
     return model.kind == "unet" and not any(model[field] for field in NOT_YET)
 
 
-def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
+def check_kind(
+    config, doing: str, workdir="CLASSIFIER", *, completes: bool = False
+) -> None:
     """Refuse to do with a run what only a diffusion model permits.
 
     Args:
         doing: for the sentence, e.g. "sampling from".
         workdir: the run, for the command in the sentence.
+        completes: whether there is a picture to complete.
 
     Raises:
         Refusal: says what the run can be used for.
@@ -240,22 +308,46 @@ def check_kind(config, doing: str, workdir="CLASSIFIER") -> None:
             f"model.kind={kind!r}: {doing} it is not possible; train it, sample it "
             "with --mode=sample and measure its bound with --mode=evaluate"
         )
-    if kind == "upsampler":
+    if kind == "upsampler" and config.model.inpainting:
         raise errors.Refusal(
-            f"model.kind={kind!r}: {doing} it is not possible yet, for it needs "
-            "low-resolution images beside its input; it can be converted, exported "
-            "and called from Python"
+            f"model.inpainting=True of an upsampler: {doing} it is not possible yet, "
+            "for it needs a large picture to complete beside a small one; it can be "
+            "converted, exported and called from Python"
         )
     for field, needed in NOT_YET.items():
-        if config.model[field] and kind == "unet":
+        if config.model[field] and kind == "unet" and not completes:
             raise errors.Refusal(
                 f"model.{field}={config.model[field]!r}: {doing} it is not possible "
-                f"yet, for it needs {needed} beside its input; it can be converted, "
-                "exported and called from Python"
+                f"yet, for it needs {needed}"
             )
     if kind == "classifier":
         raise errors.Refusal(
             f"model.kind={kind!r}: {doing} it is not possible, for it makes no images; "
             f"score it with --mode=evaluate, or let it guide a diffusion model: "
             f"{commands.guide(config.model.guides, workdir)}"
+        )
+    if kind == "clip":
+        raise errors.Refusal(
+            f"model.kind={kind!r}: {doing} it is not possible, for it makes no images; "
+            "let it guide a run that does: --mode=sample --workdir=RUN "
+            f"--config.sampling.classifier={workdir}"
+        )
+
+
+def check_no_upsampler(config, doing: str) -> None:
+    """Refuse to do with an upsampler what is defined for images from noise alone.
+
+    Args:
+        config: of the run.
+        doing: for the sentence, e.g. "diagnosing".
+
+    Raises:
+        Refusal: says what the run can be used for.
+    """
+    if config.model.kind == "upsampler":
+        raise errors.Refusal(
+            f"model.kind='upsampler': {doing} it is not possible, for it enlarges "
+            "images and makes none from noise alone; give the run that makes the small "
+            "images, and enlarge what comes of it with --mode=sample "
+            "--config.sampling.low_res=…"
         )

@@ -72,8 +72,15 @@ def validator(config, facts: DataInfo, network, test, train, *, mesh):
     )
 
 
-def recipe(config, facts: DataInfo) -> chain_sampler.ChainRecipe:
-    """Return what decides the samples, apart from the weights."""
+def recipe(config, facts: DataInfo, *, given=None) -> chain_sampler.ChainRecipe:
+    """Return what decides the samples, apart from the weights.
+
+    Args:
+        config: of the run.
+        facts: of its data.
+        given: of upsamplers, always None here.
+    """
+    del given
     chains.check(config, facts)
     seed, steps = config.sampling.seed, config.diffusion.num_steps
     settings = (
@@ -94,6 +101,7 @@ def make_sampler(
     weights=None,
     arrays=None,
     trajectory=(),
+    given=None,
     kept=(),
 ) -> chain_sampler.ChainSampler:
     """Return the sampler of a recipe.
@@ -102,14 +110,14 @@ def make_sampler(
         asked: from `recipe`.
         config, facts, network: of the run.
         mesh: devices to share each batch.
-        weights, arrays, trajectory: as `sampling.make_sampler` takes them; the first
-            two tell it nothing, the last is refused.
+        weights, arrays, given, trajectory: as `sampling.make_sampler` takes them; the
+            first three tell it nothing, the last is refused.
         kept: zero-based t whose states are kept.
 
     Raises:
         Refusal: positions of a trajectory are asked for.
     """
-    del weights, arrays
+    del weights, arrays, given
     if len(trajectory):
         raise errors.Refusal(
             f"trajectory={tuple(trajectory)}: a run of model.kind="

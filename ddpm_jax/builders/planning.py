@@ -7,6 +7,7 @@ import math
 import jax
 import numpy as np
 
+from ddpm_jax.builders import captions
 from ddpm_jax.builders import data as data_lib
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import sources, tfds
@@ -31,7 +32,7 @@ def facts(config) -> tuple[data_lib.DataInfo, str]:
         Refusal: the data is not there and the size of its images not known.
     """
     try:
-        return data_lib.DataInfo.of(data_lib.dataset(config, "train")), ""
+        return captions.of_training(config, None)[1], ""
     except errors.Refusal as refusal:
         described = _described(config)
         if described is None:

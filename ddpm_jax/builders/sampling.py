@@ -1,21 +1,18 @@
-"""What makes and scores images."""
+"""What makes images."""
 
 import inspect
 from typing import NamedTuple
 
-import numpy as np
-
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import class_labels
+from ddpm_jax.builders import class_labels, low_res, prompts
+from ddpm_jax.builders import clip as build_clip
 from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import guides as guides_lib
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.network import check_kind
-from ddpm_jax.builders.process import objective, respaced, schedule, spacing
-from ddpm_jax.core import conditions, errors
+from ddpm_jax.builders.process import respaced, spacing
+from ddpm_jax.core import errors
 from ddpm_jax.diffusion import solvers
-from ddpm_jax.metrics import bits, validation
-from ddpm_jax.models import functional
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler, transforms
 
@@ -25,7 +22,15 @@ CHANGE_NO_IMAGE = ("num_samples", "batch_size")
 OF_WEIGHTS = ("weights", "checkpoint")
 
 
-def recipe(config, facts: DataInfo, *, path=None, kept=None) -> recipe_lib.Recipe:
+def recipe(
+    config,
+    facts: DataInfo,
+    *,
+    path=None,
+    kept=None,
+    given: low_res.Given | None = None,
+    completes: bool = False,
+) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
 
     Every field of config.sampling becomes a setting of the recipe, and with it part of
@@ -36,15 +41,22 @@ def recipe(config, facts: DataInfo, *, path=None, kept=None) -> recipe_lib.Recip
         facts: of its data.
         path: of an edit, see `diffusion.samplers`; None for the solver's own.
         kept: the respaced process of an edit; None for that of config.sampling.
+        given: what an upsampler enlarges.
+        completes: whether the edit has a picture to complete.
 
     Raises:
         Refusal: settings that contradict each other, or that the run cannot meet.
     """
-    check_kind(config, "sampling from")
+    check_kind(config, "sampling from", completes=completes)
+    if given is None:  # there is nothing to enlarge, or it is missing
+        low_res.given(config, None)
     kept = kept or respaced(config, "sampling")
     guides = guides_lib.named(config)
     guides_lib.check(config, facts, guides)
-    asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
+    asked = None
+    if given is None or "label" not in given.source.carried:
+        asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
+    texts = prompts.of(config, facts, given)
     guided = build_guidance.of(config, facts, guides, kept, solver(config), path)
     made = recipe_lib.Recipe(
         schedule=kept,
@@ -52,30 +64,68 @@ def recipe(config, facts: DataInfo, *, path=None, kept=None) -> recipe_lib.Recip
         variance=config.diffusion.variance,
         shape=facts.shape,
         solver=_solver(config.sampling),
-        settings=_settings(config, asked and asked.asked, guided.settings),
+        settings=_settings(
+            config,
+            asked and asked.asked,
+            {**guided.settings, **_enlarged(config, given)},
+        ),
         hooks=_hooks(config.sampling),
         guidance=guided.mixings,
         transforms=guided.transforms,
         negative=guided.negative,
         path=guided.path,
-        fingerprints=tuple((k, guide.fingerprint) for k, guide in guides.items()),
-        seed=config.sampling.seed,
-        **_conditions(config, asked, guides),
+        fingerprints=_fingerprints(guides, given),
+        seed=_seed(config, facts, given),
+        **_conditions(config, asked, _of_texts(config, texts, guides), guides),
     )
     made.check()
     return made
 
 
-def _conditions(config, asked: "Classes | None", guides) -> dict:
+def _seed(config, facts, given) -> int:
+    seed = config.sampling.seed
+    return seed if given is None else low_res.stage_seed(seed, facts.shape)
+
+
+def _enlarged(config, given) -> dict:
+    """Return the settings of what is enlarged: value and usual value by field."""
+    return {
+        "low_res": ("" if given is None else given.word, ""),
+        "low_res_t": (0 if given is None else given.level, 0),
+        "low_res_sigma": None,  # said as low_res_t
+    }
+
+
+def _fingerprints(guides, given) -> tuple[tuple[str, str], ...]:
+    """Return the fingerprints of what is not the run's own."""
+    prints = [(name, guide.fingerprint) for name, guide in guides.items()]
+    if given is not None:
+        prints.append((low_res.KEY, given.source.fingerprint))
+    return tuple(prints)
+
+
+def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
+    """Return what the network, and a CLIP that guides it, are told of the texts."""
+    found = () if texts is None else texts.condition
+    guide = guides.get(guides_lib.CLASSIFIER)
+    if guide is None or guide.kind != "clip":
+        return found
+    asked = config.sampling.prompts if texts is None else texts.texts
+    return (*found, *build_clip.condition(guide.saved.config, tuple(asked)))
+
+
+def _conditions(config, asked: "Classes | None", of_texts: tuple, guides) -> dict:
     """Return what the recipe is told of the condition of each image."""
     if asked is None:
-        return {}
+        return {"condition": of_texts}
     keys = ["label"] if config.model.class_conditional else []
-    keys += [transforms.CLASS] if guides_lib.CLASSIFIER in guides else []
+    guide = guides.get(guides_lib.CLASSIFIER)
+    keys += [transforms.CLASS] if guide and guide.kind == "classifier" else []
     if asked.are_drawn:
-        return {"drawn": tuple((key, len(asked.names)) for key in keys)}
+        drawn = tuple((key, len(asked.names)) for key in keys)
+        return {"drawn": drawn, "condition": of_texts}
     return {
-        "condition": tuple((key, asked.labels) for key in keys),
+        "condition": (*((key, asked.labels) for key in keys), *of_texts),
         "repeats": asked.repeats,
     }
 
@@ -89,6 +139,7 @@ def make_sampler(
     weights: recipe_lib.Weights | None = None,
     trajectory=(),
     arrays=None,
+    given: low_res.Given | None = None,
 ) -> sampler.Sampler:
     """Return the sampler of a recipe, with the networks that guide it.
 
@@ -99,6 +150,7 @@ def make_sampler(
         weights: to sample with, where they are known: no run leads away from itself.
         trajectory: positions on the path whose results are kept.
         arrays: what an edit uses, by name; the recipe has their fingerprints.
+        given: what an upsampler enlarges, as `recipe` was told.
     """
     guides = guides_lib.named(config)
     known = dict(asked.fingerprints)
@@ -113,7 +165,13 @@ def make_sampler(
         guides_lib.check_weights(guides, weights)
     others = guides_lib.opened(guides, mesh)
     return sampler.Sampler(
-        asked, network, mesh, trajectory=trajectory, arrays=arrays, others=others
+        asked,
+        network,
+        mesh,
+        trajectory=trajectory,
+        arrays=arrays,
+        others=others,
+        given=given,
     )
 
 
@@ -151,6 +209,12 @@ def _solver(sampling) -> recipe_lib.Part:
         raise errors.Refusal(f"sampling.eta={sampling.eta}: choose 0 … 1")
     options = {name: sampling[name] for name in takes}
     return recipe_lib.part(sampling.method, **options)
+
+
+def hooks(config):
+    """Return the hooks on x̂_0 of config.sampling, functions of x̂_0."""
+    table = recipe_lib.HOOKS
+    return tuple(recipe_lib.made(table, hook) for hook in _hooks(config.sampling))
 
 
 def _hooks(sampling) -> tuple[recipe_lib.Part, ...]:
@@ -229,8 +293,18 @@ class Classes(NamedTuple):
         return told if self.repeats == 1 else f"{told}, {self.repeats} of each"
 
 
-def classes(config, facts: DataInfo) -> Classes | None:
-    """Return the classes to make, or None where there is nothing to choose."""
+def classes(
+    config, facts: DataInfo, *, given: low_res.Given | None = None
+) -> Classes | None:
+    """Return the classes to make, or None where there is nothing to choose.
+
+    Args:
+        config: of the run.
+        facts: of its data.
+        given: what an upsampler enlarges; its classes may be chosen there.
+    """
+    if given is not None and "label" in given.source.carried:
+        return given.source.classes
     return _classes(config, facts, guides_lib.named(config).get(guides_lib.CLASSIFIER))
 
 
@@ -250,7 +324,7 @@ def _classes(config, facts: DataInfo, guide) -> Classes | None:
     labels, per_class = tuple(config.sampling.labels), config.sampling.per_class
     if config.model.class_conditional:
         names = facts.class_names
-    elif guide is not None:
+    elif guide is not None and guide.kind == "classifier":
         names = guide.saved.facts.class_names
     else:
         for field, value in (("labels", labels), ("per_class", per_class)):
@@ -277,49 +351,3 @@ def num_samples(config, asked: Classes | None) -> int:
     if asked is not None and config.sampling.per_class:
         return config.sampling.per_class * len(asked.labels)
     return config.sampling.num_samples
-
-
-# ---- scores --------------------------------------------------------------------------
-
-
-def scorer(config, facts: DataInfo, network: functional.Network):
-    """Return the compiled scorer of bits per dimension, see `metrics.bits`."""
-    check_kind(config, "scoring")
-    return bits.make_scorer(**_scored(config, network), levels=facts.levels)
-
-
-def estimator(config, network: functional.Network):
-    """Return the compiled x̂_0 of what `scorer` scores, see `metrics.bits`."""
-    return bits.make_estimator(**_scored(config, network))
-
-
-def _scored(config, network) -> dict:
-    """Return what the arguments of a scorer and of its estimator have in common."""
-    return {
-        "schedule": respaced(config, "evaluation"),
-        "apply": network.apply,
-        "prediction": config.diffusion.prediction,
-        "variance": config.diffusion.variance,
-        "clip": config.evaluation.clip,
-        "seed": config.evaluation.seed,
-    }
-
-
-VALIDATION_IMAGES = 64  # times 8 timesteps: a few training steps' work
-
-
-def validator(config, facts: DataInfo, network: functional.Network, dataset, *, mesh):
-    """Return the compiled validation loss, see `metrics.validation`."""
-    count = min(VALIDATION_IMAGES, len(dataset))
-    # Spread over the split, which may be sorted by class.
-    batch = dataset.fetch(np.linspace(0, len(dataset) - 1, count).astype(np.int64))
-    return validation.make_validator(
-        schedule(config),
-        network.apply,
-        objective(config, facts),
-        images=batch["image"],
-        condition=conditions.selected(network.condition_spec, batch, dataset.name),
-        seed=config.evaluation.seed,
-        mesh=mesh,
-        batch_size=sampler.rounded_batch(min(count, config.train.batch_size), mesh),
-    )

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 
+from ddpm_jax.builders import captions
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
@@ -48,7 +49,7 @@ def read(workdir) -> SavedRun:
     return SavedRun(
         run_dir=run_dir,
         config=reading.from_dict(stored["config"], where=str(run_dir.config)),
-        facts=build_data.DataInfo.from_dict(stored["data"]),
+        facts=captions.read(run_dir, stored["data"]),
         imported=stored.get("imported"),
         stored=stored,
     )

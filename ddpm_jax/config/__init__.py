@@ -18,6 +18,10 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     data.image_size = ()  # (side,) or (height, width); () for the data's own
     data.channels = 0  # 0 for the data's own
     data.labels = "auto"  # of folder, zip: folders, prefix, none, or a CSV file's path
+    data.captions = "auto"  # files, none, a table's path, classes, "a {class}", …
+    data.low_res_factor = 0  # of upsamplers: sides of an image over those they enlarge
+    data.tokenizer = "words"  # of captions: words, bytes, gpt2; see model.text_layers
+    data.vocabulary = ""  # gpt2, clip: folder of its files; "": the installed ones
     data.test_fraction = 0.2  # of sources that come without a test split
     data.flip = False  # mirror images left-right with probability ½ in training
     data.crop = "center"  # how images are cut to size: none, center, random (ADM)
@@ -35,9 +39,10 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.norm_groups = 32  # of GroupNorm
     model.scale_shift = True  # AdaGN; False adds the time embedding (DDPM)
     model.resblock_updown = False  # resample inside residual blocks (ADM)
-    model.kind = "unet"  # or classifier, upsampler (imported ones: no training yet)
-    # or gaussian_2015, binomial_2015: of nonequilibrium thermodynamics
-    model.network = "mlp"  # of these two: rbf, mlp, multiscale
+    model.kind = "unet"  # or upsampler, classifier, clip (imported alone)
+    # … or gaussian_2015, binomial_2015: of nonequilibrium thermodynamics
+    model.low_res_noise = False  # an upsampler is told of noise on what it enlarges
+    model.network = "mlp"  # of the kinds of 2015: rbf, mlp, multiscale
     model.hidden_layers = 3  # of mlp, and of multiscale's convolutions
     model.readouts = 0  # of the time in rbf, mlp, multiscale; 0 for one a step
     model.scales = 1  # of multiscale: maps halved 0 … scales−1 times
@@ -55,11 +60,14 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.initialisation = "openai"  # of the weights: openai, ho (DDPM), torch
     model.pool = "attention"  # of a classifier: adaptive, spatial, spatial_v2
     model.inpainting = False  # sees known pixels and their mask, as GLIDE's networks do
+    model.patch_size = 4  # of a clip: side of the patches that it reads
+    model.image_layers = 12  # of a clip: blocks of the transformer over patches
+    model.embedding = 512  # of a clip: channels in which images and texts end
     model.text_layers = 0  # of the text encoder (GLIDE: 16); 0: reads no text
     model.text_width = 512  # channels of a position of the text
     model.text_heads = 8  # attention heads of the text encoder
-    model.text_context = 128  # positions of a text, which shorter ones are padded to
-    model.text_vocabulary = 50257  # number of tokens; the last one is padding
+    model.text_context = 0  # positions of a text (GLIDE: 128); 0: the tokenizer's
+    model.text_vocabulary = 0  # number of tokens; 0: the tokenizer's
     model.dropout = 0.0  # of activations inside residual blocks
     model.class_conditional = False  # learn an embedding of the labels
     model.dtype = "float32"  # of the computation: float32 or bfloat16
@@ -105,7 +113,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.mu_dtype = "float32"  # of Adam's first moment; bfloat16 halves its memory
     train.ema_decay = (0.9999,)  # rates; sampling uses the first; () for no average
     train.ema_ramp = True  # see training.ema.decay_at; the papers' codes: False
-    train.label_dropout = 0.0  # probability of the null label: enables guidance
+    train.label_dropout = 0.0  # share without label or caption: enables guidance
     train.log_every = 100  # steps
     train.sample_every = 5_000  # steps between sample grids; 0 for none
     train.checkpoint_every = 5_000  # steps; the last step is always saved
@@ -135,12 +143,16 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     sampling.guidance_w = 0.0  # instead: w of Ho & Salimans 2021, guidance_scale − 1
     sampling.guidance_interval = (0.0, 1.0)  # guidance acts where low ≤ t/T < high
     sampling.guidance_rescale = 0.0  # share of the deviation brought back (Lin 2023)
-    sampling.negative = ""  # class to lead away from, instead of "no class"
+    sampling.prompts = ()  # by --prompt and --prompts; in turn; () for those of the run
+    sampling.negative = ""  # class or prompt to lead away from, instead of none
     sampling.classifier = ""  # RUN or RUN@STEP of a noisy classifier that guides
     sampling.classifier_scale = 1.0  # factor of its gradient (ADM)
     sampling.guidance_t_max = 1.0  # the classifier acts where t/T is below
     sampling.weaker = ""  # RUN or RUN@STEP to lead away from (autoguidance)
     sampling.weaker_scale = 2.0  # 1 is this run alone (Karras et al. 2024)
+    sampling.low_res = ()  # of upsamplers: RUN, or several in turn; folder, archive
+    sampling.low_res_t = 0  # noise put on that: t steps of the process, 0 for none …
+    sampling.low_res_sigma = 0.0  # … or the nearest to a deviation √(1/ᾱ − 1)
     sampling.weights = "auto"  # ema, raw, or whichever is better
     sampling.checkpoint = "last"  # or a step, or best by evaluation.in_training
     sampling.clip = True  # clip x̂_0 to [−1, 1]
@@ -176,7 +188,8 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
 
     config.evaluation = evaluation = config_dict.ConfigDict()
     evaluation.metric = "bits_per_dim"  # one or several of metrics.table.NAMES
-    evaluation.num_images = 0  # bits/dim, accuracy: first test images; 0 for all
+    evaluation.num_images = 0  # bits/dim, accuracy, psnr: first test images; 0: all
+    evaluation.draws = 8  # psnr, consistency: results of each test image
     evaluation.num_samples = 10_000  # images to make for the other metrics
     evaluation.samples = ""  # samples.npz or folder to score whole; "" makes them
     evaluation.reference = ""  # statistics or images (.npz, folder); "" for the data
@@ -213,6 +226,7 @@ MUTABLE = (
     "train.max_bad_steps",
     "train.microbatches",
     "data.path",
+    "data.vocabulary",
     "data.cache_gib",
     "sampling.*",
     "editing.*",

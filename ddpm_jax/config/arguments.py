@@ -1,6 +1,7 @@
 """Arguments of the Python interface, and the fields that they stand for."""
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -70,6 +71,14 @@ def labels_of(labels) -> tuple | None:
     return tuple(one.item() if hasattr(one, "item") else one for one in labels)
 
 
+def paths_of(low_res) -> tuple[str, ...] | None:
+    """Return one or several paths as a tuple of texts; arrays and None give None."""
+    if low_res is None or hasattr(low_res, "dtype"):
+        return None
+    several = low_res if isinstance(low_res, list | tuple) else (low_res,)
+    return tuple(map(os.fspath, several))
+
+
 def of_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return other fields of config.sampling, without those that Python gives apart.
 
@@ -79,7 +88,14 @@ def of_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, instead in INSTEAD.items():
         if name in settings:
             raise errors.Refusal(f"{name}={settings[name]!r}: {instead}")
-    return settings
+    if "prompts" not in settings:
+        return settings
+    prompts = settings["prompts"]
+    texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    for text in texts:
+        if not isinstance(text, str):
+            raise errors.Refusal(f"prompts={text!r}: give a text, or several")
+    return {**settings, "prompts": texts}
 
 
 INSTEAD = {

@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.config import examples, near_misses, paths, reading, rules
+from ddpm_jax.config import examples, near_misses, paths, prompts, reading, rules
 from ddpm_jax.config import modes as modes_lib
 from ddpm_jax.config import overrides as overrides_lib
 from ddpm_jax.core import errors
@@ -115,11 +115,13 @@ def parse(
 
     overrides = overrides_lib.renamed(fields)
     names = overrides_lib.names_of(overrides)
+    prompts.check_field(names)
     workdir = parser.workdir or _default_workdir(parser.config)
     config, given = _config(parser, mode, workdir, names)
     config = overrides_lib.apply(
         config, argv[0], overrides, where=parser.config or workdir or "--config"
     )
+    prompts.apply(config, own)
     reading.read_betas(config)
     rules.check_types(config)
     paths.expand(config)
@@ -223,7 +225,8 @@ def _own_flags(parser, mode, modes):
 def _values(given, flag, mode):
     """Return the value of a flag, or the tuple of its values."""
     # As in --topology=$TOPOLOGY, where the variable is empty.
-    values = tuple(value for value in given if value)
+    is_raw = flag.kind == modes_lib.RAW
+    values = tuple(value for value in given if value or is_raw)
     if flag.kind == modes_lib.PATH:
         values = tuple(str(home.expanded(value)) for value in values)
     if len(values) < flag.least:

@@ -6,7 +6,7 @@ do not import it: a refused command line should not wait for JAX.
 
 import dataclasses
 
-TEXT, PATH = "TEXT", "PATH"
+TEXT, PATH, RAW = "TEXT", "PATH", "TEXT, which may be empty"
 
 # What a mode starts from.
 CONFIG = "a config"  # of --config, else of the run in --workdir
@@ -27,7 +27,8 @@ class Flag:
     Attributes:
         name: without dashes.
         help: a few words.
-        kind: TEXT, taken as it is, or PATH, in which "~" stands for the home folder.
+        kind: TEXT, taken as it is; RAW, of which "" is a value too; or PATH, in which
+            "~" stands for the home folder.
         least: values that are needed; 0 for an optional flag.
         most: values that are taken; None for any number. Several come as a tuple, one
             as a string, "" where it is not given.
@@ -84,10 +85,20 @@ class Mode:
         return dict(pair for flag in given for pair in flag.environment)
 
 
+PROMPTS = (  # both set sampling.prompts, see `config.prompts`
+    Flag("prompt", "text to make an image of", RAW, most=None),
+    Flag("prompts", "file of such texts, one a line", PATH),
+)
 TABLE = (
     Mode("train", "train, or go on training, a run", CONFIG, JOINT),
     Mode("data", "show what a network would see", CONFIG, SINGLE),
-    Mode("sample", "make images", RUN, JOINT),
+    Mode(
+        "sample",
+        "make images, of texts where --prompt is given",
+        RUN,
+        JOINT,
+        flags=PROMPTS,
+    ),
     Mode(
         "inpaint",
         "make a part of a picture anew",
@@ -97,8 +108,10 @@ TABLE = (
         flags=(
             Flag("image", "picture to edit", PATH, least=1, most=None),
             Flag("mask", "white where something is to be made", PATH, most=None),
+            *PROMPTS,
         ),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.quality",
             "editing.resamplings",
@@ -116,6 +129,7 @@ TABLE = (
         "make an animation of sampling, latents, classes, guidance or training",
         RUN,
         JOINT,
+        flags=PROMPTS,
         short=(
             "editing.kind",
             "editing.frames",
@@ -139,8 +153,9 @@ TABLE = (
         RUN,
         JOINT,
         passes=("config", "workdir", "image"),
-        flags=(Flag("image", "picture to edit", PATH, most=None),),
+        flags=(Flag("image", "picture to edit", PATH, most=None), *PROMPTS),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.strength",
             "editing.from_sample",
@@ -157,8 +172,9 @@ TABLE = (
         RUN,
         JOINT,
         passes=("config", "workdir", "image"),
-        flags=(Flag("image", "picture to edit", PATH, most=None),),
+        flags=(Flag("image", "picture to edit", PATH, most=None), *PROMPTS),
         short=(
+            "sampling.labels",
             "editing.method",
             "editing.samples",
             "editing.frames",
@@ -167,6 +183,17 @@ TABLE = (
             "editing.keep_size",
             "editing.min_psnr",
             "editing.force",
+        ),
+    ),
+    Mode(
+        "demo",
+        "serve a page to play with a run",
+        RUN,
+        SINGLE,
+        passes=("config", "workdir", "port", "host"),
+        flags=(
+            Flag("port", "to listen at, 7860 where none is given"),
+            Flag("host", "address to listen at, this machine alone by default"),
         ),
     ),
     Mode(
@@ -192,7 +219,9 @@ TABLE = (
         SINGLE,
         passes=("source", "workdir", "config", "given"),
         flags=(
-            Flag("source", "file or folder, or FILE#ENTRY of several", PATH, least=1),
+            Flag(
+                "source", "file, folder, FILE#ENTRY; CLIP's two", PATH, least=1, most=2
+            ),
         ),
     ),
     Mode(

@@ -68,7 +68,8 @@ def apply(config, program: str, overrides, *, where: str):
         reading.check_name(name, where=where)
     # The last one counts; the parser would append to a tuple that is given twice.
     last = dict(zip(names, overrides, strict=True))
-    class_names = {name: _taken_as_text(last, name) for name in rules.NAMES}
+    texts = (*rules.NAMES, *rules.PATHS)
+    as_text = {name: _taken_as_text(last, name) for name in texts}
     parser = flags.FlagValues()
     argv = [program, *last.values()]
     config_flags.DEFINE_config_dict("config", config, flag_values=parser, sys_argv=argv)
@@ -77,10 +78,11 @@ def apply(config, program: str, overrides, *, where: str):
     except flags.Error as error:
         raise errors.Refusal(_explain(error, last, config)) from error
     rules.normalise_tuples(parser.config)
-    for name, text in class_names.items():
+    for name, text in as_text.items():
         if text is not None:
             section, field = name.split(".")
             parser.config[section][field] = text
+    rules.split_paths(parser.config)
     _prefer_given_steps(parser.config, names)
     return parser.config
 
@@ -88,7 +90,8 @@ def apply(config, program: str, overrides, *, where: str):
 def _taken_as_text(overrides, name):
     """Take the argument of a field out of `overrides`; return its text in a tuple.
 
-    The flag parser reads Python: to it True, 1e3 and "cat, black" are no class names.
+    The flag parser reads Python: to it True, 1e3 and "cat, black" are no class names,
+    and a/b is no path.
     """
     if "=" not in overrides.get(name, ""):
         return None

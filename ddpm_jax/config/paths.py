@@ -7,19 +7,27 @@ from ddpm_jax.runtime import home
 FIELDS = (
     "data.path",
     "data.labels",
+    "data.captions",
     "train.init_from",
     "evaluation.samples",
     "evaluation.reference",
     "evaluation.inception",
 )
-LABELS = "data.labels"
-# What data.labels says that is no path; labels.csv lies in the root of the data.
-WORDS = ("auto", "folders", "prefix", "none", "labels.csv")
+SEVERAL = ("sampling.low_res",)  # each entry is a path
+# What these fields say that is no path; labels.csv lies in the root of the data.
+WORDS = {
+    "data.labels": ("auto", "folders", "prefix", "none", "labels.csv"),
+    "data.captions": ("auto", "none", "files", "classes"),
+}
+# What is in a value of data.captions that is a sentence, or names a feature of TFDS.
+NO_PATH = ("{class}", "feature:")
 
 
 def _is_path(field, value):
     # An address, such as gs://…, is nothing below this directory.
-    is_word = field == LABELS and value in WORDS
+    is_word = value in WORDS.get(field, ())
+    if field == "data.captions":
+        is_word = is_word or any(mark in value for mark in NO_PATH)
     return field in FIELDS and bool(value) and "://" not in value and not is_word
 
 
@@ -45,14 +53,17 @@ def _change(config, change):
         value = config[section][name]
         if _is_path(path, value):
             config[section][name] = change(value)
+    for path in SEVERAL:
+        section, name = path.split(".")
+        config[section][name] = tuple(map(change, config[section][name]))
 
 
 def meaning(field: str, value):
     """Return what a value says, for a comparison: relative or absolute is the same.
 
-    Which table gives the labels is no difference: what stands in it is compared with
-    the data.
+    Which table gives the labels or captions is no difference: what stands in it is
+    compared with the data.
     """
     if not _is_path(field, value):
         return value
-    return "a table" if field == LABELS else os.path.abspath(home.expanded(value))
+    return "a table" if field in WORDS else os.path.abspath(home.expanded(value))

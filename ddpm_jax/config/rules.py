@@ -22,6 +22,7 @@ TUPLE_ELEMENTS = {
     "train.writers": (str,),
     "sampling.labels": (int, str),
     "sampling.guidance_interval": (int, float),
+    "sampling.low_res": (str,),
     "editing.box": (int,),
     "editing.scales": (int, float),
     "editing.image_labels": (int, str),
@@ -30,6 +31,7 @@ TUPLE_ELEMENTS = {
 }
 # Class names, in which commas and blanks may be: `builders` knows which there are.
 NAMES = ("sampling.labels", "editing.image_labels")
+PATHS = ("sampling.low_res",)  # with commas between them
 
 METRIC_LISTS = ("evaluation.metric", "evaluation.in_training")
 
@@ -39,6 +41,7 @@ CHOICES = {
     "evaluation.weights": ("auto", "ema", "raw"),
     "evaluation.resize": ("tf-legacy", "pytorch-fid", "clean"),
     "data.crop": ("none", "center", "random"),
+    "data.tokenizer": ("words", "bytes", "gpt2"),
     "train.mu_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "blocks", "attention", "dots"),
     "editing.quality": ("fast", "good", "best"),
@@ -50,6 +53,7 @@ CHOICES = {
         "unet",
         "upsampler",
         "classifier",
+        "clip",
         "gaussian_2015",
         "binomial_2015",
     ),
@@ -61,10 +65,11 @@ SEEDS = ("seed", "sampling.seed", "evaluation.seed")
 AT_LEAST_ONE = (
     "model.hidden_layers",
     "model.scales",
+    "model.patch_size",
+    "model.image_layers",
+    "model.embedding",
     "model.text_width",
     "model.text_heads",
-    "model.text_context",
-    "model.text_vocabulary",
     "diffusion.num_steps",
     "train.steps",
     "train.batch_size",
@@ -78,6 +83,7 @@ AT_LEAST_ONE = (
     "editing.variants",
     "evaluation.batch_size",
     "evaluation.num_samples",
+    "evaluation.draws",
     "evaluation.in_training_samples",
 )
 NOT_NEGATIVE = (
@@ -85,8 +91,13 @@ NOT_NEGATIVE = (
     "model.readouts",
     "model.dense_channels",
     "model.text_layers",
+    "model.text_context",
+    "model.text_vocabulary",
     "data.cache_gib",
     "data.channels",
+    "data.low_res_factor",
+    "sampling.low_res_t",
+    "sampling.low_res_sigma",
     "model.sinusoid_shift",
     "diffusion.weighting_gamma",
     "diffusion.weighting_k",
@@ -122,7 +133,7 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
     It reads an empty value as one empty string, and names separated by commas as one
     name: `--config.train.writers=wandb,tensorboard`.
     """
-    for path in set(TUPLE_ELEMENTS) - set(NAMES):
+    for path in set(TUPLE_ELEMENTS) - {*NAMES, *PATHS}:
         section, field = path.split(".")
         elements = []
         for element in config[section][field]:
@@ -131,6 +142,14 @@ def normalise_tuples(config: config_dict.ConfigDict) -> None:
             else:
                 elements.append(element)
         config[section][field] = tuple(part for part in elements if part != "")
+
+
+def split_paths(config: config_dict.ConfigDict) -> None:
+    """Make several paths of one text with commas, in place."""
+    for path in PATHS:
+        section, field = path.split(".")
+        parts = [p.strip() for text in config[section][field] for p in text.split(",")]
+        config[section][field] = tuple(part for part in parts if part)
 
 
 def check_types(config: config_dict.ConfigDict) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.convert import torch_glide, torch_reference
+from ddpm_jax.convert import torch_clip, torch_glide, torch_reference
 from ddpm_jax.convert.export import diffusers_config
-from ddpm_jax.models import functional
+from ddpm_jax.models import clip, functional
 
 ABSOLUTE = 2e-5
 RELATIVE = 1e-4
@@ -70,9 +71,11 @@ def small_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields with the smallest image that tests every layer.
 
     A U-Net is convolutional: the network of these fields has the same parameters. A
-    256×256 one is certified at 96×96, seven times cheaper. Classifiers keep their
-    size, which an attention pool's positions depend on.
+    256×256 one is certified at 96×96, seven times cheaper. Classifiers and CLIP keep
+    their size, which an attention's positions depend on.
     """
+    if fields["model.kind"] == "clip":
+        return dict(fields)
     size = _pair(fields["data.image_size"])
     levels = len(fields["model.channel_mult"])
     side = SMALLEST_MAP * 2 ** (levels - 1)
@@ -126,7 +129,8 @@ def certify(
     theirs = reference.numpy()
     if theirs.ndim == 4:
         theirs = theirs.transpose(0, 2, 3, 1)
-    ours = _ours(network, params, inputs)
+    output = OUTPUTS.get(opened.family, lambda network: network.apply)(network)
+    ours = _ours(output, params, inputs)
     difference = np.abs(ours - theirs)
     within = difference <= ABSOLUTE + RELATIVE * np.abs(theirs)
     return Certificate(
@@ -138,14 +142,15 @@ def certify(
     )
 
 
-def _ours(network, params, inputs):
+def _ours(output, params, inputs):
     """Return the output of our network, in float32 indeed, one image at a time.
 
-    The room that convolutions need beside large weights grows with the batch.
+    `output` is `(params, x, t, condition) → array`. The room that convolutions need
+    beside large weights grows with the batch.
     """
     # Run once, so compiling in haste is faster.
     options = {"xla_backend_optimization_level": 0}
-    apply = jax.jit(network.apply, compiler_options=options)
+    apply = jax.jit(output, compiler_options=options)
     singles = (
         {name: array[i : i + 1] for name, array in inputs.items()}
         for i in range(IMAGES)
@@ -183,7 +188,12 @@ def _inputs(fields, seed):
         inputs["known"] = rng.normal(size=shape).astype(np.float32)
         mask = rng.integers(0, 2, (*shape[:-1], 1))
         inputs["known_mask"] = mask.astype(np.float32)
-    if fields.get("model.text_layers"):
+    if fields["model.kind"] == "clip":
+        texts = (IMAGES, fields["model.text_context"])
+        tokens = rng.integers(0, fields["model.text_vocabulary"], texts)
+        inputs[clip.TOKENS] = tokens.astype(np.int32)
+        inputs[clip.LENGTH] = np.array([texts[1], texts[1] // 3], np.int32)
+    elif fields.get("model.text_layers"):
         texts = (IMAGES, fields["model.text_context"])
         tokens = rng.integers(0, fields["model.text_vocabulary"], texts)
         inputs["tokens"] = tokens.astype(np.int32)
@@ -240,4 +250,38 @@ def _ho(opened, fields, inputs):
     return torch_reference.ho_unet(opened.tensors, inputs["x"], inputs["t"])
 
 
-REFERENCES = {"openai": _openai, "diffusers": _diffusers, "ho": _ho}
+def _clip(opened, fields, inputs):
+    heads = fields["model.num_heads"]
+    if fields["model.head_channels"]:
+        heads = fields["model.channels"] // fields["model.head_channels"]
+    both = torch_clip.embeddings(
+        opened.tensors,
+        inputs["x"],
+        inputs["t"],
+        inputs[clip.TOKENS],
+        inputs[clip.LENGTH],
+        image_heads=heads,
+        text_heads=fields["model.text_heads"],
+    )
+    return both[0].new_tensor(np.concatenate(both, axis=-1))
+
+
+def _embeddings(network):
+    """Return `(params, x, t, condition) → [B, 2E]`, what image and text end in."""
+
+    def run(params, x, t, condition):
+        text = network.prepare(params, condition)
+
+        def agreement(text):
+            return jnp.sum(network.apply(params, x, t, text)) / clip.LOGIT_SCALE
+
+        # It is linear in the embedding of the text: its slope is that of the image.
+        image = jax.grad(agreement)(text)
+        return jnp.concatenate([image[clip.EMBEDDING], text[clip.EMBEDDING]], axis=-1)
+
+    return run
+
+
+REFERENCES = {"openai": _openai, "diffusers": _diffusers, "ho": _ho, "clip": _clip}
+OUTPUTS = {"clip": _embeddings}
+"""Family → network → what is compared, where that is not its output."""

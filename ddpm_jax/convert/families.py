@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 
 from ddpm_jax.convert import mapping
-from ddpm_jax.convert.formats import ddpm, diffusers, native, openai
+from ddpm_jax.convert.formats import clip, ddpm, diffusers, native, openai
 from ddpm_jax.core import errors
 
-FAMILIES = {"openai": openai, "diffusers": diffusers, "ho": ddpm, "ddpm_jax": native}
+FAMILIES = {
+    "openai": openai,
+    "diffusers": diffusers,
+    "ho": ddpm,
+    "clip": clip,
+    "ddpm_jax": native,
+}
 
 
 def entries(

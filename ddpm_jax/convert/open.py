@@ -4,21 +4,23 @@ import dataclasses
 import hashlib
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ddpm_jax.convert import networks, places, readers
-from ddpm_jax.convert.formats import diffusers, native
+from ddpm_jax.convert.formats import clip, diffusers, native
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
 
+PAIR = "--source=clip_image_enc.pt --source=clip_text_enc.pt"
 
 CODES = {
     "openai": "weights of the OpenAI code",
     "diffusers": "weights of diffusers",
     "ho": "weights of the DDPM code",
+    "clip": "GLIDE's noised CLIP",
     "ddpm_jax": "an export of this package",
 }
 
@@ -59,7 +61,7 @@ class Source:
 
     Attributes:
         path: the file, or the prefix of a TensorFlow checkpoint.
-        family: "openai", "diffusers", "ho" or "ddpm_jax".
+        family: "openai", "diffusers", "ho", "clip" or "ddpm_jax".
         tensors: float32 arrays by name, read when asked for.
         shapes: by the same names.
         dtypes: what they are in the file, by the same names.
@@ -116,6 +118,61 @@ def open_source(path) -> Source:
     return _source(path, opened, entry)
 
 
+def open_sources(paths: Sequence) -> Source:
+    """Open a checkpoint of one file or folder, or the two files of GLIDE's CLIP.
+
+    Args:
+        paths: one, as `open_source` takes it, or those of the image encoder and of the
+            text encoder, in any order.
+
+    Raises:
+        Refusal: as `open_source`, or two that are not those encoders.
+    """
+    if len(paths) == 1:
+        return open_source(paths[0])
+    found = {}
+    for path in map(pathlib.Path, paths):
+        weights, _ = places.weights_of(path.expanduser())
+        opened = readers.open_file(weights)
+        part = clip.part_of(opened.shapes)
+        if part is None or part in found:
+            what = "no encoder of GLIDE's CLIP" if part is None else f"another {part}"
+            raise errors.Refusal(
+                f"--source={path} is {what}: two files are taken for that CLIP alone, "
+                f"{PAIR}; give one --source for anything else"
+            )
+        found[part] = weights, opened
+    return _of_clip(found)
+
+
+def _of_clip(found):
+    """Return the source of both encoders; their names begin with "image.", "text."."""
+    places_of, shapes, dtypes = {}, {}, {}
+    for part in clip.MARKS:
+        _, opened = found[part]
+        for key, shape in opened.shapes.items():
+            name = f"{part}.{key}"
+            places_of[name], shapes[name] = (part, key), tuple(shape)
+            dtypes[name] = opened.dtypes[key]
+
+    def read(place):
+        part, key = place
+        return found[part][1].read(key)
+
+    files = [file for part in clip.MARKS for file in found[part][1].files]
+    return Source(
+        path=found["image"][0],
+        family="clip",
+        tensors=Tensors(shapes, places_of, read),
+        shapes=shapes,
+        dtypes=dtypes,
+        configs={},
+        sha256=_digest(files),
+        bytes=sum(file.stat().st_size for file in files),
+        notes=[f"with the text encoder {found['text'][0]}"],
+    )
+
+
 def _source(path, opened, entry):
     names, notes = networks.choose(path, opened.shapes, entry, opened.others)
     opened.notes += notes
@@ -160,6 +217,10 @@ def _family(path, names, opened):
     """Return the family of a file and its names in that family's newest form."""
     if native.METADATA in opened.configs:
         return "ddpm_jax", names
+    if clip.part_of(names):
+        raise errors.Refusal(
+            f"{path} is one encoder of GLIDE's noised CLIP, which is two files: {PAIR}"
+        )
     readers.check_not_foreign(path, names.values())
     newest = {diffusers.canonical(key): name for key, name in names.items()}
     if newest.keys() != names.keys():

@@ -283,6 +283,20 @@ def _glide_entries():
         )
 
 
+def _clip_entries():
+    """Yield both encoders as one network."""
+    yield Published(
+        "glide_clip",
+        "clip_image_enc.pt",
+        "clip",
+        "diffusion/dec-2021/clip_image_enc.pt",
+        published_fields.glide_clip(),
+        *published_fields.SIGNATURES["glide_clip"],
+        "guides GLIDE's base model",
+        f"with clip_text_enc.pt beside it; {FILTERED}",
+    )
+
+
 def _tensorflow_entries():
     """Yield the originals, raw and averaged weights in one checkpoint."""
     small = (
@@ -361,6 +375,7 @@ PUBLISHED: dict[str, Published] = {
     for entries in (
         _openai_entries(),
         _glide_entries(),
+        _clip_entries(),
         _tensorflow_entries(),
         _port_entries(),
         _hub_entries(),

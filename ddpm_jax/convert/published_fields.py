@@ -3,8 +3,8 @@
 `published` tells which is which.
 """
 
+from ddpm_jax.convert.formats import clip, openai
 from ddpm_jax.convert.formats import ddpm as ddpm_lib
-from ddpm_jax.convert.formats import openai
 
 MULT = {
     # Size in pixels → channel_mult of the OpenAI codes.
@@ -57,6 +57,8 @@ def _openai(size, channels, blocks, attention, **changes):
         "diffusion.loss": "hybrid",
         "diffusion.timestep_sampler": "uniform",
     }
+    if changes.get("kind") == "upsampler":
+        fields["data.low_res_factor"] = 4  # 64 to 256, 128 to 512
     classes = changes.pop("classes", None)
     if classes is not None:
         fields |= {"model.class_conditional": True, "facts.num_classes": classes}
@@ -99,6 +101,7 @@ def glide(size, *, inpainting=False):
     kind = "unet" if base else "upsampler"
     schedule = "cosine" if base else "linear"
     fields = adm(size, 192, 3 if base else 2, (32, 16, 8), kind=kind, schedule=schedule)
+    fields |= _glide_sampling(base, inpainting)
     return fields | {
         "model.dropout": 0.1,
         "model.inpainting": inpainting,
@@ -107,6 +110,43 @@ def glide(size, *, inpainting=False):
         "model.text_heads": 8,
         "model.text_context": 128,
         "model.text_vocabulary": 50257,
+    }
+
+
+def _glide_sampling(base, inpainting):
+    """Return how the published notebooks sample: guided, or enlarging in 27 steps."""
+    if base:
+        return {
+            "sampling.method": "ancestral",
+            "sampling.steps": 100,
+            "sampling.guidance_scale": 5.0 if inpainting else 3.0,
+        }
+    return {
+        "sampling.method": "ancestral" if inpainting else "ddim",
+        "sampling.respacing": "fast27",
+        "sampling.temperature": 0.997,
+    }
+
+
+def glide_clip():
+    """Return fields of GLIDE's noised CLIP, which guides its model of 64 pixels."""
+    return {
+        **clip.DIALECT,
+        "data.image_size": (64, 64),
+        "data.channels": 3,
+        "model.kind": "clip",
+        "model.channels": 768,
+        "model.patch_size": 4,
+        "model.image_layers": 12,
+        "model.num_heads": 12,
+        "model.head_channels": 0,
+        "model.embedding": 512,
+        "model.text_width": 512,
+        "model.text_layers": 12,
+        "model.text_heads": 8,
+        "model.text_context": 77,
+        "model.text_vocabulary": 65536,
+        "diffusion.num_steps": 1000,
     }
 
 
@@ -231,6 +271,11 @@ SIGNATURES = {
         398_368_198,
         797,
         "dcdb82f5ae2dee0c063ba401fcc8868669860b7a3007c9562ac20e69367e6a01",
+    ),
+    "glide_clip": (
+        158_123_264,
+        373,
+        "aa4288516f9bd2f0cd87280ea85acd635e009e0b18048c81acb4dd67d18420dc",
     ),
     "tensorflow 32": (
         35_746_307,

@@ -92,7 +92,6 @@ FOREIGN = (
     ("quant_conv.", "an autoencoder (VAE)"),
     ("layer1.0.conv1", "a ResNet classifier"),
     ("visual.", "a CLIP model"),
-    ("blocks.input.w_", "an encoder of GLIDE's noised CLIP, which makes no images"),
 )
 
 

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 
 from ddpm_jax.convert import families, published
 from ddpm_jax.convert import open as open_lib
-from ddpm_jax.convert.formats import ddpm, diffusers_configs, native, openai
+from ddpm_jax.convert.formats import (
+    clip,
+    ddpm,
+    diffusers_configs,
+    glide,
+    native,
+    openai,
+)
 from ddpm_jax.core import errors
 
 SHAPES = "the shapes"
@@ -36,11 +43,18 @@ MUST_BE_GIVEN = {
     "diffusion.prediction": "noise (all published models), x_0, x_prev or v",
     "diffusion.variance": "fixed_large or fixed_small",
 }
+OF_CLIP = {
+    "model.num_heads": "12 (GLIDE), heads of the image encoder",
+    "model.text_heads": "8 (GLIDE), heads of the text encoder",
+    "diffusion.schedule": MUST_BE_GIVEN["diffusion.schedule"],
+    "diffusion.num_steps": MUST_BE_GIVEN["diffusion.num_steps"],
+}
 NOT_OF_CLASSIFIERS = ("diffusion.prediction", "diffusion.variance")
 DIALECTS = {
     # Family → what all its networks share, and whose word that is.
     "openai": (openai.DIALECT, "the OpenAI code"),
     "ho": (ddpm.DIALECT, "the DDPM code"),
+    "clip": (clip.DIALECT, "the GLIDE code"),
 }
 DIFFUSERS_HEADS = (
     "1 (DDPM), or --config.model.head_channels=8, what diffusers takes as config.json "
@@ -56,6 +70,8 @@ HEADER = "the file's header"
 OF_WEIGHTS = ("data.image_size", "data.channels", "model.", "diffusion.", "facts.")
 NOT_OF_WEIGHTS = (*WITHOUT_EFFECT, "model.dtype", "model.remat")
 """Fields of our own files that the weights depend on, by their beginnings, and not."""
+
+LONG = ("facts.tokenizer",)  # not to be read out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +102,7 @@ class Recognised:
             known = f"published as {self.published}" + (f": {notes}" if notes else "")
         by_origin = collections.defaultdict(list)
         for name, value in self.fields.items():
-            if name.startswith(OF_WEIGHTS):
+            if name.startswith(OF_WEIGHTS) and name not in LONG:
                 by_origin[self.origin[name]].append(f"{name}={value!r}")
         told = {f"by {origin}": ", ".join(v) for origin, v in by_origin.items()}
         notes = [("note", sentence) for sentence in self.assumed]
@@ -124,6 +140,8 @@ def recognise(source: open_lib.Source, given: Mapping[str, object]) -> Recognise
     if source.family in DIALECTS:
         findings.suggest(*DIALECTS[source.family])
     name = _of_table(source, findings)
+    if source.family == "openai" and findings.fields.get("model.text_layers"):
+        findings.suggest(glide.usual(findings.fields), "the GLIDE code")
     findings.fill_in(given, GIVEN)
     if attended is not None:
         _place_attention(findings, attended)
@@ -319,9 +337,8 @@ def _choose_heads(findings, attended):
 
 def _check_complete(source, findings):
     fields = findings.fields
-    missing = {
-        name: choices for name, choices in MUST_BE_GIVEN.items() if name not in fields
-    }
+    needed = OF_CLIP if source.family == "clip" else MUST_BE_GIVEN
+    missing = {name: choices for name, choices in needed.items() if name not in fields}
     if not fields.get("model.text_layers"):
         missing.pop("model.text_heads", None)
     if fields["model.kind"] == "classifier":

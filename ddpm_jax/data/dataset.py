@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Request:
     channels: int = 0
     crop: str = "center"
     labels: str = "auto"
+    captions: str = "none"
     cache_gib: float = 4.0
     say: Callable[[str], None] = print
 
@@ -52,8 +53,16 @@ class Dataset:
         place: where the files of both splits lie; "" where there are none.
         marks: marks of these files from an earlier time → theirs now, by name; see
             `marks`.
+        read_labels: indices int64 [n] → labels int32 [n] as `read` gives them;
+            None where there are no classes.
         read_captions: (indices int64 [n], draws [n] or None) → n texts; None where
             there are no captions. See `captions`.
+        derive: (images, draws or None) → arrays [n, ...] by key that are made of the
+            finished images, see `low_res`; None without any.
+        all_captions: () → texts that hold every word that captions of the splits
+            may have, and the longest caption; None where there are no captions.
+        encode: texts → arrays [n, ...] by key, for networks that read captions; None
+            where captions are not read.
     """
 
     name: str
@@ -69,12 +78,18 @@ class Dataset:
     count_unreadable: Callable[[], int] = lambda: 0
     place: str = ""
     marks: Callable[[Mapping[str, Mark]], dict[str, Mark]] = lambda known: {}
+    read_labels: Callable[[np.ndarray], np.ndarray] | None = None
     read_captions: Callable[..., Sequence[str]] | None = None
+    derive: Callable[..., Mapping[str, np.ndarray]] | None = None
+    all_captions: Callable[[], Iterable[str]] | None = None
+    encode: Callable[[Sequence[str]], Mapping[str, np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return self.num_examples
 
-    def fetch(self, indices, crop_draws=None) -> dict[str, np.ndarray]:
+    def fetch(
+        self, indices, crop_draws=None, caption_draws=None
+    ) -> dict[str, np.ndarray]:
         """Return the examples at `indices`, in buffers that are used once.
 
         `jax.device_put` on a CPU may alias host memory, so a buffer handed out is never
@@ -84,10 +99,11 @@ class Dataset:
             indices: integers [n] in 0 … len - 1, repeats allowed.
             crop_draws: for data with `random_crop`, uniform in [0, 1), [n, 3], that
                 choose the crops (`transforms.crop_draws`); None is the centre crop.
+            caption_draws: see `captions`.
 
         Returns:
-            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read`
-            gives by key.
+            {"image": float32 [n, *shape], "label": int32 [n]}, and what else `read`,
+            `derive` and `encode` give by key.
 
         Raises:
             IndexError: an index lies outside the data set.
@@ -97,8 +113,13 @@ class Dataset:
             image, label, *more = self.read(indices, crop_draws)
         else:
             image, label, *more = self.read(indices)
+        found = dict(more[0]) if more else {}
+        if self.derive is not None:
+            found |= self.derive(image)
+        if self.encode is not None:  # after the images, of which some may be replaced
+            found |= self.encode(self.captions(indices, caption_draws))
         # The images and labels last: no condition may take their names.
-        return {**(more[0] if more else {}), "image": image, "label": label}
+        return {**found, "image": image, "label": label}
 
     def captions(self, indices, draws=None) -> list[str]:
         """Return a caption of each of the examples at `indices`.

@@ -8,13 +8,19 @@ import pathlib
 import numpy as np
 
 from ddpm_jax.core import errors
+from ddpm_jax.data import low_res
 from ddpm_jax.data.dataset import Dataset, Request
+
+SIDE = 8
+SIDES = (8, 4, 2)
+GREY = 16  # the whitest value
 
 
 def digits(split: str, request: Request) -> Dataset:
     """Return scikit-learn's 1,797 handwritten digits: 8×8×1, 17 grey levels.
 
-    The grey value v = 0 … 16 becomes v/8 - 1. The test split is the last
+    The grey value v = 0 … 16 becomes v/8 - 1. With an image_size of 4 or 2 it is the
+    mean of each block of pixels, with 65 or 257 levels. The test split is the last
     `request.test_fraction` of a fixed permutation (NumPy's default generator, seed 0).
 
     Raises:
@@ -26,7 +32,7 @@ def digits(split: str, request: Request) -> Dataset:
             f"data.path {request.path!r} has no meaning for digits, which scikit-learn "
             "brings along: leave data.path empty"
         )
-    _check_as_they_are(request)
+    side = _checked_side(request)
     test_fraction = request.test_fraction
     grey, label = _digits_table()
     count = len(grey)
@@ -39,7 +45,8 @@ def digits(split: str, request: Request) -> Dataset:
         )
     permutation = np.random.default_rng(0).permutation(count)
     chosen = {"train": permutation[:-num_test], "test": permutation[-num_test:]}[split]
-    image = (grey[chosen] / 8.0 - 1.0).astype(np.float32)
+    factor = SIDE // side
+    image = low_res.area_mean(grey[chosen] / 8.0 - 1.0, factor).astype(np.float32)
     label = label[chosen].astype(np.int32)
 
     def read(indices):
@@ -48,22 +55,24 @@ def digits(split: str, request: Request) -> Dataset:
     return Dataset(
         name="digits",
         split=split,
-        shape=(8, 8, 1),
-        levels=17,
+        shape=(side, side, 1),
+        levels=GREY * factor**2 + 1,
         num_classes=10,
         class_names=tuple("0123456789"),
         num_examples=len(image),
         read=read,
+        read_labels=lambda indices: label[indices],
         content=hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest(),
     )
 
 
-def _check_as_they_are(request):
-    height, width = request.image_size or (8, 8)
-    if (height, width) != (8, 8):
+def _checked_side(request):
+    """Return the side that is asked for."""
+    height, width = request.image_size or (SIDE, SIDE)
+    if height != width or height not in SIDES:
         raise errors.Refusal(
             f"data.image_size={height}x{width}: images of 'digits' are 8x8; leave the "
-            "field empty"
+            "field empty, or give 4 or 2 for the means of their blocks"
         )
     if request.channels not in (0, 1):
         raise errors.Refusal(
@@ -75,6 +84,7 @@ def _check_as_they_are(request):
             "data.crop='random': images of 'digits' have their size and are not cut; "
             "use 'center' or 'none'"
         )
+    return height
 
 
 def _digits_table():

@@ -11,12 +11,14 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import decoding, disks, marks, zip_files
 
 LABELS_FILE = "labels.csv"
+TEXT = ".txt"  # of captions beside an image of the same name
+TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")  # of captions
 BAD_MEMBERS_NAMED = 3
 EXTENSIONS_NAMED = 5
 NAMED = 3  # of runs, links or images that a remark names
@@ -37,6 +39,20 @@ class Entry:
     size: int
 
 
+class Text(NamedTuple):
+    """A file that may hold captions.
+
+    Attributes:
+        name: its path, with slashes: below the root, or in all of the zip file.
+        size: in bytes.
+        stamp: changes with its content.
+    """
+
+    name: str
+    size: int
+    stamp: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Images:
     """The image files of a folder or zip file.
@@ -52,6 +68,8 @@ class Images:
         inside: "photos/" where names start below that folder of a zip file, else "".
         runs: the folders that are passed over, as they hold the results of a run.
         dangling: links to files that are not there, and to themselves.
+        texts: files that may hold captions, sorted by name.
+        open_text: name of one of these → binary file.
         mark: (name, its last mark or None) → digest of the content and stamp.
         reopen: called before a file is read again after an error of the disk.
     """
@@ -64,6 +82,10 @@ class Images:
     inside: str = dataclasses.field(default="", compare=False)
     runs: tuple[str, ...] = dataclasses.field(default=(), compare=False)
     dangling: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    texts: tuple[Text, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    open_text: Callable[[str], BinaryIO] | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
     mark: Callable = dataclasses.field(
         default=lambda name, known: ("", ""), compare=False, repr=False
     )
@@ -84,7 +106,11 @@ class Images:
         """Return the content of a file; see `use`."""
         return self.use(name, lambda file: file.read())
 
-    def use(self, name: str, look: Callable[[BinaryIO], object]):
+    def read_text(self, name: str) -> bytes:
+        """Return the content of one of the `texts`; see `use`."""
+        return self.use(name, lambda file: file.read(), self.open_text)
+
+    def use(self, name: str, look: Callable[[BinaryIO], object], opened=None):
         """Return `look(file)` of an open file, tried again where the disk errs.
 
         Raises:
@@ -93,7 +119,7 @@ class Images:
         """
 
         def attempt():
-            with self.open(name) as file:
+            with (opened or self.open)(name) as file:
                 try:
                     return look(file)
                 except (zipfile.BadZipFile, zlib.error) as error:
@@ -200,6 +226,11 @@ def _is_image(name):
     return os.path.splitext(name)[1].lower() in decoding.EXTENSIONS
 
 
+def _may_hold_captions(name):
+    base = name.rpartition("/")[2].lower()
+    return not _is_hidden(name) and (base.endswith(TEXT) or base in TABLES)
+
+
 def _sorted_out(sizes: dict[str, int]):
     """Split {name: bytes} into the entries of `Images` that depend on names alone."""
     entries, others, has_labels = [], collections.Counter(), False
@@ -220,7 +251,7 @@ def _sorted_out(sizes: dict[str, int]):
 
 
 def _in_folder(root):
-    sizes, runs, dangling = {}, [], []
+    sizes, texts, runs, dangling = {}, [], [], []
 
     def search(folder, prefix, above):
         status = os.stat(folder)
@@ -239,7 +270,10 @@ def _in_folder(root):
             elif entry.is_dir():
                 search(entry.path, f"{name}/", {*above, identity})
             elif entry.is_file():
-                sizes[name] = entry.stat().st_size
+                status = entry.stat()
+                sizes[name] = status.st_size
+                if _may_hold_captions(name):
+                    texts.append(Text(name, status.st_size, status.st_mtime_ns))
 
     search(root, "", set())
     return Images(
@@ -247,6 +281,8 @@ def _in_folder(root):
         open=lambda name: open(root / name, "rb"),
         runs=tuple(sorted(runs)),
         dangling=tuple(sorted(dangling)),
+        texts=tuple(sorted(texts)),
+        open_text=lambda name: open(root / name, "rb"),
         mark=lambda name, known: marks.of_file(os.path.join(root, name), known),
         **_sorted_out(sizes),
     )
@@ -275,9 +311,9 @@ def _in_zip(path):
     members = {name.removeprefix(prefix): member for name, member in names.items()}
     sizes = {name: member.file_size for name, member in members.items()}
 
-    def open_member(name):
+    def open_member(name, known=members):
         try:
-            return archive.open(members[name])
+            return archive.open(known[name])
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise decoding.Unreadable(f"is damaged ({error})") from error
 
@@ -289,6 +325,12 @@ def _in_zip(path):
         root=str(path),
         open=open_member,
         inside=prefix,
+        texts=tuple(
+            Text(name, member.file_size, member.CRC)
+            for name, member in sorted(names.items())
+            if _may_hold_captions(name)
+        ),
+        open_text=lambda name: open_member(name, names),
         mark=lambda name, known: (f"crc32 {members[name].CRC:08x}", ""),
         reopen=reopen,
         **_sorted_out(sizes),

@@ -3,8 +3,10 @@
 import hashlib
 import pathlib
 
+import numpy as np
+
 from ddpm_jax.core import errors
-from ddpm_jax.data import decoding, files, marks, reading, survey
+from ddpm_jax.data import captions_files, decoding, files, marks, reading, survey
 from ddpm_jax.data import labels as labels_lib
 from ddpm_jax.data.dataset import Dataset, Request, encoded, split_of
 
@@ -46,6 +48,9 @@ def zip_file(split: str, request: Request) -> Dataset:
 
 def _dataset(name, split, request):
     images = files.open_images(request.path)
+    found = captions_files.find(images, request.captions, request.say)
+    if found:
+        images = found.images
     looked = survey.survey(images, request.say)
     faults = reading.Faults(
         images.root, len(images), request.say, known=looked.unreadable
@@ -60,9 +65,12 @@ def _dataset(name, split, request):
     size = survey.image_size(
         looked.found, names, request.image_size, request.crop, images.root
     )
+    if found:
+        found.check(looked.readable)
     chosen = split_of(names, request.test_fraction, split)
     names = [names[i] for i in chosen]
-    ids = labels.ids[list(looked.readable)][chosen]
+    places = np.array(looked.readable, np.int64)[chosen]
+    ids = labels.ids[places]
     if split == "train":
         _say_missing_classes(ids, labels.names, request.say)
     random_crop = request.crop == "random" and split == "train"
@@ -76,6 +84,10 @@ def _dataset(name, split, request):
         cache_gib=request.cache_gib,
         faults=faults,
     )
+
+    def read_captions(indices, draws):
+        return found.captions.choose(places[reader.shown(indices)], draws)
+
     return Dataset(
         name=name,
         split=split,
@@ -85,11 +97,14 @@ def _dataset(name, split, request):
         class_names=labels.names,
         num_examples=len(names),
         read=reader.read,
-        content=_content(images, labels),
+        read_labels=lambda indices: ids[reader.shown(indices)],
+        read_captions=read_captions if found else None,
+        all_captions=(lambda: iter(found.captions)) if found else None,
+        content=_content(images, labels, found),
         random_crop=random_crop,
         count_unreadable=lambda: len(faults),
         place=str(pathlib.Path(images.root).absolute()),
-        marks=lambda known: _marks(images, labels, known),
+        marks=lambda known: _marks(images, labels, found, known),
     )
 
 
@@ -103,15 +118,21 @@ def _say_missing_classes(ids, class_names, say):
         )
 
 
-def _content(images, labels):
-    """Return a hash of every file's path, size and label."""
+def _content(images, labels, found):
+    """Return a hash of every file's path, size, label and captions."""
     digest = hashlib.sha256()
-    for entry, label in zip(images.entries, labels.ids.tolist(), strict=True):
+    for number, (entry, label) in enumerate(_labelled(images, labels)):
         digest.update(encoded(entry.name) + f"\0{entry.size}\0{label}\n".encode())
+        if found:
+            digest.update(f"{found.captions.digest(number)}\n".encode())
     return digest.hexdigest()
 
 
-def _marks(images, labels, known):
+def _labelled(images, labels):
+    return zip(images.entries, labels.ids.tolist(), strict=True)
+
+
+def _marks(images, labels, found, known):
     """Return the mark of every file by name; those of `known` that hold are kept."""
 
     def mark(entry):
@@ -120,10 +141,12 @@ def _marks(images, labels, known):
         except decoding.Unreadable:
             return marks.UNREADABLE, ""
 
-    found = reading.in_threads(mark, images.entries)
+    marked = reading.in_threads(mark, images.entries)
     return {
-        entry.name: marks.Mark(entry.size, label, *one)
-        for entry, label, one in zip(
-            images.entries, labels.ids.tolist(), found, strict=True
+        entry.name: marks.Mark(
+            entry.size, label, *one, found.captions.digest(number) if found else ""
+        )
+        for number, ((entry, label), one) in enumerate(
+            zip(_labelled(images, labels), marked, strict=True)
         )
     }

@@ -31,12 +31,14 @@ class Mark:
         label: number of its class.
         digest: of its content, as far as that is read.
         stamp: changes when the file on this disk is written; "" where none is needed.
+        captions: digest of its captions; "" where these are not read.
     """
 
     size: int
     label: int
     digest: str
     stamp: str = dataclasses.field(default="", compare=False)
+    captions: str = ""
 
 
 def of_file(path: str, known: Mark | None) -> tuple[str, str]:
@@ -70,7 +72,8 @@ def digest(marks: Mapping[str, Mark]) -> str:
     """Return what changes with the content of any file, wherever the files lie."""
     found = hashlib.sha256()
     for name, mark in sorted(marks.items()):
-        found.update(json.dumps([name, *dataclasses.astuple(mark)[:3]]).encode())
+        told = [name, mark.size, mark.label, mark.digest, mark.captions]
+        found.update(json.dumps(told).encode())
     return found.hexdigest()
 
 
@@ -80,12 +83,14 @@ def differences(before: Mapping[str, Mark], now: Mapping[str, Mark]) -> list[str
     sizes = [name for name in both if before[name].size != now[name].size]
     contents = [name for name in both if before[name].digest != now[name].digest]
     labels = [name for name in both if before[name].label != now[name].label]
+    captions = [name for name in both if before[name].captions != now[name].captions]
     kinds = {
         "gone": [name for name in before if name not in now],
         "new": [name for name in now if name not in before],
         "of another size": sizes,
         "of the same size and another content": sorted({*contents} - {*sizes}),
         "of another class": labels,
+        "of another caption": captions,
     }
     return [
         f"{_few(names)} {'are' if len(names) > 1 else 'is'} {how}"

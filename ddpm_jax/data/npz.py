@@ -27,7 +27,7 @@ def npz(split: str, request: Request) -> Dataset:
     Raises:
         Refusal: no such file, other arrays, or images that are not what is asked for.
     """
-    images, ids = _arrays(request)
+    images, ids = arrays(pathlib.Path(request.path or ""))
     count, height, width, own_channels = images.shape
     if split == "train" and images_lib.looks_like_planes(height, width, own_channels):
         request.say(_layout_remark(request.path, height, width, own_channels))
@@ -54,24 +54,34 @@ def npz(split: str, request: Request) -> Dataset:
         class_names=labels.names,
         num_examples=len(chosen),
         read=reader.read,
+        read_labels=lambda indices: labels.ids[chosen][reader.shown(indices)],
         content=hashlib.sha256(images.tobytes() + labels.ids.tobytes()).hexdigest(),
         random_crop=random_crop,
     )
 
 
-def _arrays(request):
-    """Return images [N, H, W, C] and their labels or None."""
-    path = pathlib.Path(request.path or "")
+def arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the images [N, H, W, C] of an .npz file, and its labels or None.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8 or uint16; and what `arr_1` or `labels` holds, unchecked.
+
+    Raises:
+        Refusal: no such file, or one without images.
+    """
     if not path.is_file():
+        told = "" if path == pathlib.Path() else str(path)
         raise errors.Refusal(
-            f"data.path {str(request.path or '')!r} is no file: give the .npz file "
-            "that holds the images"
+            f"data.path {told!r} is no file: give the .npz file that holds the images"
         )
     zip_files.open_zip(path).close()  # an .npz file is one
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            held = arrays.files
-            images, ids = (_one_of(arrays, keys) for keys in (IMAGE_KEYS, LABEL_KEYS))
+        with np.load(path, allow_pickle=False) as file:
+            held = file.files
+            images, ids = (_one_of(file, keys) for keys in (IMAGE_KEYS, LABEL_KEYS))
     except decoding.CONTENT_ERRORS as error:
         raise errors.Refusal(
             f"{path} cannot be read ({error}): it is damaged, or no file of numbers"

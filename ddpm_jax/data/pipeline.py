@@ -82,7 +82,7 @@ def batches(
     prefetch: int = 2,
     place: Callable = lambda batch: batch,
 ) -> Prefetcher:
-    """Return an iterator over `(step, {"image", "label"})` from `first_step` on.
+    """Return an iterator over `(step, {"image", "label", …})` from `first_step` on.
 
     The batch of a step is a pure function of the arguments and the step: it does not
     depend on where the iterator started, nor an image on which process made it.
@@ -92,7 +92,7 @@ def batches(
         order: which of them make the batch of a step.
         first_step: the step of the first batch.
         flip: mirror each image left-right with probability ½.
-        seed: seed of the flips and random crops, 0 … 2³² - 1.
+        seed: of the flips, random crops and choice of captions, 0 … 2³² - 1.
         start, stop: this process's rows of the global batch; None means its end.
         prefetch: how many batches are prepared ahead, at least 1.
         place: applied to each batch in the background, e.g. to move it to devices.
@@ -108,10 +108,15 @@ def batches(
         draws = None
         if dataset.random_crop:
             draws = transforms.crop_draws(seed, first_position, len(indices))
-        batch = dataset.fetch(indices, draws)
+        captions = None
+        if dataset.encode is not None:
+            captions = transforms.caption_draws(seed, first_position, len(indices))
+        batch = dataset.fetch(indices, draws, captions)
         if flip:
             flipped = transforms.flips(seed, first_position, len(indices))
             batch["image"] = transforms.mirror(batch["image"], flipped)
+        if dataset.derive is not None:  # of the images as they are now
+            batch |= dataset.derive(batch["image"], (seed, first_position))
         return place(batch)
 
     return Prefetcher(make, first_step=first_step, prefetch=prefetch)

@@ -102,6 +102,13 @@ class Reader:
         self._prepare = crops.prepare_random if random_crop else crops.center
         self._cache = cache.Cache(int(cache_gib * BYTES_PER_GIB))
         self._faults = faults
+        self._in_place = {}  # of pictures that turned out unreadable, others
+
+    def shown(self, indices: np.ndarray) -> np.ndarray:
+        """Return the indices of the pictures that `read` gave for these indices."""
+        if not self._in_place:
+            return indices
+        return np.array([self._in_place.get(i, i) for i in indices.tolist()], np.int64)
 
     def read(self, indices: np.ndarray, draws: np.ndarray | None = None):
         """Return images float32 [n, H, W, C] in [-1, 1] and labels int32 [n].
@@ -129,7 +136,10 @@ class Reader:
     def _readable(self, first):
         for index in (*range(first, len(self._names)), *range(first)):
             try:
-                return index, self._prepared(index)
+                picture = self._prepared(index)
+                if index != first:
+                    self._in_place[first] = index
+                return index, picture
             except decoding.Unreadable as error:
                 self._faults.add(self._names[index], str(error))
         raise errors.Refusal(

@@ -65,6 +65,10 @@ def shapes(split: str, request: Request, seed: int = SEED) -> Dataset:
         num_examples=NUM_EXAMPLES[split],
         read=read,
         read_captions=write,
+        all_captions=lambda: (
+            " ".join(captions.WORDS[: captions.MAX_WORDS]),
+            *captions.WORDS,
+        ),
         content=_content(read, write),
     )
 

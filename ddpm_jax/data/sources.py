@@ -5,10 +5,21 @@ leave `Dataset.fetch` as float32 in [-1, 1], channels last, together with int32 
 nothing else in the package knows where they came from.
 """
 
+import functools
 from collections.abc import Callable
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import dead_leaves, digits, folder, npz, shapes, tfds, toy
+from ddpm_jax.data import (
+    captions_classes,
+    captions_tfds,
+    dead_leaves,
+    digits,
+    folder,
+    npz,
+    shapes,
+    tfds,
+    toy,
+)
 from ddpm_jax.data.dataset import SPLITS, Dataset, Request
 
 SOURCES = {
@@ -26,6 +37,7 @@ FURTHER_SPLITS = {"shapes": ("unseen",)}
 TFDS_PREFIX = "tfds:"
 CROPS = ("none", "center", "random")
 TOYS = ("swissroll", "heartbeat", "dead_leaves")
+WITH_CAPTION_FILES = ("folder", "zip")
 WITHOUT_LABEL_CHOICE = ("digits", "cifar10", "shapes", *TOYS)
 
 
@@ -39,6 +51,7 @@ def load(
     channels: int = 0,
     crop: str = "center",
     labels: str = "auto",
+    captions: str = "none",
     cache_gib: float = 4.0,
     say: Callable[[str], None] = print,
 ) -> Dataset:
@@ -57,6 +70,10 @@ def load(
             training, centre elsewhere), or "none", which refuses larger images.
         labels: "auto", "none", and for files also "folders", "prefix" or the path of a
             CSV file; see `labels.assign`.
+        captions: where they come from: "none"; "auto", for what there is; "classes" or
+            a sentence with {class}, see `captions_classes`; for files also "files" or
+            the path of a table, see `captions_files.find`; for TFDS "feature:NAME".
+            'shapes' come with theirs in any case.
         cache_gib: memory in GiB for decoded images; what does not fit is decoded again.
         say: prints one line: what was found, what is left out.
 
@@ -83,6 +100,8 @@ def load(
             f"data.labels={labels!r} has no meaning for {name}, which says itself what "
             "its labels are: leave it 'auto'"
         )
+    _check_captions(name, captions)
+    of_classes = captions_classes.is_template(captions)
     request = Request(
         path=str(path) if path else None,
         test_fraction=test_fraction,
@@ -90,18 +109,45 @@ def load(
         channels=channels,
         crop=crop,
         labels=labels,
+        captions="none" if of_classes else captions,
         cache_gib=cache_gib,
         say=say,
     )
+    dataset = _source(name)(split, request)
+    return captions_classes.captioned(dataset, captions) if of_classes else dataset
+
+
+def _source(name):
     if name.startswith(TFDS_PREFIX):
-        return tfds.tfds_dataset(name.removeprefix(TFDS_PREFIX), split, request)
+        return functools.partial(tfds.tfds_dataset, name.removeprefix(TFDS_PREFIX))
     if name not in SOURCES:
         raise errors.Refusal(
             f"unknown data source {name!r}: choose one of "
             f"{', '.join(sorted(SOURCES))}, or {TFDS_PREFIX}<name> for a data set of "
             "TensorFlow Datasets"
         )
-    return SOURCES[name](split, request)
+    return SOURCES[name]
+
+
+def _check_captions(name, captions):
+    """Refuse captions from files where there are none."""
+    if name in WITH_CAPTION_FILES or captions in ("auto", "none"):
+        return
+    if name == "shapes":
+        raise errors.Refusal(
+            f"data.captions={captions!r} has no meaning for shapes, which write their "
+            "own captions: leave it 'auto'"
+        )
+    of_feature = captions.startswith(captions_tfds.PREFIX) and (
+        name.startswith(TFDS_PREFIX) or name == "cifar10"
+    )
+    if not of_feature and not captions_classes.is_template(captions):
+        also = f", {captions_tfds.PREFIX}NAME" if name.startswith(TFDS_PREFIX) else ""
+        raise errors.Refusal(
+            f"data.captions={captions!r}: no files of captions lie beside the images "
+            f"of {name!r}: choose auto, none{also}, classes or a sentence with "
+            "{class} in it"
+        )
 
 
 def _height_and_width(image_size):

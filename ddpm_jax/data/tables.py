@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import functools
 import io
 import os
 import posixpath
@@ -41,7 +42,7 @@ def read(data: bytes, path: str, names: Sequence[str]) -> dict[str, str]:
     Raises:
         Refusal: no such table.
     """
-    find = _Finder(names)
+    find = Finder(names)
     rows = _rows(data, path)
     header = rows[0][1] if rows and _is_header([row for _, row in rows], find) else None
     columns = (0, 1) if header is None else _columns(header, path)
@@ -125,7 +126,7 @@ def _cells(row, columns, width, number, path):
     return cells
 
 
-class _Finder:
+class Finder:
     """Which of the files a cell means.
 
     Args:
@@ -134,10 +135,15 @@ class _Finder:
 
     def __init__(self, names):
         self._names = set(names)
-        self._by_form = collections.defaultdict(set)
-        for name in names:
+
+    @functools.cached_property
+    def _by_form(self):
+        # Made when a name is first written otherwise: of a million it is large.
+        found = collections.defaultdict(set)
+        for name in self._names:
             for form in (name, os.path.splitext(name)[0]):
-                self._by_form[unicodedata.normalize("NFC", form)].add(name)
+                found[unicodedata.normalize("NFC", form)].add(name)
+        return found
 
     def __call__(self, cell: str) -> str:
         """Return the file that is meant, else the path as it is written."""

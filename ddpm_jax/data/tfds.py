@@ -12,10 +12,11 @@ import re
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import decoding, reading
-from ddpm_jax.data.dataset import Dataset, Request, split_of
+from ddpm_jax.data import captions_tfds, decoding, reading
+from ddpm_jax.data.dataset import SPLITS, Dataset, Request, split_of
 
 OWN_TEST_SPLITS = ("test", "validation")
+UNKNOWN = -1  # label of an image that was not read yet
 
 
 def cifar10(split: str, request: Request) -> Dataset:
@@ -34,7 +35,8 @@ def tfds_dataset(
 
     The test split is the data set's own "test", or else its "validation"; where it has
     neither, a share of "train", in which each image is decided by its index. Labels
-    are those of the feature "label", if it is one of classes.
+    are those of the feature "label", if it is one of classes; captions see
+    `captions_tfds.feature`.
 
     Args:
         name: TFDS's name of the data set; it needs a feature "image".
@@ -57,7 +59,8 @@ def tfds_dataset(
     shape = _shape(name, image_feature, request)
     class_names = _class_names(name, builder.info, request)
     records, chosen = _records(name, builder, split, request)
-    labels = np.zeros(len(chosen), np.int32)  # filled as the records are decoded
+    # Filled as the records are decoded.
+    labels = np.full(len(chosen), UNKNOWN if class_names else 0, np.int32)
 
     def decode(index):
         record = records[int(chosen[index])]
@@ -79,6 +82,22 @@ def tfds_dataset(
         cache_gib=request.cache_gib,
         faults=faults,
     )
+
+    def read_labels(indices):
+        indices = reader.shown(indices)
+        unknown = [i for i in indices.tolist() if labels[i] == UNKNOWN]
+        if unknown:
+            undecoded = captions_tfds.undecoded(builder, _split(builder, split))
+            for i in unknown:
+                label = undecoded[int(chosen[i])]["label"]
+                labels[i] = _checked_label(label, name, i)
+        return labels[indices]
+
+    captions = _captions(name, builder, split, request)
+
+    def choose(indices, draws):
+        return captions.choose(chosen[reader.shown(indices)], draws)
+
     return Dataset(
         name=source,
         split=split,
@@ -88,6 +107,12 @@ def tfds_dataset(
         class_names=class_names,
         num_examples=len(chosen),
         read=reader.read,
+        read_labels=read_labels,
+        read_captions=choose if captions is not None else None,
+        all_captions=(lambda: _all_captions(name, builder, request))
+        if captions is not None
+        else None,
+        content=captions.fingerprint() if captions is not None else "",
         random_crop=random_crop,
         count_unreadable=lambda: len(faults),
     )
@@ -190,13 +215,35 @@ def _records(name, builder, split, request):
             f"{name} has no split 'train', only {', '.join(sorted(splits))}: choose "
             "another data set"
         )
-    own = next((test for test in OWN_TEST_SPLITS if test in splits), None)
-    if own:
-        records = builder.as_data_source(own if split == "test" else "train")
+    records = builder.as_data_source(_split(builder, split))
+    if _own_test_split(builder):
         return records, np.arange(len(records))
-    records = builder.as_data_source("train")
     names = map(str, range(len(records)))
     return records, split_of(names, request.test_fraction, split)
+
+
+def _own_test_split(builder):
+    return next((s for s in OWN_TEST_SPLITS if s in builder.info.splits), None)
+
+
+def _split(builder, split):
+    """Return TFDS's name of the split that holds one of ours."""
+    return (_own_test_split(builder) or "train") if split == "test" else "train"
+
+
+def _captions(name, builder, split, request):
+    """Return the captions of all records of a split, or None."""
+    feature = captions_tfds.feature(name, builder.info, request.captions)
+    if feature is None:
+        return None
+    folder = str(builder.info.data_dir)
+    return captions_tfds.read(folder, _split(builder, split), feature, request.say)
+
+
+def _all_captions(name, builder, request):
+    different = {_split(builder, split): split for split in SPLITS}
+    for split in different.values():
+        yield from _captions(name, builder, split, request)
 
 
 def _how_to_prepare(name, builder):

@@ -8,7 +8,7 @@ import numpy as np
 from ddpm_jax.core import errors
 from ddpm_jax.data import decoding
 
-WANTED = (*decoding.EXTENSIONS, ".csv")  # only these members are read
+WANTED = (*decoding.EXTENSIONS, ".csv", ".jsonl", ".txt")  # only these members are read
 DEFLATE64 = 9  # number of the method in a zip file
 READABLE_METHODS = (
     *(zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA),

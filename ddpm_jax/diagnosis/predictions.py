@@ -20,6 +20,7 @@ CREDIBLE = 1.05  # times the error of a straight line
 WORSE_WEIGHTS = 1.1
 BAD_WEIGHTS = 2.0
 CLIPPED, OFTEN_CLIPPED = 0.05, 0.2
+IGNORED, HARDLY = 1e-3, 0.02  # change of the noise by a caption
 NAMES = {"ema": "EMA", "raw": "raw"}
 LITTLE = (
     "the network has learned little, or its weights are not used as they were trained: "
@@ -107,6 +108,37 @@ def denoising(t: np.ndarray, u: np.ndarray, errors: dict) -> Finding:
         f"the error is {findings.percent(share)} of the best trivial guess's",
         reason,
     )
+
+
+def text(sensitivity: dict) -> Finding:
+    """Judge whether what is predicted depends on the text.
+
+    Args:
+        sensitivity: from `metrics.sensitivity`, by quarter of t too.
+    """
+    values = [sensitivity[f"sensitivity_q{q}"] for q in range(4)]
+    largest = max(value for value in values if value is not None)
+    said = (
+        f"a caption changes the predicted noise by up to {findings.percent(largest)} "
+        "(mean by quarter of t)"
+    )
+    reason = (
+        "‖ε(caption) − ε(no caption)‖ / ‖ε(no caption)‖ of test images; 0 means that "
+        "prompts have no effect, whatever the guidance scale."
+    )
+    if largest < IGNORED:
+        return Finding(
+            "text",
+            PROBLEM,
+            f"the network ignores the prompt: {said}",
+            reason,
+            "train longer; if the loss has long been flat, look at captions and images "
+            "with --mode=data: they may not belong to each other",
+        )
+    if largest < HARDLY:
+        cure = "train longer: the text has only begun to matter"
+        return Finding("text", WATCH, said, reason, cure)
+    return Finding("text", OK, said, reason)
 
 
 def prediction(

@@ -5,6 +5,7 @@
     repaint   replace, on a path that goes back up and comes down again (Lugmayr et al.
               2022): hole and known pixels agree the better the more often
     guided    reconstruction guidance (see `reconstruction`), with the last step pasted
+    trained   the network itself sees the known part and where it is (GLIDE)
 
 `hole` is True where something is to be made, which is white in a mask. It broadcasts
 against images [B, ..., C], as `known` does: [..., C], [..., 1] or with a batch before.
@@ -57,6 +58,25 @@ def pasted(known, hole) -> samplers.StepTransform:
         return jnp.where(is_last & ~jnp.asarray(hole, bool), known, x)
 
     return transform
+
+
+def overwritten(known, hole) -> reverse.X0Hook:
+    """Return the hook that puts the known values into every x̂_0.
+
+    Networks that see the known part come near it by themselves; with the hook every
+    step leads to it exactly.
+
+    Args:
+        known, hole: see `known_region`.
+
+    Reference: GLIDE (Nichol et al. 2021), the published inpainting notebook.
+    """
+
+    def hook(x_0, x_t, t):
+        del x_t, t
+        return jnp.where(hole, x_0, known)
+
+    return hook
 
 
 # ---- RePaint -------------------------------------------------------------------------
@@ -124,9 +144,9 @@ def check_repaint(num_steps, *, resamplings, jump, solver=None) -> None:
             if isinstance(make(), solvers.Memoryless)
         ]
         raise errors.Refusal(
-            f"method 'repaint' with {type(solver).__name__}, which keeps earlier "
-            "predictions that a jump back makes wrong: choose "
-            + " or ".join(map(repr, fitting))
+            f"method 'repaint' with the solver {type(solver).__name__}, which keeps "
+            "earlier predictions that a jump back makes wrong: choose "
+            f"sampling.method={' or '.join(fitting)}"
         )
 
 

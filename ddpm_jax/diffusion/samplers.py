@@ -38,6 +38,7 @@ __all__ = [
     "ddim",
     "encoding_path",
     "entries",
+    "go_on",
     "reverse_ddim",
     "run",
     "sample",
@@ -297,13 +298,18 @@ def run(loop: Loop, x_T, path: Entries, count) -> Sampled:
         path: from `entries`, N of them.
         count: int32, how many of them there are.
     """
+    chain = go_on(loop, loop.start(x_T, path.t[0]), path, 0, count)
+    return Sampled(chain.x, chain.states, chain.estimates)
+
+
+def go_on(loop: Loop, chain: Chain, path: Entries, begin, end) -> Chain:
+    """Return a chain after the entries begin … end−1 of its path, see `run`."""
 
     def body(position, chain):
         entry = jax.tree.map(lambda values: values[position], path)
         return loop.advance(chain, position, entry)
 
-    chain = jax.lax.fori_loop(0, count, body, loop.start(x_T, path.t[0]))
-    return Sampled(chain.x, chain.states, chain.estimates)
+    return jax.lax.fori_loop(begin, end, body, chain)
 
 
 def _renoise(tables, x, t, t_next, noise):

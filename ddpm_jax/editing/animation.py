@@ -16,11 +16,11 @@ import numpy as np
 
 from ddpm_jax.builders import guides as guides_lib
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.core import errors, keys
+from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.diffusion import interpolation, process, samplers
+from ddpm_jax.diffusion import interpolation, samplers
 from ddpm_jax.diffusion.paths import CORRECT, STEP
-from ddpm_jax.editing import edit
+from ddpm_jax.editing import edit, plain
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
@@ -126,7 +126,7 @@ def make(opened: edit.Opened, animation: Animation) -> tuple[archive.SampleStore
         say(f"going on after {done} of {count} frames")
     _say_cost(opened, animation)
     with preemption.StopRequest() as stop:
-        for images in _made(opened, animation, done):
+        for images in made(opened, animation, done):
             stored = images_lib.to_stored(images, opened.facts.levels, store.dtype)
             store.add(done, stored[None])
             done += 1
@@ -144,8 +144,14 @@ def make(opened: edit.Opened, animation: Animation) -> tuple[archive.SampleStore
     return store, True
 
 
-def _made(opened, animation, done) -> Iterator[np.ndarray]:
-    """Yield the frames from number `done` on, float32 [n, H, W, C]."""
+def in_memory(opened: edit.Opened, animation: Animation) -> np.ndarray:
+    """Return the frames as samples are stored, [F, n, H, W, C]."""
+    frames = list(made(opened, animation, 0))
+    return images_lib.to_stored(np.stack(frames), opened.facts.levels)
+
+
+def made(opened: edit.Opened, animation: Animation, done: int) -> Iterator[np.ndarray]:
+    """Yield the frames from number `done` on, float32 [n, H, W, C] each."""
     chain = _Chains(opened, animation)
     if animation.is_one_chain:
         yield from chain.snapshots()[done:]
@@ -175,7 +181,7 @@ class _Chains:
         guides = guides_lib.named(opened.config)
         guides_lib.check_weights(guides, opened.weights)
         trained = opened.trained
-        self._opened, self._animation = opened, animation
+        self._opened, self._animation, self._states = opened, animation, {}
         self._others = guides_lib.opened(guides, trained.mesh)
         self._batch_size = sampler_lib.rounded_batch(
             min(opened.config.sampling.batch_size, animation.variants), trained.mesh
@@ -214,10 +220,10 @@ class _Chains:
             for name, axis in (("states", 1), ("estimates", 1), ("images", 0))
         )
         recipe = self._animation.recipe
-        x_T = self._opened.config.sampling.temperature * self._x_T(recipe.seed)
+        x_T = self._x_T(recipe.seed)
         found = []
         for start in starts:
-            state = states[at[start - 1]] if start else np.asarray(x_T)
+            state = states[at[start - 1]] if start else x_T
             estimate = estimates[at[start]] if start < length else images
             found.append(np.concatenate([state, estimate]))
         return np.stack(found)
@@ -243,16 +249,19 @@ class _Chains:
         if frame.latents is None:
             return {}
         seed, other, share = frame.latents
-        one, two = (self._x_T(number) for number in (seed, other))
-        mixed = interpolation.spherical(one, two, float(share))
-        factor = self._opened.config.sampling.temperature
-        return {STATE: factor * np.asarray(mixed)}
+        one = self._x_T(seed)
+        if not share:  # an arc gives its ends to rounding alone
+            return {STATE: one}
+        mixed = interpolation.spherical(one, self._x_T(other), float(share))
+        return {STATE: np.asarray(mixed)}
 
     def _x_T(self, seed):
         """Return where the images of a seed start, as the sampler draws it."""
-        index = np.arange(self._animation.variants, dtype=np.int32)
-        stream = keys.key_for(np.uint32(seed % 2**32), "sample/x_T", index=index)
-        return process.GAUSSIAN.x_T_each(stream, self._animation.recipe.shape)
+        if seed not in self._states:
+            recipe = dataclasses.replace(self._animation.recipe, seed=seed % 2**32)
+            index = np.arange(self._animation.variants)
+            self._states[seed] = plain.first_states(recipe, index)
+        return self._states[seed]
 
 
 def _say_cost(opened, animation) -> None:

@@ -36,20 +36,15 @@ class Opened(NamedTuple):
 
     Attributes:
         config: with the changes of the command line.
-        saved: what its config.json says.
+        facts: of its data.
         trained: the run on its devices.
         weights: that are used.
     """
 
     config: object
-    saved: trained_run.SavedRun
+    facts: build_data.DataInfo
     trained: trained_run.TrainedRun
     weights: recipe_lib.Weights
-
-    @property
-    def facts(self) -> build_data.DataInfo:
-        """The facts of the run's data."""
-        return self.saved.facts
 
 
 def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
@@ -61,17 +56,30 @@ def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
     devices.check()
     saved = trained_run.read(workdir)
     saved.run_dir.check_writable()
-    build_network.check_kind(config, f"--mode={mode} of")
-    build_data.check_pictures(saved.facts, f"--mode={mode}", "it needs a run on images")
+    check_run(config, saved.facts, mode)
     return saved
 
 
-def open_run(config, saved: trained_run.SavedRun, shape=None) -> Opened:
-    """Return the run on its devices, with the weights that config.sampling asks for.
+def check_run(config, facts, mode: str) -> None:
+    """Refuse runs that cannot edit pictures.
 
     Args:
         config: of the run.
+        facts: of its data.
+        mode: that edits.
+    """
+    completes = mode == "inpaint"
+    build_network.check_kind(config, f"--mode={mode} of", completes=completes)
+    build_network.check_no_upsampler(config, f"--mode={mode} of")
+    build_data.check_pictures(facts, f"--mode={mode}", "it needs a run on images")
+
+
+def open_run(saved: trained_run.SavedRun, config, shape=None) -> Opened:
+    """Return the run on its devices, with the weights that config.sampling asks for.
+
+    Args:
         saved: from `read_run`.
+        config: of the run.
         shape: of the pictures, where it is another than the run's.
     """
     compilation.enable_cache()
@@ -86,7 +94,7 @@ def open_run(config, saved: trained_run.SavedRun, shape=None) -> Opened:
     trained = trained_run.open_run(saved, config)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     say(f"step {weights.step}, {weights.why}")
-    return Opened(config, saved, trained, weights)
+    return Opened(config, saved.facts, trained, weights)
 
 
 def check_used(config, needs: Mapping[str, tuple[bool, str]]) -> None:
@@ -103,6 +111,21 @@ def check_used(config, needs: Mapping[str, tuple[bool, str]]) -> None:
                 f"editing.{name}={config.editing[name]!r} has no effect without "
                 f"{what}: give that, or leave it {usual[name]!r}"
             )
+
+
+def check_temperature(config, instead: str) -> None:
+    """Refuse a temperature of x_T where no chain starts from noise.
+
+    Args:
+        config: of the run.
+        instead: what chains start from.
+    """
+    usual = config_lib.base().sampling.temperature
+    if config.sampling.temperature != usual:
+        raise errors.Refusal(
+            f"sampling.temperature={config.sampling.temperature:g} has no effect on "
+            f"chains that start from {instead}: leave it {usual:g}"
+        )
 
 
 def read_pictures(

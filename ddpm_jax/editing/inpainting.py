@@ -1,41 +1,42 @@
 """Inpainting as a recipe: which parts a method takes, for the mode and for Python."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
 from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import prompts
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
-from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import inpainting, reconstruction
-from ddpm_jax.editing import edit, labels
+from ddpm_jax.editing import edit, labels, plans
 from ddpm_jax.sampling import recipe as recipe_lib
-from ddpm_jax.sampling.transforms import HOLE, PICTURE
+from ddpm_jax.sampling.transforms import CLASS, HOLE, PICTURE
 
+KNOWN = ("known", "known_mask")  # what a network reads that was trained to inpaint
+OF_CLASSES = ("label", CLASS)  # keys of the condition that hold classes
 RESAMPLINGS = {"fast": 1, "good": 5, "best": 10}  # by editing.quality
-USUAL = "repaint"  # of `METHODS`
+
+# Of `METHODS`, by model.inpainting.
+USUAL = {False: "repaint", True: "trained"}
 
 
-def recipe(
-    config, facts: DataInfo, arrays: Mapping[str, np.ndarray], *, name: str
-) -> recipe_lib.Recipe:
+def plan(config, facts: DataInfo, given: plans.Given) -> plans.Plan:
     """Return what makes the holes of pictures, editing.variants times each.
 
     Args:
         config: of the run; editing.* says how.
         facts: of its data.
-        arrays: `PICTURE`, float32 [n, H, W, C] in [-1, 1], and `HOLE`, bool
-            [n, H, W, 1], True where something is to be made.
-        name: of the pictures, for the tag.
+        given: the pictures, with holes.
 
     Raises:
         Refusal: settings that do not fit together.
     """
-    method = config.editing.method or USUAL
+    config = with_prompt(config)
+    sees_known = config.model.inpainting
+    method = config.editing.method or USUAL[sees_known]
     make = errors.choose("editing.method", METHODS, method)
     repaints = method == "repaint", "--method=repaint"
     edit.check_used(
@@ -45,54 +46,77 @@ def recipe(
             "likelihood": (method == "guided", "--method=guided"),
         },
     )
-    classes = labels.of_results(config, facts, len(arrays[PICTURE]))
+    classes = labels.of_results(config, facts, given.count)
     parts, resolved = make(config)
-    given = {
-        "image": build_editing.word(name, arrays[PICTURE]),
-        "mask": build_editing.fingerprint(arrays[HOLE])[:8],
-    }
-    made = build_editing.recipe(
+    arrays = {PICTURE: given.values, HOLE: given.holes[..., None]}
+    variants = config.editing.variants
+    recipe = build_editing.recipe(
         config,
         facts,
         "inpaint",
-        given=given,
         arrays=arrays,
         resolved={"method": method, **resolved},
-        shape=arrays[PICTURE].shape[1:],
-        repeats=config.editing.variants,
+        repeats=variants,
+        computed=KNOWN if sees_known else (),
+        **given.parts,
         **parts,
     )
-    condition = tuple((key, classes) for key in made.condition_keys)
-    return dataclasses.replace(made, condition=condition)
+    condition = [(key, classes) for key in recipe.condition_keys if key in OF_CLASSES]
+    condition += [pair for pair in recipe.condition if pair[0] not in OF_CLASSES]
+    recipe = dataclasses.replace(recipe, condition=tuple(condition))
+    wanted = variants * given.count
+    return plans.Plan(config, recipe, wanted, lambda _: (arrays, None), given.count)
 
 
-def check_pictures(pictures, holes, facts) -> None:
-    """Refuse pictures and holes that a run cannot take as they are.
+def with_prompt(config):
+    """Return the config, with the empty prompt where a hole may be filled without one.
+
+    That is so of networks that see what is known. The empty prompt is the condition
+    that guidance leads away from, so that there is nothing to be guided to.
+    """
+    sampling = config.sampling
+    if not (config.model.inpainting and config.model.text_layers) or sampling.prompts:
+        return config
+    config = config.copy_and_resolve_references()
+    config.sampling.prompts = ("",)
+    if not sampling.negative:
+        config.sampling.guidance_scale, config.sampling.guidance_w = 1.0, 0.0
+    return config
+
+
+def told(config, saved) -> list[str]:
+    """Return what guides the holes, in a line each.
 
     Args:
-        pictures: array [n, H, W, C].
-        holes: bool array [n, H, W] or [H, W].
-        facts: of the run's data.
+        config: of the run.
+        saved: what its config.json says, see `trained_run.SavedRun`.
+    """
+    config = with_prompt(config)
+    texts = prompts.of(config, saved.facts)
+    lines = [] if texts is None else texts.told()
+    return [*lines, *build_sampling.guidance_told(config, saved.imported)]
+
+
+def with_holes(given: plans.Given, holes) -> plans.Given:
+    """Return pictures with what is to be made of them.
+
+    Args:
+        given: the pictures, [n, H, W, C].
+        holes: bool [n, H, W], or [H, W] for all.
 
     Raises:
-        Refusal: names the shape or type that is wanted.
+        Refusal: no pictures, or holes of another shape.
     """
-    if pictures.shape[1:] != facts.shape:
+    if not given.count:
+        raise errors.Refusal("nothing to fill: give pictures and holes")
+    holes = np.asarray(holes, bool)
+    shape = given.stored.shape[:3]
+    if holes.shape not in (shape, shape[1:]):
         raise errors.Refusal(
-            f"pictures of shape {pictures.shape}: give [n, "
-            f"{', '.join(map(str, facts.shape))}], as sample() returns them"
+            f"holes of shape {holes.shape} for pictures of shape {given.stored.shape}: "
+            f"give {shape[1:]} for all, or {shape}"
         )
-    wanted = images_lib.stored_type(facts.levels)
-    if pictures.dtype != wanted:
-        raise errors.Refusal(
-            f"pictures of type {pictures.dtype}: give {wanted}, as sample() returns "
-            "them"
-        )
-    if holes.shape not in (pictures.shape[:3], pictures.shape[1:3]):
-        raise errors.Refusal(
-            f"holes of shape {holes.shape} for pictures of shape {pictures.shape}: "
-            f"give {pictures.shape[1:3]} for all, or {pictures.shape[:3]}"
-        )
+    return given._replace(holes=np.broadcast_to(holes, shape))
 
 
 # ---- methods: config → parts of the recipe, and fields of config.editing -------------
@@ -124,4 +148,19 @@ def _guided(config):
     return {"also": (guide, recipe_lib.part("pasted"))}, {}
 
 
-METHODS = {"replace": _replace, "repaint": _repaint, "guided": _guided}
+def _trained(config):
+    if not config.model.inpainting:
+        raise errors.Refusal(
+            "editing.method='trained' on a run whose network does not see the known "
+            "part of a picture (model.inpainting=False): take repaint, replace or "
+            "guided, or a run with GLIDE's base_inpaint.pt"
+        )
+    return {"also": (recipe_lib.part("overwritten"), recipe_lib.part("pasted"))}, {}
+
+
+METHODS = {
+    "replace": _replace,
+    "repaint": _repaint,
+    "guided": _guided,
+    "trained": _trained,
+}

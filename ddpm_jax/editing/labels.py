@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ddpm_jax.builders import class_labels
+from ddpm_jax.builders import class_labels, prompts
 from ddpm_jax.builders import guidance as build_guidance
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
@@ -20,6 +20,7 @@ def of_results(config, facts, count: int) -> tuple[int, ...] | None:
         Refusal: a run that needs a class and was given none, several that do not fit,
             or settings of other numbers of images.
     """
+    prompts.check_given(config)
     asked = build_sampling.classes(config, facts)
     if config.sampling.per_class:
         raise errors.Refusal(
@@ -31,7 +32,7 @@ def of_results(config, facts, count: int) -> tuple[int, ...] | None:
     if not config.sampling.labels:
         if build_guidance.leaves_classes_out(config.sampling):
             return (0,) * count  # the network is not told
-        raise needed("sampling.labels", asked.names)
+        raise needed(config, asked.names)
     if asked.are_drawn:
         raise errors.Refusal(
             "sampling.labels=random with given pictures: name one class, or one for "
@@ -61,14 +62,17 @@ def of_pictures(config, facts, count: int) -> tuple[int, ...] | None:
     return _fitting("editing.image_labels", found, count)
 
 
-def needed(field: str, names: Sequence[str]) -> errors.Refusal:
+def needed(config, names: Sequence[str]) -> errors.Refusal:
     """Return the refusal of a picture without a class."""
     shown = ", ".join(names[:MANY])
     if len(names) > MANY:
         shown += f", … ({len(names)})"
+    found = ""
+    if config.model.class_conditional:
+        found = ", or likeliest to have it found by the network"
     return errors.Refusal(
-        f"this run makes pictures of a class, and {field} is empty: give "
-        f"--config.{field}=…, one for all or one for each; there are {shown}"
+        "this run makes pictures of a class, and sampling.labels is empty: give "
+        f"--labels=…, one for all or one for each{found}; there are {shown}"
     )
 
 

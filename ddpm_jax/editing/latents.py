@@ -18,11 +18,19 @@ from ddpm_jax.diffusion import inversion, solvers
 from ddpm_jax.editing import edit
 from ddpm_jax.runtime import distributed, files
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import generation, sampler, starts, transforms
+from ddpm_jax.sampling import (
+    branches,
+    generation,
+    noise_maps,
+    sampler,
+    starts,
+    transforms,
+)
 from ddpm_jax.sampling import recipe as recipe_lib
 
 PEAK = 2.0  # of values in [−1, 1]
 USUAL = (0.9, 1.1)  # deviations of latents that a network takes for noise
+MOST_MAPS = 2**33  # bytes of noise maps
 FEW = 3  # names in a warning
 FILE = "encoding.json"  # beside the results
 
@@ -115,12 +123,7 @@ def encode(
     count = len(pictures)
     alike = {
         "repeats": 1,
-        # What lies between two classes is not encoded: a picture is of one.
-        "condition": tuple(
-            (key, labels)
-            for key in recipe.condition_keys
-            if key in ("label", transforms.CLASS)
-        ),
+        "condition": _condition_of_pictures(recipe, labels),
         "drawn": (),
         "start": "given",
         "shares_noise": False,
@@ -151,6 +154,18 @@ def encode(
     )
 
 
+def _condition_of_pictures(recipe, labels):
+    """Return the condition of given pictures: each is of one class, under one text.
+
+    What lies between two classes belongs to results alone.
+    """
+    of_classes = ("label", transforms.CLASS)
+    classes = [(key, labels) for key in recipe.condition_keys if key in of_classes]
+    between = {branches.SHARE, *map(branches.other_key, recipe.condition_keys)}
+    rest = [p for p in recipe.condition if p[0] not in {*of_classes, *between}]
+    return (*classes, *rest)
+
+
 def _noise_in(schedule, latents, pictures):
     """Return what of a latent is not the picture itself; at T−1, all of it."""
     if schedule.timesteps[-1] == schedule.original_num_steps - 1:
@@ -178,6 +193,64 @@ def _made(opened, recipe, state, count):
         batch_size=sampler.rounded_batch(size, made_by.mesh),
     )
     return np.concatenate([made.images for _, made in parts])
+
+
+# ---- noise maps ----------------------------------------------------------------------
+
+
+def check_noise_maps(config, repeats: int, values: np.ndarray, kept) -> None:
+    """Refuse noise maps that a chain does not have, or that are too large.
+
+    Args:
+        config: of the run.
+        repeats: maps of each picture.
+        values: of the pictures, float32 [n, ...].
+        kept: the process of the chain.
+
+    Raises:
+        Refusal: a chain without noise, another run that guides, or many GiB.
+    """
+    sampling = config.sampling
+    if sampling.method != "ancestral" and not sampling.eta:
+        raise errors.Refusal(
+            f"sampling.method={sampling.method!r} without noise has no noise maps: "
+            "take ancestral, or ddim with sampling.eta above 0"
+        )
+    if sampling.classifier or sampling.weaker:
+        raise errors.Refusal(
+            "editing.method='noise_map' with another run that guides: leave "
+            "sampling.classifier and sampling.weaker empty, or take another method"
+        )
+    size = repeats * values.nbytes * kept.num_steps
+    if size > MOST_MAPS:
+        raise errors.Refusal(
+            f"noise maps of {size / 2**30:.1f} GiB: take fewer sampling.steps, "
+            f"pictures or variants, for at most {MOST_MAPS / 2**30:.0f}"
+        )
+
+
+def noise_maps_of(
+    opened: edit.Opened, recipe: recipe_lib.Recipe, pictures, labels, count: int
+):
+    """Return the noise maps of pictures by name, [count, ...], see `noise_maps`.
+
+    Args:
+        opened: the run.
+        recipe: that decodes.
+        pictures: float32 [n, ...], which take turns after recipe.repeats images.
+        labels: of each picture, or None.
+        count: of maps.
+    """
+    condition = _condition_of_pictures(recipe, labels)
+    return noise_maps.of_pictures(
+        dataclasses.replace(recipe, condition=condition, transforms=()),
+        opened.trained.network,
+        opened.trained.mesh,
+        opened.weights.params,
+        pictures,
+        count,
+        batch_size=opened.config.sampling.batch_size,
+    )
 
 
 # ---- what came of it -----------------------------------------------------------------

@@ -1,7 +1,9 @@
 """The run's own samples on their way: x_T, and the state at a timestep."""
 
 import dataclasses
+import functools
 import re
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ from ddpm_jax.editing import edit
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler
 
+NUMBERS = 2**31  # of samples, which int32 counts
 AT = re.compile(r"(\d+)@(\d+)")
 
 
@@ -23,9 +26,27 @@ def first_states(recipe: recipe_lib.Recipe, index) -> np.ndarray:
         recipe: of the samples.
         index: numbers [n].
     """
-    inputs = {key: recipe.inputs()[key] for key in ("seed", "settings")}
-    draw = jax.jit(lambda numbers: sampler.first_state(inputs, numbers, recipe.shape))
-    return np.asarray(draw(np.asarray(index, np.int32)))
+    inputs = recipe.inputs()
+    drawn_by = {"seed": inputs["seed"], "settings": inputs["settings"]}
+    return np.asarray(_drawn(drawn_by, np.asarray(index, np.int32), recipe.shape))
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _drawn(inputs, index, shape):
+    return sampler.first_state(inputs, index, shape)
+
+
+def check_numbers(field: str, numbers: Sequence[int]) -> None:
+    """Refuse numbers that no sample has.
+
+    Raises:
+        Refusal: names the field and the last number.
+    """
+    bad = [number for number in numbers if not 0 <= number < NUMBERS]
+    if bad:
+        raise errors.Refusal(
+            f"{field}: there is no sample {bad[0]}: give 0 … {NUMBERS - 1}"
+        )
 
 
 def parsed(text: str) -> tuple[int, int]:
@@ -40,6 +61,7 @@ def parsed(text: str) -> tuple[int, int]:
             f"editing.from_sample={text!r}: give the number of a sample and the "
             "timestep where it is left, such as 3@120"
         )
+    check_numbers("editing.from_sample", [int(found[1])])
     return int(found[1]), int(found[2])
 
 

@@ -1,11 +1,14 @@
 """The grids that a run made while it was trained, as frames. No network is needed."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.report import grids
+from ddpm_jax.runs import directory
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import archive
@@ -14,23 +17,35 @@ STRIP_COLUMNS = 5
 WIDEST = 480  # pixels of a grid in a strip
 
 
-def make(
-    saved: trained_run.SavedRun, count: int
-) -> tuple[archive.SampleStore, list[tuple[str, ...]], list[str]]:
-    """Return the store of the frames, [F, 1, H, W, C], their captions and marks.
+class Frames(NamedTuple):
+    """Grids, in the order of training.
+
+    Attributes:
+        values: uint8 [F, 1, H, W, C].
+        steps: at which they were made.
+        has_both: whether each is of raw weights and, right of it, of EMA weights.
+    """
+
+    values: np.ndarray
+    steps: list[int]
+    has_both: bool
+
+
+def frames(run_dir: directory.RunDir, count: int) -> Frames:
+    """Return the grids that a run made while it was trained.
 
     Args:
-        saved: the run.
+        run_dir: of the run.
         count: of frames, which lie evenly among the grids; 0 for all.
 
     Raises:
         Refusal: fewer than two grids, or than were asked for.
     """
-    found = grids.training_frames(saved.run_dir)
+    found = grids.training_frames(run_dir)
     remedy = "they are made while training, every train.sample_every steps"
     if len(found) < 2:
         raise errors.Refusal(
-            f"--kind=train of {saved.run_dir.samples} with {len(found)} grids "
+            f"--kind=train of {run_dir.samples} with {len(found)} grids "
             f"step_<n>.png: it takes at least 2; {remedy}"
         )
     if count > len(found):
@@ -51,19 +66,31 @@ def make(
         )
     chosen = grids.evenly(fitting, count or len(fitting))
     mode = "L" if all(p.mode == "L" for _, p in chosen) else "RGB"
-    frames = np.stack([np.asarray(p.convert(mode)) for _, p in chosen])
-    frames = frames.reshape(len(chosen), 1, *frames.shape[1:3], -1)
-    steps = [step for step, _ in chosen]
-    store = _store(saved.run_dir, frames, steps)
-    captions = [(f"step {step:,}",) for step in steps]
-    if len(grids.split(chosen[-1][1])) == 2:
-        captions = [(f"{c}: raw weights left, EMA right",) for (c,) in captions]
-    return store, captions, [f"step {step:,}" for step in steps]
+    values = np.stack([np.asarray(p.convert(mode)) for _, p in chosen])
+    values = values.reshape(len(chosen), 1, *values.shape[1:3], -1)
+    has_both = len(grids.split(chosen[-1][1])) == 2
+    return Frames(values, [step for step, _ in chosen], has_both)
 
 
-def _store(run_dir, frames, steps):
+def make(
+    saved: trained_run.SavedRun, count: int
+) -> tuple[archive.SampleStore, list[tuple[str, ...]], list[str]]:
+    """Return the store of the frames, [F, 1, H, W, C], their captions and marks.
+
+    Args:
+        saved: the run.
+        count: see `frames`.
+    """
+    found = frames(saved.run_dir, count)
+    store = _store(saved.run_dir, found.values, found.steps)
+    words = ": raw weights left, EMA right" if found.has_both else ""
+    captions = [(f"step {step:,}{words}",) for step in found.steps]
+    return store, captions, [f"step {step:,}" for step in found.steps]
+
+
+def _store(run_dir, values, steps):
     """Return the frames on disk."""
-    prints = build_editing.fingerprint(frames)
+    prints = build_editing.fingerprint(values)
     request = {
         "edit": "animate",
         "kind": "train",
@@ -77,7 +104,7 @@ def _store(run_dir, frames, steps):
         return store
     if distributed.is_first():
         if store.count() == 0:
-            store.add(0, frames)
+            store.add(0, values)
         store.finish(len(steps), None)
     return store
 

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import scoring
 from ddpm_jax.metrics import bits
 from ddpm_jax.runtime import sharding
+from ddpm_jax.sampling import generation
 from ddpm_jax.sampling import sampler as sampler_lib
 
 
@@ -33,16 +35,18 @@ def decoded(trained, weights, dataset, count: int, steps: Sequence[int]) -> Deco
         count: of images.
         steps: indices of the respaced process.
     """
-    estimator = build_sampling.estimator(trained.config, trained.network)
-    size = sampler_lib.rounded_batch(count, trained.mesh)
-    index = np.minimum(np.arange(size), count - 1)
-    spec = trained.network.condition_spec
-    batch = bits.fetched(dataset, index, trained.mesh, spec)
-    given = (batch["index"], batch["image"], batch["condition"])
-    found = [estimator(weights.params, *given, np.int32(t)) for t in steps]
-    images, *estimates = (
-        sharding.to_host(array)[:count] for array in (batch["image"], *found)
-    )
+    config, mesh = trained.config, trained.mesh
+    estimator = scoring.estimator(config, trained.network)
+    size = sampler_lib.rounded_batch(min(config.evaluation.batch_size, count), mesh)
+    parts = []
+    for start in range(0, count, size):
+        index = np.minimum(np.arange(start, start + size), count - 1)
+        batch = bits.fetched(dataset, index, mesh, trained.network.condition_spec)
+        given = (batch["index"], batch["image"], batch["condition"])
+        found = [estimator(weights.params, *given, np.int32(t)) for t in steps]
+        rows = [sharding.to_host(array) for array in (batch["image"], *found)]
+        parts.append(np.stack(rows)[:, : count - start])
+    images, *estimates = np.concatenate(parts, axis=1)
     return Decoded(images, np.stack(estimates))
 
 
@@ -58,14 +62,16 @@ def generated(
         count: of them.
         positions: on the path of the recipe.
     """
+    config, mesh = trained.config, trained.mesh
     made_by = build_sampling.make_sampler(
-        recipe,
-        trained.config,
-        trained.network,
-        trained.mesh,
-        weights=weights,
-        trajectory=positions,
+        recipe, config, trained.network, mesh, weights=weights, trajectory=positions
     )
-    size = sampler_lib.rounded_batch(count, trained.mesh)
-    made = made_by.make(weights.params, start=0, stop=count, batch_size=size)
-    return Decoded(made.images, made.estimates)
+    size = sampler_lib.rounded_batch(min(config.sampling.batch_size, count), mesh)
+    batches = generation.batches(
+        made_by, weights.params, start=0, stop=count, batch_size=size
+    )
+    parts = [made for _, made in batches]
+    return Decoded(
+        np.concatenate([made.images for made in parts]),
+        np.concatenate([made.estimates for made in parts], axis=1),
+    )

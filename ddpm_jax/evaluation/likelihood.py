@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 
+from ddpm_jax.builders import captions, scoring
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
-from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.evaluation import (
     cards,
     feature_networks,
@@ -36,7 +36,7 @@ def prepare(config, facts):
     """
     build_network.check_kind(config, "scoring")
     build_data.check_grey(facts, table.BITS, INSTEAD)
-    dataset = build_data.dataset(config, "test")
+    dataset = captions.dataset(config, facts, "test")
     build_data.check_images(dataset, facts)
     build_data.check_alike(dataset)
     num_images = build_data.num_test_images(config, len(dataset))
@@ -70,7 +70,6 @@ def score(trained, prepared) -> bool:
     )
     if before.count:
         say(f"going on after {before.count} of {num_images} images")
-    scorer = build_sampling.scorer(config, trained.facts, trained.network)
     say(
         f"bits/dim of {num_images} test images at {schedule.num_steps} timesteps; "
         "compiling first …"
@@ -84,17 +83,11 @@ def score(trained, prepared) -> bool:
         say(f"{sums.count}/{num_images} images  ETA {left}")
 
     with preemption.StopRequest() as stop:
-        sums = bits.evaluate(
-            scorer,
-            trained.mesh,
-            weights.params,
-            dataset,
+        sums = summed(
+            trained,
+            weights,
+            prepared,
             sums=before,
-            num_images=num_images,
-            batch_size=sampler.rounded_batch(
-                min(config.evaluation.batch_size, num_images), trained.mesh
-            ),
-            condition_spec=trained.network.condition_spec,
             should_stop=stop.agreed,
             on_batch=on_batch,
         )
@@ -106,6 +99,33 @@ def score(trained, prepared) -> bool:
         say(f"stopped by {stop.signal_name} after {sums.count} of {num_images} images")
         say("the same command goes on from there")
     return not stopped
+
+
+def summed(trained, weights, prepared, *, sums=None, **told) -> bits.Sums:
+    """Return the sums of the scores of test images; nothing is written.
+
+    Args:
+        trained: the run, on its devices.
+        weights: that are scored.
+        prepared: from `prepare`.
+        sums: of the images that were scored before; None for none.
+        **told: see `bits.evaluate`.
+    """
+    dataset, num_images, schedule = prepared
+    config = trained.config
+    return bits.evaluate(
+        scoring.scorer(config, trained.facts, trained.network),
+        trained.mesh,
+        weights.params,
+        dataset,
+        sums=bits.Sums.empty(schedule.num_steps) if sums is None else sums,
+        num_images=num_images,
+        batch_size=sampler.rounded_batch(
+            min(config.evaluation.batch_size, num_images), trained.mesh
+        ),
+        condition_spec=trained.network.condition_spec,
+        **told,
+    )
 
 
 def path_of(trained, dataset, kind: str) -> pathlib.Path:
@@ -177,12 +197,7 @@ def write(trained, dataset, schedule, result, kind, path) -> None:
             "prior": result.prior,
             "rate": result.rate,
             "decoder": result.decoder,
-            "by_t": {
-                "timestep": schedule.timesteps,
-                "bits_per_dim": result.vb,
-                "x_0_mse": result.x_0_mse,
-                "noise_mse": result.noise_mse,
-            },
+            "by_t": rate_distortion.by_t(result, schedule.timesteps),
             "rate_distortion": {
                 "timestep": schedule.timesteps,
                 "rate": curve.rate,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import captions, kinds, low_res, scoring
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import kinds
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
@@ -15,7 +15,7 @@ from ddpm_jax.config import rules
 from ddpm_jax.core import conditions
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import likelihood, sample_scorer
-from ddpm_jax.metrics import bits, table
+from ddpm_jax.metrics import bits, sensitivity, table
 from ddpm_jax.report import page, sample_plots
 from ddpm_jax.runs import best as best_lib
 from ddpm_jax.runtime import distributed, files, image_grid
@@ -72,10 +72,13 @@ def check(config, facts, network, dataset) -> None:
     conditions.check(specs, conditions.selected(specs, first, dataset.name), 1)
     if not kind.makes_images:
         return
-    recipe = kind.recipe(config, facts)
+    given = enlarged(config, dataset)
+    recipe = kind.recipe(config, facts, given=given)
     if config.train.sample_every or config.train.evaluate_every:
-        recipe.condition_of(np.arange(1), specs)
-    build_process.respaced(config, "evaluation")
+        index = np.arange(1)
+        recipe.condition_of(index, specs, given and given(index))
+    if kind is not kinds.CHAIN:  # whose steps are all taken
+        build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
         names = rules.metric_names(config.evaluation.in_training)
         kinds.check_metrics(config, names, field="evaluation.in_training")
@@ -83,6 +86,18 @@ def check(config, facts, network, dataset) -> None:
             build_data.check_grey(facts, table.BITS, likelihood.INSTEAD)
             build_data.num_test_images(config, len(build_data.dataset(config, "test")))
         sample_scorer.check(config, facts)
+
+
+def enlarged(config, dataset) -> low_res.Given | None:
+    """Return what an upsampler enlarges while it trains; None for other runs.
+
+    Args:
+        config: of the run.
+        dataset: whose images it shows.
+    """
+    if config.model.kind != "upsampler":
+        return None
+    return low_res.given(config, low_res.of_dataset(dataset))
 
 
 class Observer:
@@ -101,7 +116,9 @@ class Observer:
         self._should_stop = should_stop
         self._average = build_training.ema_name(config)
         self._named = "EMA" if self._average else "raw"
-        self._classes = build_sampling.classes(config, facts)
+        self._classes = build_sampling.classes(
+            config, facts, given=enlarged(config, dataset)
+        )
         self._sampler = None
         self._channels = None
         self._validator = None
@@ -161,7 +178,7 @@ class Observer:
 
     def _test_split(self):
         if self._test is None:
-            self._test = build_data.dataset(self._config, "test")
+            self._test = captions.dataset(self._config, self._facts, "test")
             build_data.check_alike(self._test)
         return self._test
 
@@ -204,13 +221,17 @@ class Observer:
         """Return the first images of the usual noise, all there are when stopped."""
         if self._sampler is None:
             say("compiling the sampler …")
-            kind = kinds.of(self._config)
+            kind, given = kinds.of(self._config), None
+            if self._config.model.kind == "upsampler":
+                given = enlarged(self._config, self._test_split())
+            recipe = kind.recipe(self._config, self._facts, given=given)
             self._sampler = kind.make_sampler(
-                kind.recipe(self._config, self._facts),
+                recipe,
                 self._config,
                 self._facts,
                 self._network,
                 self._mesh,
+                given=given,
             )
         parts = generation.batches(
             self._sampler,
@@ -247,6 +268,9 @@ class Observer:
         self._writer.write(record)
         accuracy = record.get("validation_accuracy")
         named = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
+        to_text = record.get(sensitivity.NAME)
+        if to_text is not None:
+            named = f", sensitivity to the text {to_text:.3f} (0: it is ignored)"
         say(
             f"validation loss of the {self._named} weights "
             f"{record['validation_loss']:.4f}{named} (fixed test images, noise and t)"
@@ -284,9 +308,7 @@ class Observer:
         config = self._config
         if self._bits_scorer is None:
             say("compiling the evaluation …")
-            self._bits_scorer = build_sampling.scorer(
-                config, self._facts, self._network
-            )
+            self._bits_scorer = scoring.scorer(config, self._facts, self._network)
         num_images = min(
             build_data.num_test_images(config, len(self._test_split())),
             config.evaluation.in_training_samples,

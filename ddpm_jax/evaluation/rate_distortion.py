@@ -35,6 +35,21 @@ def curve(result: bits.BitsResult) -> Curve:
     return Curve(result.prior + later, distortion)
 
 
+def by_t(result: bits.BitsResult, timesteps) -> dict:
+    """Return what a card says of every t.
+
+    Args:
+        result: of the score.
+        timesteps: of the process, [T′].
+    """
+    return {
+        "timestep": timesteps,
+        "bits_per_dim": result.vb,
+        "x_0_mse": result.x_0_mse,
+        "noise_mse": result.noise_mse,
+    }
+
+
 class Step(NamedTuple):
     """A row of the table of progressive coding, in the order of sending.
 
@@ -51,20 +66,20 @@ class Step(NamedTuple):
     rmse: float
 
 
-def steps(card: dict) -> list[Step]:
-    """Return the table of a card of bits per dimension, from x_T down to the image.
+def steps(prior: float, by_t: dict) -> list[Step]:
+    """Return the table of a score in bits per dimension, from x_T down to the image.
 
     The last row has all of the bound as its rate; the one before it is DDPM's rate,
     without the decoder's bits, and its distortion.
 
     Args:
-        card: the content of bits_per_dim_<tag>.json.
+        prior: bits of x_T.
+        by_t: of a card, see `by_t`.
 
     Reference: DDPM section 4.3 and the table of appendix D.
     """
-    by_t = card["by_t"]
     arrived = [*reversed(by_t["timestep"]), -1]
-    bits_sent = [card["prior"], *reversed(by_t["bits_per_dim"])]
+    bits_sent = [prior, *reversed(by_t["bits_per_dim"])]
     errors = [*(GREY_LEVELS_PER_UNIT * np.sqrt(by_t["x_0_mse"]))[::-1], 0.0]
     rows = zip(arrived, bits_sent, np.cumsum(bits_sent), errors, strict=True)
     return [Step(t, *map(float, numbers)) for t, *numbers in rows]

@@ -4,9 +4,11 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+from ddpm_jax.builders import low_res
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.evaluation import feature_networks, image_sets
+from ddpm_jax.metrics import table
 from ddpm_jax.runtime import home
 from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
@@ -62,26 +64,34 @@ def of_files(path: str, folder: pathlib.Path | None, crop: str) -> Subject:
     )
 
 
-def of_run(trained) -> Subject:
+def of_run(trained, given: low_res.Given | None = None) -> Subject:
     """Return the images that a run makes by its config, evaluation.num_samples of them.
 
     They are kept under samples/, where the sampling mode finds and continues them.
 
     Args:
         trained: the run, on its devices.
+        given: what an upsampler enlarges.
     """
     config, facts = trained.config, trained.facts
-    recipe = build_sampling.recipe(config, facts)
+    recipe = build_sampling.recipe(config, facts, given=given)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     tag, count = recipe.tag(weights), config.evaluation.num_samples
 
     def images():
+        if given is not None and not given.source.make(count):
+            return None
         say(f"step {weights.step}, {weights.why}")
         store = generation.open_store(trained.run_dir.samples, recipe, weights)
         made = generation.generate_until(
             store,
             build_sampling.make_sampler(
-                recipe, config, trained.network, trained.mesh, weights=weights
+                recipe,
+                config,
+                trained.network,
+                trained.mesh,
+                weights=weights,
+                given=given,
             ),
             weights,
             count,
@@ -120,6 +130,12 @@ def check_request(names, path: str, workdir: str) -> None:
     Raises:
         Refusal: bits/dim or accuracy of files, which have none; samples of no run.
     """
+    for name in ("psnr", "consistency"):
+        if name in names and path:
+            raise errors.Refusal(
+                f"{FIELD}={path}: {name} is of an upsampler and the test images, not "
+                "of samples; leave one out"
+            )
     if "bits_per_dim" in names and path:
         raise errors.Refusal(
             f"{FIELD}={path}: bits/dim are of a run and its data, not of samples; "
@@ -128,6 +144,12 @@ def check_request(names, path: str, workdir: str) -> None:
     if "accuracy" in names and path:
         raise errors.Refusal(
             f"{FIELD}={path}: accuracy is of a classifier's run and its data, not of "
+            "samples; leave one out"
+        )
+    of_texts = sorted(set(names) & set(table.OF_TEXTS))
+    if of_texts and path:
+        raise errors.Refusal(
+            f"{FIELD}={path}: {of_texts[0]} is of a run and its prompts, not of "
             "samples; leave one out"
         )
     if not (path or workdir):

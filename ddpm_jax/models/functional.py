@@ -86,7 +86,8 @@ class Network:
             t: [B] timesteps as the network is to see them, int32 or float32.
             condition: arrays [B, ...] by the keys of `condition_spec`: "label" int32
                 [B], rows of the label embedding; "low_res" [B, h, w, C], images to
-                enlarge, in [−1, 1]; "tokens" and "token_mask", see `text.Text`; "known"
+                enlarge, in [−1, 1], perhaps with "low_res_level" int32 [B], the level
+                of their noise; "tokens" and "token_mask", see `text.Text`; "known"
                 and "known_mask", see `unet.unet`; or what `prepare` made of them. None
                 is {}, and an array is taken for the label.
             dropout_keys: [B] typed keys, one per example, so that an example is treated

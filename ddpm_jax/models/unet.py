@@ -54,7 +54,8 @@ def unet(
     head_channels: int | None = None,
     num_classes: int | None = None,
     null_label: int | None = None,
-    low_res: bool = False,
+    low_res: bool | tuple[int, int] = False,
+    low_res_levels: int = 0,
     inpainting: bool = False,
     text: text_lib.Text | None = None,
     dropout: float = 0.0,
@@ -96,7 +97,9 @@ def unet(
             network without labels.
         null_label: the row that means "no class", None where no such row is trained.
         low_res: for super-resolution: the network sees, beside the image, a smaller one
-            that it stretches to the same size.
+            that it stretches to the same size; its (h, w), or True for any.
+        low_res_levels: the network is also told which of so many levels of noise the
+            smaller image has, "low_res_level" int32 [B]; 0 for one without noise.
         inpainting: the network sees, beside the image, one of which a part is known:
             the conditions "known" [B, H, W, C] and "known_mask" [B, H, W, 1], 1 where
             it is known and 0 elsewhere. It reads known·mask and mask; zeros of both ask
@@ -168,7 +171,8 @@ def unet(
             out_channels=out_channels,
             num_res_blocks=num_res_blocks,
             num_classes=num_classes,
-            low_res=low_res,
+            low_res=bool(low_res),
+            low_res_levels=low_res_levels,
             inpainting=inpainting,
             text=text,
             middle_attention=middle_attention,
@@ -176,14 +180,15 @@ def unet(
         )
 
     image_shape = (*plan.sizes[0], in_channels)
-    read = _read(num_classes, null_label, low_res, inpainting, image_shape)
+    read = _read(num_classes, null_label, inpainting, image_shape)
+    read |= _read_low_res(low_res, low_res_levels, in_channels)
     if text is None:
         return functional.functional(build, rule, read)
     prepared = {**read, **text.prepared_specs(4 * channels)}
     return functional.functional(build, rule, {**read, **text.specs()}, prepared)
 
 
-def _read(num_classes, null_label, low_res, inpainting, image_shape):
+def _read(num_classes, null_label, inpainting, image_shape):
     """Return the specs of what is read besides a text.
 
     Labels and texts have a value for "no condition"; images guidance leaves alone.
@@ -192,11 +197,18 @@ def _read(num_classes, null_label, low_res, inpainting, image_shape):
     read = {}
     if num_classes is not None:
         read["label"] = conditions.Spec((), "int32", null_label, num_classes)
-    if low_res:
-        read["low_res"] = conditions.Spec((None, None, channels), "float32")
     if inpainting:
         read["known"] = conditions.Spec((*size, channels), "float32")
         read["known_mask"] = conditions.Spec((*size, 1), "float32")
+    return read
+
+
+def _read_low_res(low_res, levels, channels):
+    """Return the specs of a smaller image and of the level of its noise."""
+    size = (None, None) if low_res is True else low_res
+    read = {"low_res": conditions.Spec((*size, channels), "float32")} if low_res else {}
+    if levels:
+        read["low_res_level"] = conditions.Spec((), "int32", count=levels)
     return read
 
 
@@ -226,6 +238,7 @@ class Encoder(nnx.Module):
         num_res_blocks,
         num_classes=None,
         low_res=False,
+        low_res_levels=0,
         inpainting=False,
         text=None,
         middle_attention="normed",
@@ -239,9 +252,8 @@ class Encoder(nnx.Module):
         self.remat = remat
 
         self.time_embedding = parts.time_embedding()
-        self.label_embedding = (
-            None if num_classes is None else parts.embedding(num_classes)
-        )
+        self.label_embedding = num_classes and parts.embedding(num_classes)
+        self.level_embedding = (low_res_levels or None) and parts.time_embedding()
         self.text = None if text is None else parts.text_encoder(text)
         seen_channels = (1 + low_res + inpainting) * in_channels + inpainting
         self.conv_in = parts.conv(seen_channels, plan.widths[0])
@@ -265,12 +277,14 @@ class Encoder(nnx.Module):
         )
 
     def embed(self, t, condition):
-        """Return what timestep, label and text tell every block: [B, 4·channels]."""
+        """Return what timestep, label, level and text tell blocks: [B, 4·channels]."""
         embedding = self.time_embedding(t)
         if self.label_embedding is not None:
-            embedding = embedding + self.label_embedding(condition["label"])
+            embedding += self.label_embedding(condition["label"])
+        if self.level_embedding is not None:
+            embedding += self.level_embedding(condition["low_res_level"])
         if self.text is not None:
-            embedding = embedding + condition[text_lib.POOLED]
+            embedding += condition[text_lib.POOLED]
         return embedding
 
     def run(self, modules, h, *, embedding, dropout_keys, text=None):

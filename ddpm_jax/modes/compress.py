@@ -15,13 +15,18 @@ import numpy as np
 from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.editing import animation, edit
-from ddpm_jax.evaluation import cards, decoding, likelihood, rate_distortion
+from ddpm_jax.evaluation import (
+    cards,
+    decoding,
+    likelihood,
+    progressive,
+    rate_distortion,
+)
 from ddpm_jax.report import grids, plots, sheets
 from ddpm_jax.runtime import files, image_grid
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
 
-COLUMNS = 8  # of a strip, besides the image itself
 FILES = (
     "rate_distortion.csv",
     "rate_distortion.png",
@@ -46,7 +51,7 @@ def run(config, workdir) -> None:
     prepared = likelihood.prepare(config, saved.facts)
     dataset, num_images, schedule = prepared
     build_editing.recipe(config, saved.facts, "compress")  # refuses what cannot be
-    opened = edit.open_run(config, saved)
+    opened = edit.open_run(saved, config)
     trained = opened.trained
     scored = trained.weights(config.evaluation.weights, field="evaluation.weights")
     if not likelihood.score(trained, prepared):
@@ -61,7 +66,7 @@ def run(config, workdir) -> None:
     )
     store = generation.open_store(trained.run_dir.edits, recipe, opened.weights)
     folder = store.folder
-    table = rate_distortion.steps(card)
+    table = rate_distortion.steps(card["prior"], card["by_t"])
     if all((folder / name).exists() for name in FILES):
         say("the table and its pictures are there already")
     else:
@@ -94,38 +99,25 @@ def write_table(table, card, config, folder) -> None:
 
 def write_coding(trained, scored, dataset, schedule, table, count, folder) -> None:
     """Write test images as they are after some of the bits."""
-    shown = closer_to_the_end(schedule.num_steps)
-    found = decoding.decoded(trained, scored, dataset, count, shown)
-    levels = trained.facts.levels
-    image = images_lib.to_stored(found.images, levels)
-    estimate = images_lib.to_stored(found.estimates, levels)
+    coded = progressive.coded(trained, scored, dataset, count, schedule)
     buffer = io.BytesIO()
-    timesteps = np.array([schedule.timesteps[t] for t in shown])
-    np.savez(buffer, image=image, estimate=estimate, timestep=timesteps)
+    np.savez(buffer, **coded._asdict())
     files.write_bytes(folder / "coding.npz", buffer.getvalue())
     captions = []
-    for t in shown:
-        row = table[schedule.num_steps - 1 - t]
+    rows = {row.timestep: row for row in table}
+    for timestep in coded.timestep:
+        row = rows[timestep]
         captions.append(
             f"t = {row.timestep}\n{row.rate:.3f} bits/dim\nRMSE {row.rmse:.1f}"
         )
     captions.append(f"test image\n{table[-1].rate:.3f} bits/dim\nRMSE 0")
-    write_strip(folder / "coding.png", [*estimate, image], captions)
-
-
-def closer_to_the_end(num_steps: int) -> list[int]:
-    """Return steps from the first to the last of a chain, closer where bits are spent.
-
-    Most bits are those of the last steps, of small t.
-    """
-    shares = np.linspace(1, 0, COLUMNS) ** 2
-    return sorted({round(share * (num_steps - 1)) for share in shares}, reverse=True)
+    write_strip(folder / "coding.png", [*coded.estimate, coded.image], captions)
 
 
 def write_generation(opened, recipe, count, folder) -> None:
     """Write samples as they are estimated on the way."""
     states = animation.states_on(recipe.whole_path)
-    shown = grids.evenly(states[:-1], COLUMNS)
+    shown = grids.evenly(states[:-1], progressive.COLUMNS)
     positions = [position for position, _ in shown]
     found = decoding.generated(opened.trained, opened.weights, recipe, count, positions)
     stages = images_lib.to_stored([*found.estimates, found.images], opened.facts.levels)

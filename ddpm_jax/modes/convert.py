@@ -6,8 +6,8 @@ import time
 import jax
 import numpy as np
 
+from ddpm_jax.builders import captions, kinds
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import kinds
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
@@ -17,10 +17,11 @@ from ddpm_jax.convert import certificate, families, mapping, recognise
 from ddpm_jax.convert import open as open_lib
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
-from ddpm_jax.runs import checkpoints, directory
+from ddpm_jax.runs import checkpoints, commands, directory
 from ddpm_jax.runtime import compilation, versions
 from ddpm_jax.runtime import sharding as sharding_lib
 from ddpm_jax.runtime.console import say
+from ddpm_jax.text import gpt2, pairs
 from ddpm_jax.training import progress
 from ddpm_jax.training import state as state_lib
 
@@ -29,7 +30,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     """Import the weights of `source` as a run in `workdir`.
 
     Args:
-        source: a file or a folder, see `convert.open.open_source`.
+        source: files or a folder, see `convert.open.open_sources`.
         workdir: where the run is to be; there must be none yet.
         config: holds the values of the fields `given`; the others are told by the file.
         given: names of the fields that the user decided.
@@ -41,7 +42,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     """
     started = time.perf_counter()
     check_free(workdir)
-    opened = open_lib.open_source(source)
+    opened = open_lib.open_sources(source)
     say(f"{opened.path}: {opened.describe()}")
     values = dict(reading.leaves(config.to_dict()))
     told = recognise.recognise(opened, {name: values[name] for name in sorted(given)})
@@ -52,6 +53,11 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     config = filled(config, told.fields)
     facts = facts_of(opened, told.fields)
     check_usable(config, facts)
+    if config.model.kind != "clip" and config.model.text_layers and not facts.text:
+        say(
+            f"its vocabulary of {config.model.text_vocabulary:,} tokens is none that is"
+            " known here: it reads tokens, from Python, and no prompts"
+        )
     network = build_network.network(config, facts)
     mesh = build_training.mesh(config)
 
@@ -71,15 +77,33 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     say(parity.sentence())
     if not parity.acceptable:
         raise errors.Refusal(
-            f"{source} was not converted: {parity.sentence()}; what shapes cannot tell "
-            "is wrong in the --config fields above, or this is a defect of the importer"
+            f"{opened.path} was not converted: {parity.sentence()}; what shapes cannot "
+            "tell is wrong in the --config fields above, or this is a defect of the "
+            "importer"
         )
     jax.clear_caches()  # the certificate's program holds a copy of the weights
     save(workdir, config, facts, params, receipt(opened, told, parity))
     say(f"converted in {progress.duration(time.perf_counter() - started)}")
-    alone = build_network.makes_images_alone(config)
-    if alone or config.model.kind == "classifier":
-        say(kinds.of(config).use(config, workdir))
+    if use := use_of(config, facts, workdir):
+        say(use)
+
+
+def use_of(config, facts, workdir) -> str:
+    """Return what the run is for and the command, "" where no mode uses it yet."""
+    kind = config.model.kind
+    if kind == "clip":
+        return (
+            f"guide samples of texts with it: {commands.guide('', workdir)} "
+            f"{commands.PROMPT}"
+        )
+    if kind != "classifier" and config.model.text_layers and facts.text is None:
+        return ""
+    if kind == "upsampler" and config.model.inpainting:
+        return ""
+    if kind in ("classifier", "upsampler") or build_network.makes_images_alone(config):
+        told = kinds.of(config).use(config, workdir)
+        return f"{told} {commands.PROMPT}" if config.model.text_layers else told
+    return commands.complete(workdir)
 
 
 def check_free(workdir) -> None:
@@ -97,6 +121,12 @@ def check_usable(config, facts) -> None:
         Refusal: the one that sampling from the run would end with.
     """
     build_process.schedule(config)
+    if facts.text is not None:
+        # An empty text of any tokenizer: the vocabulary's files may come later.
+        record = {"kind": "bytes", "context": 1}
+        facts = dataclasses.replace(facts, text=build_data.TextFacts(record, ("",)))
+    elif config.model.text_layers:
+        return
     if build_network.makes_images_alone(config):  # a classifier guides another
         build_sampling.recipe(config, facts)
 
@@ -119,7 +149,21 @@ def facts_of(opened, fields) -> build_data.DataInfo:
         num_classes=num_classes,
         class_names=tuple(str(label) for label in range(num_classes or 0)),
         fingerprint=f"weights of sha256 {opened.sha256}",
+        text=text_of(fields),
     )
+
+
+def text_of(fields) -> build_data.TextFacts | None:
+    """Return the tokenizer of a network, None where it reads no text or none is told.
+
+    The files of its vocabulary need not be here.
+    """
+    record = fields.get("facts.tokenizer")
+    if record is None and fields.get("data.tokenizer") == gpt2.GPT2.kind:
+        context = fields.get("model.text_context") or gpt2.CONTEXT
+        record = gpt2.GPT2(pairs.NOTHING, context).to_json()
+    is_read = fields["model.kind"] != "clip" and fields.get("model.text_layers")
+    return build_data.TextFacts(record, ()) if is_read and record else None
 
 
 def load(network, entries, opened, mesh):
@@ -172,7 +216,7 @@ def save(workdir, config, facts, params, imported) -> None:
             run_dir.config,
             {
                 "config": config.to_dict(),
-                "data": dataclasses.asdict(facts),
+                "data": captions.write(run_dir, facts),
                 "versions": versions.versions(),
                 "imported": imported,
             },

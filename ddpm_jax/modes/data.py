@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ddpm_jax.builders import captions as build_captions
+from ddpm_jax.builders import captions_told
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.core import errors
 from ddpm_jax.data import files, images, inspection, labels
@@ -22,7 +24,7 @@ def run(config, workdir) -> None:
     """
     found = None
     if config.data.name in WITH_FILES:
-        found = inspection.inspect_files(files.open_images(config.data.path), say)
+        found = inspection.inspect_files(captions_told.listing(config), say)
     refusal, dataset, seen = None, None, None
     try:
         dataset = build_data.dataset(config, "train")
@@ -30,10 +32,16 @@ def run(config, workdir) -> None:
             build_data.DataInfo.of(dataset), "--mode=data", "look at it from Python"
         )
         test = build_data.dataset(config, "test")
+        build_captions.check(config, dataset)
         seen = inspection.inspect_dataset(dataset)
     except errors.Refusal as error:
         refusal = error
-    remarks = [*file_remarks(found), *seen_remarks(dataset, seen)]
+    captions = captions_told.told(config, dataset if seen else None, workdir)
+    remarks = [
+        *file_remarks(found),
+        *seen_remarks(dataset, seen),
+        *captions.remarks,
+    ]
     for remark in remarks:
         say(f"noticed: {remark}")
     page = data_page.page(
@@ -43,6 +51,7 @@ def run(config, workdir) -> None:
         examples=seen and images.to_uint8(seen.examples),
         mean_image=seen and images.to_uint8(seen.mean_image),
         files=found and described_files(found),
+        captions=captions.described,
         remarks=remarks,
     )
     run_dir = directory.RunDir.create(workdir)

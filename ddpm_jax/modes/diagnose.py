@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpm_jax.builders import captions, data_marks, trained_run
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import data_marks, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
@@ -15,7 +15,7 @@ from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import sources
 from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
-from ddpm_jax.metrics import oracle
+from ddpm_jax.metrics import oracle, sensitivity
 from ddpm_jax.report import html
 from ddpm_jax.runtime import compilation, devices, files
 from ddpm_jax.runtime.console import say
@@ -46,6 +46,7 @@ def run(config, workdir) -> None:
     run_dir = saved.run_dir
     run_dir.check_writable()
     build_network.check_kind(config, "diagnosing", workdir)
+    build_network.check_no_upsampler(config, "diagnosing")
     build_data.check_pictures(
         saved.facts,
         "--mode=diagnose",
@@ -133,7 +134,9 @@ def load(trained: trained_run.TrainedRun) -> Split | str:
     """Return the data of a run, or the sentence that says why it cannot be had."""
     config, facts = trained.config, trained.facts
     try:
-        train, test = (build_data.dataset(config, split) for split in ("train", "test"))
+        train, test = (
+            captions.dataset(config, facts, split) for split in ("train", "test")
+        )
         build_data.check_images(train, facts)
     except errors.Refusal as refusal:
         return str(refusal)
@@ -210,6 +213,8 @@ def of_network(trained, used, split) -> Checked:
     )
     yield meant, None
     yield predictions.denoising(t, u, probed.errors), page.denoising(t, probed)
+    if trained.facts.text is not None:
+        yield predictions.text(of_text(trained, used, split)), None
     yield of_weights(trained, used, probe, split, t, probed)
     outside = probed.outside.mean(axis=1)
     yield (
@@ -231,6 +236,24 @@ def of_told(probe, params, split, t, u) -> Checked:
     )
     finding = predictions.noise_level(levels, t, found, int(np.diff(t).max()))
     yield finding, page.noise_level(levels, t, found)
+
+
+def of_text(trained, used, split) -> dict:
+    """Measure how much captions change what is predicted."""
+    config = trained.config
+    measure_it = sensitivity.make_sensitivity(
+        build_process.schedule(config),
+        trained.network.apply,
+        trained.network.condition_spec,
+        prediction=config.diffusion.prediction,
+        variance=config.diffusion.variance,
+        images=split.images,
+        condition=split.condition,
+        seed=config.evaluation.seed,
+        mesh=trained.mesh,
+        batch_size=sampler.rounded_batch(IMAGES, trained.mesh),
+    )
+    return measure_it(used.params)
 
 
 def of_weights(trained, used, probe, split, t, probed):

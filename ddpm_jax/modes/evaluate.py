@@ -4,8 +4,8 @@ import dataclasses
 import json
 from typing import NamedTuple
 
+from ddpm_jax.builders import cascade, kinds, low_res, trained_run
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import kinds, trained_run
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import rules
@@ -15,8 +15,10 @@ from ddpm_jax.evaluation import (
     cards,
     chain_bound,
     copies,
+    enlarging,
     feature_pass,
     likelihood,
+    prompts,
     sample_scorer,
     sample_sets,
 )
@@ -58,27 +60,41 @@ def run(config, workdir) -> None:
         compilation.enable_cache()
         chain_bound.score(trained_run.open_run(saved, config), prepared)
         return
+    of_upsampler = enlarging.prepare(config, facts, names)
     of_run = likelihood.prepare(config, facts) if table.BITS in names else None
-    of_samples = None
-    if set(names) != {table.BITS}:
+    of_texts = of_samples = None
+    if set(names) & set(table.OF_TEXTS):
+        of_texts = prompts.prepare(config, facts)
+    if set(names) & table.METRICS.keys():
         of_samples = plan(config, names, run_dir, facts)
     compilation.enable_cache()
     trained = None
-    if of_run or not given:
+    if of_run or of_texts or of_upsampler or not given:
         trained = trained_run.open_run(saved, config)
     if of_run and not likelihood.score(trained, of_run):
         return
+    if of_texts and not prompts.score(trained, of_texts, names):
+        return
+    if of_upsampler and not enlarging.score(trained, of_upsampler):
+        return
     if of_samples:
-        subject = of_samples.files or sample_sets.of_run(trained)
+        subject = of_samples.files or sample_sets.of_run(trained, of_samples.given)
         mesh = trained.mesh if trained else build_training.mesh(config)
         score_samples(config, subject, of_samples.groups, mesh)
 
 
 class Plan(NamedTuple):
-    """Samples to score and by what: `files` is None where a run is to make them."""
+    """Samples to score and by what.
+
+    Attributes:
+        files: None where a run is to make them.
+        groups: the metrics.
+        given: what an upsampler enlarges.
+    """
 
     files: sample_sets.Subject | None
     groups: list[feature_pass.Group]
+    given: low_res.Given | None = None
 
 
 def plan(config, names, run_dir, facts) -> Plan:
@@ -88,8 +104,8 @@ def plan(config, names, run_dir, facts) -> Plan:
         Refusal: nothing that can be done, as far as headers tell.
     """
     evaluation = config.evaluation
-    names = [name for name in names if name != table.BITS]
-    files = None
+    names = [name for name in names if name in table.METRICS]
+    files = given = None
     if evaluation.samples:
         files = sample_sets.of_files(
             evaluation.samples,
@@ -102,7 +118,10 @@ def plan(config, names, run_dir, facts) -> Plan:
     else:
         for name in names:
             build_data.check_pictures(facts, name, sample_scorer.INSTEAD)
-        build_sampling.recipe(config, facts)
+        given = cascade.given(config, facts)
+        build_sampling.recipe(config, facts, given=given)
+        if given is not None:
+            given.check_count(evaluation.num_samples, "evaluation.num_samples")
     count = files.count if files else evaluation.num_samples
     for note in table.check_count(names, count):
         say(f"note: {note}")
@@ -118,7 +137,7 @@ def plan(config, names, run_dir, facts) -> Plan:
         shape=files.shape if files else facts.shape,
         dataset=dataset if facts else None,
     )
-    return Plan(files, groups)
+    return Plan(files, groups, given)
 
 
 def score_samples(config, subject, groups, mesh) -> None:

@@ -62,4 +62,6 @@ def fields_of(trained) -> dict:
     fields["data.image_size"] = (height, width)
     fields["data.channels"] = channels
     fields["facts.num_classes"] = trained.facts.num_classes
+    if trained.facts.text is not None:
+        fields["facts.tokenizer"] = trained.facts.text.tokenizer
     return fields

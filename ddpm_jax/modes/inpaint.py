@@ -1,17 +1,18 @@
 """Making a part of a picture anew, with the rest as it is."""
 
+import functools
+
 import numpy as np
 
 from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import inputs
-from ddpm_jax.editing import edit, inpainting
+from ddpm_jax.editing import edit, inpainting, plans
 from ddpm_jax.metrics import seam
 from ddpm_jax.report import edit_pictures
 from ddpm_jax.runtime import distributed, image_grid
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import transforms
 
 
 def run(config, workdir, image, mask) -> None:
@@ -30,28 +31,29 @@ def run(config, workdir, image, mask) -> None:
     saved = edit.read_run(config, workdir, "inpaint")
     pictures = edit.read_pictures(image, config, saved)
     holes = read_holes(config, pictures, mask)
-    arrays = {
-        transforms.PICTURE: np.stack([picture.values for picture in pictures]),
-        transforms.HOLE: np.stack([hole.fitted for hole in holes])[..., None],
-    }
-    recipe = inpainting.recipe(
-        config, saved.facts, arrays, name=edit.name_of(image, pictures)
+    given = plans.of_pictures(image, pictures)
+    opened, plan = plans.planned(
+        inpainting.plan,
+        config,
+        saved.facts,
+        inpainting.with_holes(given, [hole.fitted for hole in holes]),
+        functools.partial(edit.open_run, saved),
     )
-    opened = edit.open_run(config, saved, recipe.shape)
-    wanted = config.editing.variants * len(pictures)
-    store = edit.make(opened, recipe, arrays, wanted)
+    for line in inpainting.told(config, saved):
+        say(line)
+    store = plans.keep(opened, plan, given.names)
     if store is None or not distributed.is_first():
         return
-    say_fit(store.first(wanted), pictures, holes)
+    say_fit(store.first(plan.wanted), pictures, holes)
     edit.write_pictures(
         store,
-        wanted,
+        plan.wanted,
         lambda results: edit_pictures.inpainted(
             [p.fitted for p in pictures], [h.fitted for h in holes], results
         ),
     )
     if config.editing.paste:
-        paste(store, wanted, pictures, holes)
+        paste(store, plan.wanted, pictures, holes)
 
 
 def read_holes(config, pictures, mask) -> list[inputs.Hole]:

@@ -119,6 +119,10 @@ def data_rows(config, facts, missing):
     classes = f"{facts.num_classes or 'no'} classes"
     yield "name", config.data.name
     yield "images", f"{facts.size}, {classes}"
+    if config.model.kind == "upsampler":
+        factor = config.data.low_res_factor
+        height, width = (side // factor for side in facts.shape[:2])
+        yield "made from", f"{height}x{width}, enlarged by {factor}"
     if missing:
         yield "", "assumed, for the data is not here (see the end)"
     else:

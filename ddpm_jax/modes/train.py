@@ -1,6 +1,5 @@
 """Training, from top to bottom: data, network, state, the loop, the end."""
 
-import dataclasses
 import math
 import time
 
@@ -8,8 +7,7 @@ import jax
 import numpy as np
 
 from ddpm_jax import runtime
-from ddpm_jax.builders import class_labels, data_marks, kinds, trained_run
-from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import captions, class_labels, data_marks, kinds, trained_run
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import planning as build_planning
 from ddpm_jax.builders import step as build_step
@@ -48,9 +46,8 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     mesh = build_training.mesh(config)
     build_planning.check_batch(config, mesh)
     compilation.enable_cache()
-    dataset = build_data.dataset(config, "train")
-    facts = build_data.DataInfo.of(dataset)
     check_same_run(saved_run, config, network)
+    dataset, facts = captions.of_training(config, saved_run)
     marks = data_marks.check(saved_run, facts, dataset)
     order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
     if network is None:
@@ -288,7 +285,7 @@ def write_config(run_dir, config, facts, network, marks) -> None:
         run_dir.config,
         {
             "config": paths.absolute(config).to_dict(),
-            "data": dataclasses.asdict(facts),
+            "data": captions.write(run_dir, facts),
             "versions": versions.versions(),
             **custom.note(network),
         },

@@ -8,6 +8,8 @@ MAX_LISTED = 200  # names in one list
 MAX_ROWS = 12  # of a table of counts
 EXAMPLE_BYTES = 1_500_000
 COLUMNS = 8
+SHOWN_SIDE = 128  # pixels of an image that stands beside its captions
+SHOWN_LETTERS = 300  # of a caption
 
 
 def page(
@@ -18,6 +20,7 @@ def page(
     examples: np.ndarray | None = None,
     mean_image: np.ndarray | None = None,
     files: dict | None = None,
+    captions: dict | None = None,
     remarks=(),
 ) -> bytes:
     """Return the page as HTML.
@@ -31,16 +34,20 @@ def page(
         mean_image: uint8 [H, W, C].
         files: what lies on the disk: "facts" as above, "tables", heading to (head,
             rows), and "lists", heading to lines; None for data without files.
+        captions: "facts" and "lists" as above, and "shown", pairs of an image uint8
+            [H, W, C] and its captions; None where there are none.
         remarks: sentences about what was noticed.
     """
     sections = {
         "Noticed": _remarks(remarks),
         "What the network sees": _seen(dataset, examples, mean_image),
+        "Captions": _captions(captions),
         "Classes": _classes(dataset),
         "Files": _files(files),
     }
-    for heading, lines in (files or {}).get("lists", {}).items():
-        sections[heading] = _listed(lines)
+    for part in (captions, files):
+        for heading, lines in (part or {}).get("lists", {}).items():
+            sections[heading] = _listed(lines)
     return html.document(title, sections, header=_verdict(refusal))
 
 
@@ -74,6 +81,29 @@ def _seen(dataset, examples, mean_image):
 
 def _picture(images, columns, alt):
     return grids.inline(images, columns=columns, alt=alt, limit=EXAMPLE_BYTES)
+
+
+def _captions(captions):
+    if captions is None:
+        return None
+    pictures = [
+        html.figure(
+            _picture(_enlarged(image)[None], 1, "an image of the training split"),
+            _shortened(first),
+            below=" / ".join(map(_shortened, others)),
+        )
+        for image, (first, *others) in captions["shown"]
+    ]
+    return html.join([html.facts(captions["facts"]), html.figures(pictures)])
+
+
+def _enlarged(image):
+    factor = max(1, SHOWN_SIDE // max(image.shape[:2]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _shortened(text):
+    return text if len(text) <= SHOWN_LETTERS else f"{text[: SHOWN_LETTERS - 1]}…"
 
 
 def _classes(dataset):

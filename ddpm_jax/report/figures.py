@@ -18,6 +18,9 @@ def training(history: history_lib.History) -> html.Html:
             _by_quarter(history, "loss", "Training loss"),
             _by_quarter(history, "validation_loss", "Validation loss"),
             *_accuracies(history),
+            _by_quarter(
+                history, "sensitivity", "Sensitivity to the text", log=False, zero=True
+            ),
             _validation_by_t(history),
             _single(
                 history,

@@ -105,6 +105,7 @@ def _key_numbers(history):
             percent("validation_accuracy"),
             "%",
         ),
+        ("sensitivity to the text", history.newest("sensitivity"), ""),
         ("proxy FD", history.newest("proxy_fd"), ""),
         ("speed", history.newest("images_per_second"), "images/s"),
         ("waiting for data", percent("data_wait"), "%"),

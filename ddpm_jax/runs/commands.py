@@ -3,6 +3,7 @@
 import shlex
 
 PROGRAM = "python -m ddpm_jax.main"
+PROMPT = '--prompt="an oil painting of a corgi"'
 
 
 def guide(guided: str, classifier) -> str:
@@ -16,4 +17,13 @@ def guide(guided: str, classifier) -> str:
     return (
         f"{PROGRAM} --mode=sample --workdir={where} "
         f"--config.sampling.classifier={shlex.quote(str(classifier))}"
+    )
+
+
+def complete(workdir) -> str:
+    """Return what a run that completes pictures is for, and the command."""
+    where = shlex.quote(str(workdir))
+    return (
+        f"complete pictures with it: {PROGRAM} --mode=inpaint --workdir={where} "
+        "--image=FILE --mask=FILE"
     )

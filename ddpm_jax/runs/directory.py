@@ -83,6 +83,11 @@ class RunDir:
         return self.path / "config.json"
 
     @property
+    def tokenizer(self) -> Path:
+        """tokenizer.json: the tokenizer of a run that reads texts."""
+        return self.path / "tokenizer.json"
+
+    @property
     def metrics(self) -> Path:
         """metrics.jsonl: one JSON object a line."""
         return self.path / "metrics.jsonl"

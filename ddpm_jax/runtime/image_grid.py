@@ -46,7 +46,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
         )
     if columns < 1:
         raise ValueError(f"a grid needs at least 1 column, not {columns}")
-    images = _shown(images)
+    images = shown_channels(images)
     scale = -(-MIN_TILE // min(images.shape[1:3]))
     tiles = images.repeat(scale, axis=1).repeat(scale, axis=2)
     count, height, width, channels = tiles.shape
@@ -84,14 +84,15 @@ def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
             f"a PNG needs uint8 [H, W, C], not {image.dtype}{list(image.shape)}"
         )
     if image.ndim == 3:
-        image = _shown(image)
+        image = shown_channels(image)
         image = image[..., 0] if image.shape[-1] == 1 else image
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG")
     files.write_bytes(path, buffer.getvalue())
 
 
-def _shown(image: np.ndarray) -> np.ndarray:
+def shown_channels(image: np.ndarray) -> np.ndarray:
+    """Return the channels of an image [..., C] that are shown, see `grid`."""
     channels = image.shape[-1]
     if channels in (1, RGB, RGBA):
         return image

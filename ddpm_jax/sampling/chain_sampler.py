@@ -42,9 +42,9 @@ class ChainRecipe:
         """How the examples are made, in words."""
         return f"the learned reverse chain, {self.num_steps - 1} learned steps"
 
-    def condition_of(self, index, specs) -> dict[str, np.ndarray]:
+    def condition_of(self, index, specs, given=None) -> dict[str, np.ndarray]:
         """Return the condition of some examples: there is none."""
-        del index, specs
+        del index, specs, given
         return {}
 
     def request(self, weights: Weights) -> dict[str, Any]:
@@ -91,6 +91,10 @@ class ChainSampler:
             )
 
         self._program = jax.jit(sample, out_shardings=sharding.replicated(mesh))
+
+    def condition_of(self, index) -> dict[str, np.ndarray]:
+        """Return the condition of some examples: there is none."""
+        return self.recipe.condition_of(index, self.network.condition_spec)
 
     def make(self, params, *, start: int, stop: int, batch_size: int) -> Made:
         """Make examples start … stop−1 in one batch of fixed size.

@@ -20,6 +20,7 @@ def batches(
     stop: int,
     batch_size: int,
     should_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[sampler.Step], None] | None = None,
 ) -> Iterator[tuple[int, sampler.Made]]:
     """Yield (number of the first image, images) of every batch from `start` to `stop`.
 
@@ -32,10 +33,16 @@ def batches(
         batch_size: images made at a time, a multiple of the devices; the last batch is
             padded, so that it compiles nothing.
         should_stop: asked before every batch.
+        on_step: see `Sampler.make`.
     """
     while start < stop and not should_stop():
         end = min(start + batch_size, stop)
-        yield start, made_by.make(params, start=start, stop=end, batch_size=batch_size)
+        yield (
+            start,
+            made_by.make(
+                params, start=start, stop=end, batch_size=batch_size, on_step=on_step
+            ),
+        )
         start = end
 
 
@@ -82,17 +89,25 @@ def generate_until(
         return True
     if not _make_missing(store, made_by, weights, wanted, batch_size, levels):
         return False
-    index, specs = np.arange(wanted), made_by.network.condition_spec
-    given = made_by.recipe.condition_of(index, specs)
     if distributed.is_first():
-        # A classifier guides networks without labels to classes of its own.
-        store.finish(wanted, given.get("label", given.get(transforms.CLASS)))
+        store.finish(wanted, _labels(made_by, wanted))
         share = images_lib.saturated_share(store.rows(wanted))
         if share is not None:
             say(f"saturated values (darkest or brightest): {100 * share:.1f} %")
     distributed.barrier("the archive of samples")
     say(f"samples: {store.archive}")
     return True
+
+
+def _labels(made_by: sampler.Sampler, wanted: int) -> np.ndarray | None:
+    """Return the classes of the first images, None where they have none."""
+    found = []
+    for start in range(0, wanted, archive.ROWS_AT_A_TIME):
+        index = np.arange(start, min(start + archive.ROWS_AT_A_TIME, wanted))
+        given = made_by.condition_of(index)
+        # A classifier guides networks without labels to classes of its own.
+        found.append(given.get("label", given.get(transforms.CLASS)))
+    return None if found[0] is None else np.concatenate(found)
 
 
 def _make_missing(store, made_by, weights, wanted, batch_size, levels) -> bool:

@@ -151,6 +151,8 @@ WORDS = {
     "solver": lambda s: "" if s.value == s.usual else s.value,
     "steps": lambda s: str(s.value),
     "respacing": lambda s: s.value and "respacing" + s.value.replace(",", "."),
+    "low_res": lambda s: s.value and f"of-{_short(s.value)}",
+    "low_res_t": lambda s: s.value and f"low_res_t{s.value}",
     "guidance_scale": lambda s: f"guidance{s.value:g}",
     "classifier_scale": lambda s: "" if s.value == s.usual else f"scale{s.value:g}",
     "weaker_scale": lambda s: "" if s.value == s.usual else f"scale{s.value:g}",

@@ -14,7 +14,14 @@ from ddpm_jax.sampling.recipe import Recipe
 
 
 def of_pictures(
-    recipe: Recipe, network, mesh, params, pictures: np.ndarray, count: int
+    recipe: Recipe,
+    network,
+    mesh,
+    params,
+    pictures: np.ndarray,
+    count: int,
+    *,
+    batch_size: int,
 ) -> Mapping[str, np.ndarray]:
     """Return what a recipe needs to return pictures: arrays [count, ...] by name.
 
@@ -27,22 +34,24 @@ def of_pictures(
         params: parameters on the mesh.
         pictures: float32 [n, ...], which the images take in turn.
         count: of images.
+        batch_size: images at a time.
 
     Raises:
         Refusal: a solver without noise.
     """
-    size = sampler.rounded_batch(count, mesh)
-    index = np.minimum(np.arange(size), count - 1).astype(np.int32)
-    rows = pictures[index // recipe.repeats % len(pictures)]
-    condition = recipe.condition_of(index, network.condition_spec)
-    batch = sharding.put_whole(mesh, (index, condition, rows))
-    maps = _program(recipe, network)(params, *batch)
-    found = {
-        starts.MAPPED: maps.x_start,
-        starts.NOISE_MAPS: maps.noise,
-        transforms.RESIDUAL: maps.residual,
-    }
-    return {name: sharding.to_host(values)[:count] for name, values in found.items()}
+    size = sampler.rounded_batch(min(batch_size, count), mesh)
+    program, parts = _program(recipe, network), []
+    for start in range(0, count, size):
+        # By number of the image; what lies beyond the last one is padding.
+        index = np.minimum(np.arange(start, start + size), count - 1).astype(np.int32)
+        rows = pictures[index // recipe.repeats % len(pictures)]
+        condition = recipe.condition_of(index, network.condition_spec)
+        batch = sharding.put_whole(mesh, (index, condition, rows))
+        maps = program(params, *batch)
+        own = maps.x_start, maps.noise, maps.residual
+        parts.append([sharding.to_host(values)[: count - start] for values in own])
+    names = starts.MAPPED, starts.NOISE_MAPS, transforms.RESIDUAL
+    return dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
 
 def _program(recipe, network):

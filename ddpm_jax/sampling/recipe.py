@@ -26,7 +26,7 @@ from ddpm_jax.sampling import naming
 from ddpm_jax.sampling.branches import GUIDANCE, SHARE, other_key
 from ddpm_jax.sampling.naming import Setting, Weights
 from ddpm_jax.sampling.starts import STARTS
-from ddpm_jax.sampling.transforms import TRANSFORMS
+from ddpm_jax.sampling.transforms import CONDITIONS, TRANSFORMS
 
 
 class Part(NamedTuple):
@@ -73,6 +73,7 @@ class Structure(NamedTuple):
     kinds: frozenset[str]
     has_unguided: bool
     shares_noise: bool = False
+    computed: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,8 @@ class Recipe:
         fingerprints: (name, fingerprint) of the arrays and of the other networks'
             weights that the transforms use.
         seed: decides every draw, together with i.
+        computed: keys of the condition, of `transforms.CONDITIONS`, which are computed
+            of the arrays.
         shares_noise: whether all images take the draws of image 0, so that nothing but
             their start, condition or transforms tells them apart.
     """
@@ -117,12 +120,13 @@ class Recipe:
     condition: tuple[tuple[str, tuple], ...] = ()
     repeats: int = 1
     drawn: tuple[tuple[str, int], ...] = ()
-    negative: tuple[tuple[str, int], ...] = ()
+    negative: tuple[tuple[str, Any], ...] = ()
     start: str = "noise"
     path: tuple | None = None
     fingerprints: tuple[tuple[str, str], ...] = ()
     seed: int = 0
     shares_noise: bool = False
+    computed: tuple[str, ...] = ()
 
     def __post_init__(self):
         errors.choose("sampling method", solver_table(), self.solver.name)
@@ -133,6 +137,8 @@ class Recipe:
         errors.choose("start", STARTS, self.start)
         for transform in self.transforms:
             errors.choose("transform", TRANSFORMS, transform.name)
+        for key in self.computed:
+            errors.choose("computed condition", CONDITIONS, key)
 
     # ---- making ----
 
@@ -212,6 +218,7 @@ class Recipe:
             kinds=frozenset(kind for _, _, kind, *_ in self.whole_path),
             has_unguided=not all((*entry, True)[3] for entry in self.whole_path),
             shares_noise=self.shares_noise,
+            computed=self.computed,
         )
 
     def inputs(self) -> dict[str, Any]:
@@ -232,7 +239,7 @@ class Recipe:
             "solver": solver,
             "hooks": self.make_hooks(),
             "guidance": tuple(_numbers(part) for part in self.guidance),
-            "negative": {key: np.int32(value) for key, value in self.negative},
+            "negative": {key: _index(value) for key, value in self.negative},
             "transforms": tuple(_numbers(part) for part in self.transforms),
             "settings": {
                 s.name: np.float32(s.value)
@@ -243,7 +250,25 @@ class Recipe:
             "repeats": np.int32(self.repeats),
         }
 
-    def condition_of(self, index: np.ndarray, specs) -> dict[str, np.ndarray]:
+    def asked_of(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the condition that was asked for, or drawn, by key.
+
+        Args:
+            index: [n] of the images.
+        """
+        turn = index // self.repeats
+        given = {
+            key: np.asarray(values)[turn % len(values)]
+            for key, values in self.condition
+        }
+        for key, count in self.drawn:
+            stream = keys.key_for(self.seed, "sample/label", index=index)
+            given[key] = np.asarray(keys.integers_each(stream, count))
+        return given
+
+    def condition_of(
+        self, index: np.ndarray, specs, more: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         """Return the condition of some images.
 
         A key that the recipe does not have is at its "no condition" value. What
@@ -252,29 +277,26 @@ class Recipe:
         Args:
             index: [n] of the images.
             specs: what the network reads, see `core.conditions`.
+            more: arrays [n, ...] by key, before what the recipe has of these keys; the
+                recipe has their fingerprint, and what nothing reads is left out.
 
         Raises:
             Refusal: the network reads another condition.
         """
-        turn = index // self.repeats
-        given = {
-            key: np.asarray(values, specs[key].dtype if key in specs else None)[
-                turn % len(values)
-            ]
-            for key, values in self.condition
-        }
-        for key, count in self.drawn:
-            stream = keys.key_for(self.seed, "sample/label", index=index)
-            given[key] = np.asarray(keys.integers_each(stream, count))
+        given = self.asked_of(index)
+        for key in given.keys() & specs.keys():
+            given[key] = given[key].astype(specs[key].dtype)
+        read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
+        given |= {k: v for k, v in (more or {}).items() if k in specs or k in read}
         for key in specs.keys() - given.keys():
             spec = specs[key]
             if spec.none is not None and None not in spec.shape:
                 shape = (len(index), *spec.shape)
                 given[key] = np.full(shape, spec.none, spec.dtype)
-        read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}
         read |= {SHARE, *map(other_key, specs)}
         of_network = {k: v for k, v in given.items() if k in specs or k not in read}
-        conditions.check(specs, of_network, len(index))
+        wanted = {k: spec for k, spec in specs.items() if k not in self.computed}
+        conditions.check(wanted, of_network, len(index))
         return given
 
     # ---- JSON ----
@@ -329,6 +351,12 @@ def made(table, part: Part):
 
 def _numbers(part: Part) -> dict[str, np.float32]:
     return {name: np.float32(value) for name, value in part.options}
+
+
+def _index(value) -> np.ndarray:
+    """Return integers in the 32 bits that every program takes, truth values as such."""
+    array = np.asarray(value)
+    return array if array.dtype == np.bool_ else array.astype(np.int32)
 
 
 def _frozen(value):

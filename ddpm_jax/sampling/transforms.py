@@ -8,6 +8,7 @@ It belongs to one of the three places of `diffusion.samplers.sample`:
     "step"          (x, t_next, noise) → x, on x_T and after every step
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from ddpm_jax.diffusion import (
     process,
     reconstruction,
 )
+from ddpm_jax.models import clip
 
 DENOISER, PREDICTION, STEP = PLACES = ("denoiser", "prediction", "step")
 
@@ -72,18 +74,21 @@ class Transform(NamedTuple):
     reads: tuple[str, ...] = ()
 
 
-# ---- classifier guidance -------------------------------------------------------------
+# ---- guidance by the gradient of a classifier, or of CLIP ----------------------------
 
 CLASSIFIER = "classifier"  # among the networks
 CLASS = "class"  # in the condition: int32 [B], the classes it guides to
 
 
-def _classifier(form):
-    """Return the maker of classifier guidance in a form, see `guidance.classifier`."""
+def _by_gradient(form, quantity):
+    """Return the maker of guidance in a form, see `guidance.classifier`.
+
+    `quantity` makes `(x_t, t_seen) → [B]`, whose gradient guides, from the network.
+    """
 
     def make(tools, *, scale, below):
         guide = guidance.ClassifierGuidance(
-            tools.tables, log_prob_of(tools.networks[CLASSIFIER], tools), scale, form
+            tools.tables, quantity(tools.networks[CLASSIFIER], tools), scale, form
         )
 
         def transform(x_t, t, prediction):
@@ -109,6 +114,15 @@ def log_prob_of(classifier, tools: Tools):
     return log_prob
 
 
+def agreement_of(network, tools: Tools):
+    """Return `(x_t, t_seen) → 100·cos of image and text`, [B], what CLIP returns.
+
+    Reference: GLIDE (Nichol et al. 2021), section 2.4.
+    """
+    del tools
+    return network
+
+
 # ---- inpainting: see `diffusion.inpainting` ------------------------------------------
 
 PICTURE, HOLE = "picture", "hole"  # among the arrays: [n, ...], and bool [n, H, W, 1]
@@ -121,6 +135,24 @@ def _known_region(tools):
 
 def _pasted(tools):
     return inpainting.pasted(tools.of_images(PICTURE), tools.of_images(HOLE))
+
+
+def _overwritten(tools):
+    hook = inpainting.overwritten(tools.of_images(PICTURE), tools.of_images(HOLE))
+
+    def transform(denoise):
+        # In front of the others: what is known is not clipped away from them.
+        return dataclasses.replace(denoise, x_0_hooks=(hook, *denoise.x_0_hooks))
+
+    return transform
+
+
+def _known(tools):
+    return tools.of_images(PICTURE).astype(jnp.float32)
+
+
+def _known_mask(tools):
+    return 1 - tools.of_images(HOLE).astype(jnp.float32)
 
 
 def _reconstruction(likelihood):
@@ -182,11 +214,23 @@ def _mixed(own_noise: bool):
 
 TRANSFORMS: dict[str, Transform] = {
     **{
-        f"classifier_{form}": Transform(PREDICTION, _classifier(form), form, (CLASS,))
+        f"classifier_{form}": Transform(
+            PREDICTION, _by_gradient(form, log_prob_of), form, (CLASS,)
+        )
+        for form in guidance.FORMS
+    },
+    **{
+        f"clip_{form}": Transform(
+            PREDICTION,
+            _by_gradient(form, agreement_of),
+            form,
+            (clip.TOKENS, clip.LENGTH),
+        )
         for form in guidance.FORMS
     },
     "known_region": Transform(STEP, _known_region),
     "pasted": Transform(STEP, _pasted),
+    "overwritten": Transform(DENOISER, _overwritten),
     "residual": Transform(STEP, _residual),
     "mixed": Transform(STEP, _mixed(own_noise=False)),
     "mixed_preserving": Transform(STEP, _mixed(own_noise=True)),
@@ -195,6 +239,10 @@ TRANSFORMS: dict[str, Transform] = {
         for name in reconstruction.LIKELIHOODS
     },
 }
+
+
+CONDITIONS = {"known": _known, "known_mask": _known_mask}
+"""Keys of a condition that are computed of the arrays: tools → array [B, ...]."""
 
 
 def made(names: tuple[str, ...], options, tools: Tools) -> dict[str, list[Callable]]:

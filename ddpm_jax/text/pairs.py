@@ -14,7 +14,7 @@ import json
 import pathlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ddpm_jax.core import errors
 
@@ -59,24 +59,36 @@ class Vocabulary:
         ]
 
 
+NOTHING = Vocabulary({}, {}, {})  # for who asks a tokenizer for its sizes alone
+
+
 def split(text: str) -> list[str]:
     """Cut a text into the pieces that no token crosses; together they are the text."""
-    classes = "".join(map(_class, text))
+    named = classes(text)
     pieces, at = [], 0
     while at < len(text):
-        end = _end_of_contraction(text, at) or PIECE.match(classes, at).end()
+        end = end_of_contraction(text, at) or PIECE.match(named, at).end()
         pieces.append(text[at:end])
         at = end
     return pieces
 
 
 def merged(piece: bytes, ranks: Mapping[tuple[bytes, bytes], int]) -> list[bytes]:
-    """Return a piece in parts: neighbours are merged, always the first of all pairs.
+    """Return a piece in parts, see `joined`."""
+    return joined([piece[i : i + 1] for i in range(len(piece))], ranks)
+
+
+def joined(parts: Sequence, ranks: Mapping[tuple, int]) -> list:
+    """Return parts after merging neighbours, always the first of all pairs.
 
     A pair is merged before those that its result is in, as every list that was learned
     one pair at a time has it; so the order among equal pairs is from left to right.
+
+    Args:
+        parts: byte strings or texts.
+        ranks: pair of them → place in the order of merges.
     """
-    parts = [piece[i : i + 1] for i in range(len(piece))]
+    parts = list(parts)
     after = [*range(1, len(parts)), None]
     before = [None, *range(len(parts) - 1)]
 
@@ -95,14 +107,14 @@ def merged(piece: bytes, ranks: Mapping[tuple[bytes, bytes], int]) -> list[bytes
         if right is None or (parts[left], parts[right]) != pair:
             continue  # one of the two is part of something larger by now
         parts[left] = pair[0] + pair[1]
-        parts[right] = b""
+        parts[right] = None
         after[left] = after[right]
         after[right] = None
         if after[left] is not None:
             before[after[left]] = left
         for candidate in candidates(before[left], left):
             heapq.heappush(heap, candidate)
-    return [part for part in parts if part]
+    return [part for part in parts if part is not None]
 
 
 @functools.lru_cache(maxsize=2)
@@ -149,6 +161,11 @@ def printed() -> dict[int, str]:
     }
 
 
+def classes(text: str) -> str:
+    """Return for each character which class of `PIECE` it is of."""
+    return "".join(map(_class, text))
+
+
 def _class(character):
     if character == " ":
         return " "
@@ -158,7 +175,8 @@ def _class(character):
     return major if major in "LN" else "O"
 
 
-def _end_of_contraction(text, at):
+def end_of_contraction(text: str, at: int) -> int | None:
+    """Return where the contraction that begins at `at` ends, None where none does."""
     if text[at] != "'":
         return None
     return next((at + len(c) for c in CONTRACTIONS if text.startswith(c, at)), None)

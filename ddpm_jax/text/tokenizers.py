@@ -50,11 +50,29 @@ def from_json(record: Mapping, path: str = "") -> encoding.Tokenizer:
     Raises:
         Refusal: the record describes no tokenizer of this version, or as in `make`.
     """
+    return _of_record(record, lambda: pairs.published(path))
+
+
+def without_files(record: Mapping) -> encoding.Tokenizer:
+    """Return a tokenizer whose sizes can be asked for: no vocabulary file is read.
+
+    Args:
+        record: as in `from_json`.
+
+    Raises:
+        Refusal: the record describes no tokenizer of this version.
+    """
+    return _of_record(record, lambda: pairs.NOTHING)
+
+
+def _of_record(record, vocabulary):
     kind, context = record.get("kind"), record.get("context")
     if kind == "words" and isinstance(record.get("words"), list | tuple):
         tokenizer = words.Words(tuple(map(str, record["words"])), context)
-    elif kind in ("bytes", "gpt2") and context is not None:
-        tokenizer = make(kind, context=context, path=path)
+    elif kind == "bytes" and context is not None:
+        tokenizer = utf8.Bytes(context)
+    elif kind == "gpt2" and context is not None:
+        tokenizer = gpt2.GPT2(vocabulary(), context)
     else:
         tokenizer = None
     if tokenizer is None or tokenizer.to_json() != dict(record):

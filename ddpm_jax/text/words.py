@@ -17,7 +17,7 @@ NEAR = 3  # of them, those that look like the unknown one
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """Word i of the vocabulary is token i + 1; padding is 0.
+    """Word i of the vocabulary is token i; padding is the token after the last.
 
     Case and punctuation do not count. A word that is not in the vocabulary is refused:
     the network has never seen it.
@@ -30,7 +30,6 @@ class Words:
     words: tuple[str, ...]
     context: int
     kind = "words"
-    padding = 0
 
     def __post_init__(self):
         encoding.check_context(self.context)
@@ -51,6 +50,10 @@ class Words:
         return len(self.words) + 1
 
     @property
+    def padding(self) -> int:
+        return len(self.words)
+
+    @property
     def fingerprint(self) -> str:
         return encoding.fingerprint(self.to_json())
 
@@ -64,7 +67,7 @@ class Words:
 
     def decode(self, tokens: Iterable[int]) -> str:
         return " ".join(
-            self.words[int(token) - 1] for token in tokens if token != self.padding
+            self.words[int(token)] for token in tokens if token != self.padding
         )
 
     def unknown(self, text: str) -> tuple[str, ...]:
@@ -76,7 +79,7 @@ class Words:
 
     @functools.cached_property
     def _ids(self):
-        return {word: number for number, word in enumerate(self.words, 1)}
+        return {word: number for number, word in enumerate(self.words)}
 
     def _refusal(self, unknown):
         near = [

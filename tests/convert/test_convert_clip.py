@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import small_networks
 
-from ddpm_jax.convert import mapping
+from ddpm_jax.convert import mapping, recognise
 from ddpm_jax.convert.formats import clip as format_lib
 from ddpm_jax.core import errors
 from ddpm_jax.models import clip, functional
@@ -49,7 +49,7 @@ def params(net):
     shapes, found = from_fields.shapes_of(net), {}
     for part in ("image", "text"):
         tensors = arrays(f"glide_clip_{part}_weights")
-        entries = format_lib.entries(part, shapes)
+        entries = format_lib.entries_of(part, shapes)
         ours = {path: s for path, s in shapes.items() if path.startswith(f"{part}/")}
         mapping.check(entries, ours, {k: v.shape for k, v in tensors.items()}, {})
         for entry in entries:
@@ -138,7 +138,7 @@ def test_the_published_sizes():
     keys = {
         key: shape
         for part in ("image", "text")
-        for entry in format_lib.entries(part, shapes)
+        for entry in format_lib.entries_of(part, shapes)
         for key, shape in mapping.their_shapes(entry, shapes[entry.path]).items()
         if part == "image"
     }
@@ -148,6 +148,27 @@ def test_the_published_sizes():
     assert keys["blocks.block_11.f_mlp.f_1.w"] == (3072, 768)
     assert keys["blocks.output.f.w"] == (512, 768)
     assert "blocks.block_0.f_attn.f_k.b" not in keys
+
+
+def test_the_published_pair_is_known_by_its_shapes():
+    shapes = from_fields.shapes_of(clip.clip(clip.Clip()))
+    theirs = {}
+    for entry in format_lib.entries(shapes, {}):
+        theirs |= mapping.their_shapes(entry, shapes[entry.path])
+    told = recognise.recognise(from_fields.source("clip", theirs), {})
+    assert told.published == "glide_clip"
+    assert (told.fields["model.num_heads"], told.fields["model.text_heads"]) == (12, 8)
+    assert told.fields["diffusion.schedule"] == "cosine"
+    assert told.fields["data.image_size"] == (64, 64)
+    assert "the paper's 3.5 B model was never released" in told.sentences()[0]
+    cut = {k: s for k, s in theirs.items() if k != "image.blocks.input.w_t"}
+    with pytest.raises(errors.Refusal, match=r"have no image\.blocks\.input\.w_t"):
+        recognise.recognise(from_fields.source("clip", cut), {})
+    other = {**theirs, "text.blocks.output.f.w": (256, 512)}
+    with pytest.raises(
+        errors.Refusal, match="512 channels and that of the text in 256"
+    ):
+        recognise.recognise(from_fields.source("clip", other), {})
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -216,7 +216,7 @@ def test_an_optimizer_file(tmp_path, torch):
         ),
         ("model.diffusion_model.time_embed.0.weight", "Stable Diffusion"),
         ("layer1.0.conv1.weight", "a ResNet"),
-        ("blocks.input.w_voc", "an encoder of GLIDE's noised CLIP"),
+        ("blocks.input.w_voc", "is one encoder of GLIDE's noised CLIP"),
         ("blocks.0.attn.qkv.weight", "are called blocks.0.attn.qkv.weight"),
     ],
 )

@@ -291,3 +291,14 @@ def test_noise_far_outside_asks_for_clipping():
     finding = predictions.clipping(T, U, outside, clip=False)
     assert finding.verdict == findings.PROBLEM
     assert "sampling.clip=True" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("largest", "verdict"),
+    [(0.0, findings.PROBLEM), (0.01, findings.WATCH), (0.4, findings.OK)],
+)
+def test_a_network_that_ignores_its_prompt_is_told(largest, verdict):
+    by_quarter = {f"sensitivity_q{q}": largest * q / 3 for q in range(4)}
+    found = predictions.text({"sensitivity": largest / 2, **by_quarter})
+    assert found.verdict == verdict
+    assert ("ignores the prompt" in found.said) == (largest == 0)

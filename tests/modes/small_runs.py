@@ -116,6 +116,16 @@ def grey_levels(path):
         return len(np.unique(np.asarray(image)))
 
 
+def edited(tell, mode, run, *arguments, images=()):
+    """Edit with a run: what was said, the folder if it is new, the images in it."""
+    before = set((run / "edits").glob("*"))
+    given = (f"--image={path}" for path in images)
+    told = tell(f"--mode={mode}", f"--workdir={run}", *given, *arguments)
+    made = set((run / "edits").glob("*")) - before if told.status == 0 else set()
+    folder = made.pop() if made else None
+    return told, folder, folder and np.load(folder / "samples.npz")["arr_0"]
+
+
 def state_of(workdir):
     """Return the newest state of a run as {path: array}."""
     state = trained_run.open_run(workdir, say=lambda line: None).state

@@ -163,39 +163,6 @@ def test_an_openai_network_is_certified(tell, tmp_path):
     assert told.status == 0, told.err
 
 
-OF_GLIDE = (
-    "--config.data.image_size=16",
-    "--config.model.head_channels=16",
-    "--config.model.text_heads=3",
-    "--config.model.qkv_order=legacy",
-    "--config.diffusion.schedule=cosine",
-    "--config.diffusion.num_steps=1000",
-    "--config.diffusion.rescale_timesteps=False",
-    "--config.diffusion.prediction=noise",
-)
-
-
-def test_a_network_of_glide_goes_through_a_run_bit_for_bit(tell, tmp_path):
-    torch = pytest.importorskip("torch")
-    source = openai_file("glide_inpaint", tmp_path / "base_inpaint.pt")
-    run, back = tmp_path / "run", tmp_path / "back.pt"
-    told = convert(tell, source, run, *OF_GLIDE)
-    assert told.status == 0, told.err
-    assert "parity certificate: our network agrees" in told.out
-    assert "sample from it" not in told.out
-    assert export(tell, run, "openai", back).status == 0
-    one, other = (torch.load(path, weights_only=True) for path in (source, back))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    told = tell("--mode=sample", f"--workdir={run}")
-    assert told.status == 1
-    assert "model.text_layers=2: sampling from it is not possible yet" in told.err
-    new = f"--workdir={tmp_path / 'new'}"
-    told = tell(*TINY, new, "--config.model.text_layers=1")
-    assert told.status == 1
-    assert "model.text_layers=1: training it is not possible yet" in told.err
-
-
 def test_the_average_of_a_training_checkpoint_is_certified(tell, tmp_path):
     torch = pytest.importorskip("torch")
     tensors = {k: torch.tensor(v) for k, v in weights("gd_adm").items()}

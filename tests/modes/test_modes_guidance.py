@@ -117,6 +117,15 @@ def test_a_full_interval_is_none_and_an_empty_one_is_scale_one(trained, sample):
     told, other, *_ = sample(trained, guidance_scale=2, guidance_interval="0.5,0.5")
     assert other is None
     assert "there already" in told.out
+    told, other, *_ = sample(
+        trained,
+        guidance_scale=2,
+        guidance_interval="0.5,0.5",
+        negative="3",
+        guidance_rescale=0.5,
+    )
+    assert other is None
+    assert "there already" in told.out
     _, some, partly, _ = sample(trained, guidance_scale=2, guidance_interval="0,0.6")
     assert some["guidance_interval"] == [0.0, 0.6]
     assert "guidance_interval" not in {**whole, **plain}

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import small_runs
 from PIL import Image
 
 RANDOM = np.random.default_rng(5)
@@ -28,19 +29,15 @@ def inpaint(tell, files):
     """Return a function: run, further arguments → what was said, folder, images."""
 
     def edit(run, *arguments, images=("seven.png",), mask="hole.png"):
-        before = set((run / "edits").glob("*")) if (run / "edits").exists() else set()
-        told = tell(
-            "--mode=inpaint",
-            f"--workdir={run}",
-            *(f"--image={files / name}" for name in images),
+        return small_runs.edited(
+            tell,
+            "inpaint",
+            run,
             *([f"--mask={files / mask}"] if mask else []),
             "--config.sampling.labels=3",
             *arguments,
+            images=[files / name for name in images],
         )
-        made = set((run / "edits").glob("*")) - before if told.status == 0 else set()
-        folder = made.pop() if made else None
-        stored = folder and np.load(folder / "samples.npz")["arr_0"]
-        return told, folder, stored
 
     return edit
 
@@ -153,6 +150,7 @@ def test_another_size_on_request(trained, inpaint, files):
         (("--method=replace", "--jump=2"), {}, ["jump=2", "no effect"]),
         (("--config.sampling.labels=",), {}, ["sampling.labels is empty", "0, 1"]),
         (("--config.sampling.labels=1,2",), {}, ["2 classes for 1 pictures"]),
+        (("--labels=likeliest",), {}, ["likeliest", "with holes", "name the class"]),
         (("--config.sampling.method=dpmpp_2m",), {}, ["repaint", "'ancestral'"]),
         (("--variants=0",), {}, ["variants=0", "at least 1"]),
         (("--box=1,2,3",), {"mask": ""}, ["1,2,3", "x,y,width,height"]),

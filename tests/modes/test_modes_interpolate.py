@@ -31,16 +31,8 @@ def go(tell, files):
     """Return a function: run, further arguments → what was said, folder, images."""
 
     def edit(run, *arguments, images=BOTH):
-        before = set((run / "edits").glob("*"))
-        told = tell(
-            "--mode=interpolate",
-            f"--workdir={run}",
-            *(f"--image={files / name}" for name in images),
-            *arguments,
-        )
-        made = set((run / "edits").glob("*")) - before if told.status == 0 else set()
-        folder = made.pop() if made else None
-        return told, folder, folder and np.load(folder / "samples.npz")["arr_0"]
+        paths = [files / name for name in images]
+        return small_runs.edited(tell, "interpolate", run, *arguments, images=paths)
 
     return edit
 
@@ -111,6 +103,17 @@ def test_rows_of_noised_pictures(trained, go):
     np.testing.assert_array_equal(preserving[0], made[0])
 
 
+def test_between_noise_maps_the_ends_are_exact(trained, go):
+    options = ("--method=noise_map", "--config.sampling.labels=7,2", "--frames=3")
+    told, folder, made = go(trained, *options)
+    assert told.status == 0, told.err
+    np.testing.assert_array_equal(made[[0, 2], ..., 0], ENDS)
+    assert min(psnr(made[1, ..., 0], end) for end in ENDS) < 30
+    shutil.rmtree(folder)
+    _, _, parts = go(trained, *options, "--config.sampling.batch_size=1")
+    assert np.abs(parts.astype(int) - made.astype(int)).max() <= 1
+
+
 def test_between_samples_the_ends_are_the_samples(trained, go, tell):
     told, _, made = go(trained, "--samples=0,7", "--frames=3", images=())
     assert told.status == 0, told.err
@@ -158,7 +161,7 @@ def test_between_classes_of_one_sample(trained, go, tell):
         ((SEVEN, "--samples=0,7"), BOTH, ["--samples=0,7", "keep one"]),
         ((), BOTH, ["sampling.labels", "0, 1, 2"]),
         ((SEVEN, "--frames=1"), BOTH, ["frames=1", "at least 2"]),
-        ((SEVEN, "--method=dream"), BOTH, ["'dream'", "encode, noised"]),
+        ((SEVEN, "--method=dream"), BOTH, ["'dream'", "encode, noise_map, noised"]),
         ((SEVEN, "--mix=cubic"), BOTH, ["'cubic'", "spherical"]),
         ((SEVEN, "--method=noised", "--mix=spherical"), BOTH, ["linear, preserving"]),
         ((SEVEN, "--method=noised", "--levels=0,1"), BOTH, ["(0, 1)", "above 0"]),
@@ -182,6 +185,13 @@ def test_between_classes_of_one_sample(trained, go, tell):
         ((SEVEN, *HEUN, "--levels=0.5"), BOTH, ["no effect", "noised"]),
         ((SEVEN, "--samples=4"), (), ["names 1 classes"]),
         (("--samples=4",), (), ["both ends", "two numbers"]),
+        (("--samples=0,2147483648",), (), ["2147483648", "0 … 2147483647"]),
+        ((SEVEN, *HEUN, "--config.sampling.temperature=2"), BOTH, ["temperature=2"]),
+        (
+            (SEVEN, "--method=noise_map", "--config.sampling.method=ddim"),
+            BOTH,
+            ["'ddim'", "no noise maps", "ancestral"],
+        ),
         (("--samples=1,2,3",), (), ["(1, 2, 3)", "0,7"]),
     ],
 )

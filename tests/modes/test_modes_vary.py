@@ -9,7 +9,7 @@ import small_runs
 from PIL import Image
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.modes import vary as vary_lib
+from ddpm_jax.editing import variation
 
 RANDOM = np.random.default_rng(6)
 GREY = RANDOM.integers(0, 256, (8, 8), np.uint8)
@@ -32,16 +32,8 @@ def vary(tell, files):
     """Return a function: run, further arguments → what was said, folder, images."""
 
     def edit(run, *arguments, images=("seven.png",)):
-        before = set((run / "edits").glob("*"))
-        told = tell(
-            "--mode=vary",
-            f"--workdir={run}",
-            *(f"--image={files / name}" for name in images),
-            *arguments,
-        )
-        made = set((run / "edits").glob("*")) - before if told.status == 0 else set()
-        folder = made.pop() if made else None
-        return told, folder, folder and np.load(folder / "samples.npz")["arr_0"]
+        paths = [files / name for name in images]
+        return small_runs.edited(tell, "vary", run, *arguments, images=paths)
 
     return edit
 
@@ -63,7 +55,7 @@ def test_every_strength_is_a_whole_number_of_steps(whole):
     config.diffusion.num_steps = whole
     for steps in range(whole + 1):
         config.editing.strength = float(f"{steps / whole:g}")  # as it is typed
-        assert vary_lib.noise_steps(config) == steps
+        assert variation.noise_steps(config) == steps
 
 
 def test_steps_are_those_that_run_and_the_same_command_is_done(trained, vary):
@@ -185,6 +177,18 @@ def test_noise_maps_return_the_picture_and_edit_it(trained, vary):
 # ---- variants of a sample ------------------------------------------------------------
 
 
+def test_a_chain_that_was_guided_at_first_alone_goes_on_plainly(trained, vary, tell):
+    guided = (
+        SEVEN,
+        "--config.sampling.guidance_scale=2",
+        "--config.sampling.guidance_interval=0.5,1",
+    )
+    expected = plain(tell, trained, *guided)[3].astype(int)
+    told, _, made = vary(trained, *guided, "--from-sample=3@1", images=())
+    assert told.status == 0, told.err
+    assert np.abs(made.astype(int) - expected).max() <= 1
+
+
 def test_variants_of_a_sample_leave_its_chain_at_t(trained, vary, tell):
     far = []
     expected = plain(tell, trained, SEVEN)[3].astype(int)
@@ -242,6 +246,12 @@ def test_variants_of_a_sample_leave_its_chain_at_t(trained, vary, tell):
         ((SEVEN, "--image-labels=x", "--method=encode"), ("seven.png",), ["'x'"]),
         ((SEVEN, "--image-labels=7"), ("seven.png",), ["no effect", "noise_map"]),
         (
+            (SEVEN, "--method=noise_map", "--config.sampling.temperature=0.9"),
+            ("seven.png",),
+            ["temperature=0.9", "no effect", "leave it 1"],
+        ),
+        ((SEVEN, "--image-labels=likeliest", "--from-sample=3@24"), (), ["no picture"]),
+        (
             (SEVEN, "--from-sample=3@24", "--strength=0.5"),
             (),
             ["strength=0.5", "no effect", "picture"],
@@ -253,7 +263,8 @@ def test_variants_of_a_sample_leave_its_chain_at_t(trained, vary, tell):
         ),
         ((SEVEN, "--from-sample=3"), (), ["'3'", "3@120"]),
         ((SEVEN, "--from-sample=3@5"), (), ["t = 5", "nearest", "1 … 24"]),
-        ((SEVEN, "--from-sample=3@24"), ("seven.png",), ["--image=", "keep one"]),
+        ((SEVEN, "--from-sample=3@24"), ("seven.png",), ["seven.png", "keep one"]),
+        ((SEVEN, "--from-sample=4294967296@24"), (), ["4294967296", "2147483647"]),
         (
             (SEVEN, "--from-sample=3@24", "--config.sampling.method=ddim"),
             (),

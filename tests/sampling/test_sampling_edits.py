@@ -146,11 +146,13 @@ def test_between_two_classes_are_their_outputs_in_shares(scale):
 # ---- noise maps ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
 def test_noise_maps_return_the_pictures(batch_size):
     recipe = make_recipe(labels=(1,), repeats=2)
     mesh = make_mesh((1, 1))
-    maps = noise_maps.of_pictures(recipe, MIXING, mesh, PARAMS, PICTURES, 4)
+    maps = noise_maps.of_pictures(
+        recipe, MIXING, mesh, PARAMS, PICTURES, 4, batch_size=batch_size
+    )
     assert maps[starts.NOISE_MAPS].shape == (4, 4, *SHAPE)
     parts = {"start": "mapped", "transforms": (recipe_lib.part("residual"),)}
     again = dataclasses.replace(recipe, **parts)
@@ -165,7 +167,9 @@ def test_noise_maps_return_the_pictures(batch_size):
 def test_noise_maps_on_a_mesh():
     recipe, devices = make_recipe(labels=(1,)), jax.device_count()
     found = [
-        noise_maps.of_pictures(recipe, MIXING, make_mesh(shape), PARAMS, PICTURES, 3)
+        noise_maps.of_pictures(
+            recipe, MIXING, make_mesh(shape), PARAMS, PICTURES, 3, batch_size=16
+        )
         for shape in ((1, 1), (devices, 1))
     ]
     for name, values in found[0].items():

@@ -33,7 +33,7 @@ def test_words_are_those_of_the_captions():
     assert tokenizer.vocabulary_size == 8
     assert tokenizer.context == 8  # words of the longest caption
     tokens, mask, note = tokenizer.encode("A red, red Square")
-    np.testing.assert_array_equal(tokens, [1, 6, 6, 7, 0, 0, 0, 0])
+    np.testing.assert_array_equal(tokens, [0, 5, 5, 6, 7, 7, 7, 7])
     np.testing.assert_array_equal(mask, [True] * 4 + [False] * 4)
     assert note == ""
     assert tokenizer.decode(tokens) == "a red red square"
@@ -129,7 +129,8 @@ def test_fingerprints_tell_tokenizers_apart():
 def test_a_batch_is_its_rows_and_their_notes():
     tokenizer = made("words", context=3)
     tokens, mask, notes = encoding.batch(tokenizer, ["a", "", "a a a a"])
-    np.testing.assert_array_equal(tokens, [[1, 0, 0], [0, 0, 0], [1, 1, 1]])
+    pad = tokenizer.padding
+    np.testing.assert_array_equal(tokens, [[0, pad, pad], [pad, pad, pad], [0, 0, 0]])
     np.testing.assert_array_equal(mask.sum(1), [1, 0, 3])
     assert notes == (
         "'a a a a' has 4 of 3 tokens: what follows the first 3 is left out",

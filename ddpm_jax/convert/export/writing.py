@@ -248,6 +248,11 @@ def _check_diffusers(fields, image_shape):
 
 def _check_openai(fields, image_shape):
     del image_shape
+    if fields["model.kind"] == "clip":
+        raise errors.Refusal(
+            "--format=openai of a CLIP, which is two files there: "
+            "--format=safetensors keeps everything in one"
+        )
     for field, value in openai.DIALECT.items():
         if field not in OPENAI_INDIFFERENT and fields[field] != value:
             raise errors.Refusal(

@@ -1,11 +1,17 @@
 """State dicts of GLIDE's noised CLIP: a file of the image encoder, one of the text's.
 
+As one state dict, the names of the two begin with "image." and "text.".
+
 Reference: GLIDE (Nichol et al. 2021), published code.
 """
 
-from collections.abc import Mapping
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
 
 from ddpm_jax.convert import mapping
+from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
 
@@ -35,7 +41,89 @@ OF_BLOCKS = {
 LEAVES = {"kernel": "w", "scale": "g", "bias": "b"}
 
 
-def entries(part: str, our_shapes: Mapping[str, Shape]) -> list[mapping.Entry]:
+MARKS = {"image": "blocks.input.patch_proj", "text": "blocks.input.w_voc"}
+"""Part → a name that its file alone has."""
+
+DIALECT = {
+    # What no shape tells. It was trained on the noise of GLIDE's base model.
+    "diffusion.schedule": "cosine",
+    "diffusion.rescale_timesteps": False,
+}
+
+
+def part_of(names: Iterable[str]) -> str | None:
+    """Return which of the two files has these names: "image", "text", or None."""
+    names = set(names)
+    return next((part for part, mark in MARKS.items() if mark in names), None)
+
+
+def entries(
+    our_shapes: Mapping[str, Shape], fields: Mapping[str, object]
+) -> list[mapping.Entry]:
+    """Return where each of our parameters stands in the two files as one.
+
+    Args:
+        our_shapes: shape of every parameter of `models.clip.clip` by path.
+        fields: not needed here.
+    """
+    del fields
+    return [
+        dataclasses.replace(entry, keys=tuple(f"{part}.{key}" for key in entry.keys))
+        for part in MARKS
+        for entry in entries_of(part, our_shapes)
+    ]
+
+
+def recognise(shapes: Mapping[str, Shape]) -> dict[str, object]:
+    """Return the fields that the tensors of both files tell by their shapes.
+
+    Raises:
+        Refusal: a part of an encoder is not there, or the two do not end in one space.
+    """
+    needed = [
+        *(f"{part}.{mark}" for part, mark in MARKS.items()),
+        *(f"{part}.blocks.input.w_pos" for part in MARKS),
+        *(f"{part}.blocks.output.f.w" for part in MARKS),
+        "image.blocks.input.w_t",
+    ]
+    missing = [key for key in needed if key not in shapes]
+    if missing:
+        raise errors.Refusal(
+            f"the files are of GLIDE's noised CLIP and have no {missing[0]}: one of "
+            "them is cut short, fetch it again"
+        )
+    width, channels, patch, _ = shapes["image.blocks.input.patch_proj"]
+    patches = shapes["image.blocks.input.w_pos"][0] - 1  # the first is of the timestep
+    side = math.isqrt(patches) * patch
+    spaces = {part: shapes[f"{part}.blocks.output.f.w"][0] for part in MARKS}
+    if len(set(spaces.values())) > 1:
+        raise errors.Refusal(
+            f"the image encoder ends in {spaces['image']} channels and that of the "
+            f"text in {spaces['text']}: they are not of one CLIP; give two files of one"
+        )
+    vocabulary, text_width = shapes["text.blocks.input.w_voc"]
+    return {
+        "model.kind": "clip",
+        "data.image_size": (side, side),
+        "data.channels": channels,
+        "model.channels": width,
+        "model.patch_size": patch,
+        "model.image_layers": _layers(shapes, "image"),
+        "model.embedding": spaces["image"],
+        "model.text_width": text_width,
+        "model.text_layers": _layers(shapes, "text"),
+        "model.text_context": shapes["text.blocks.input.w_pos"][0],
+        "model.text_vocabulary": vocabulary,
+        "diffusion.num_steps": shapes["image.blocks.input.w_t"][0],
+    }
+
+
+def _layers(shapes, part):
+    pattern = re.compile(rf"{part}\.blocks\.block_(\d+)\.")
+    return len({m[1] for key in shapes if (m := pattern.match(key))})
+
+
+def entries_of(part: str, our_shapes: Mapping[str, Shape]) -> list[mapping.Entry]:
     """Return the map of one of the two files.
 
     Args:

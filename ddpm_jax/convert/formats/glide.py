@@ -35,6 +35,9 @@ OF_BLOCKS = {
     "dense_1": "mlp.c_fc",
     "dense_2": "mlp.c_proj",
 }
+VOCABULARY = 50_257
+"""Number of tokens of GPT-2, the end of text among them."""
+
 BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
 
 
@@ -83,6 +86,26 @@ def text_fields(shapes: Mapping[str, Shape]) -> dict[str, object]:
         "model.text_context": shapes[POSITIONS][0],
         "model.text_vocabulary": vocabulary,
     }
+
+
+DROPPED = 0.2
+"""Share of captions that GLIDE left out in fine-tuning, section 2.3."""
+
+
+def usual(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return what networks of GLIDE have in common and their shapes cannot tell.
+
+    Its upsamplers were trained on captions throughout: nothing leads them away from
+    none. Of the tokenizer nothing is known where the vocabulary is not that of GPT-2.
+
+    Args:
+        fields: model.kind and what `text_fields` returned.
+    """
+    is_upsampler = fields["model.kind"] == "upsampler"
+    known = {"train.label_dropout": 0.0 if is_upsampler else DROPPED}
+    if fields["model.text_vocabulary"] == VOCABULARY:
+        known["data.tokenizer"] = "gpt2"
+    return known
 
 
 def inpainting(shapes: Mapping[str, Shape], seen: int, given: int):

@@ -5,23 +5,23 @@ images = run.sample(64, labels=3, seed=0)
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_jax.builders import kinds, trained_run
+from ddpm_jax.api import edits
+from ddpm_jax.builders import cascade, kinds, trained_run
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import arguments, paths, reading, rules
 from ddpm_jax.core import flags
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import process, reverse
-from ddpm_jax.editing import inpainting
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runtime import compilation, devices
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import generation, sampler, transforms
+from ddpm_jax.sampling import generation, sampler
 
 network = custom.own_network
 
@@ -77,8 +77,8 @@ def train(
     return load(workdir, network=network)
 
 
-class Run:
-    """A trained run, opened by `load`.
+class Run(edits.Edits):
+    """A trained run, opened by `load`; it edits too, see `edits.Edits`.
 
     Attributes:
         step: optimizer steps that the weights have taken.
@@ -131,9 +131,11 @@ class Run:
         eta: float | None = None,
         temperature: float | None = None,
         guidance_scale: float | None = None,
+        low_res=None,
         weights: str = "auto",
         batch_size: int | None = None,
         progress: Callable[[int, int], None] = lambda done, num: None,
+        on_step: Callable[[sampler.Step], None] | None = None,
         trajectory: Sequence[int] | None = None,
         **settings,
     ) -> "np.ndarray | Trajectory":
@@ -157,9 +159,13 @@ class Run:
             eta: share of noise of ddim, 0 … 1.
             temperature: factor of x_T, above 0; below 1 the images vary less.
             guidance_scale: 1 is plain conditional, 0 unconditional.
+            low_res: what an upsampler enlarges: a run, or several in turn; a folder or
+                archive of images; or the images, uint8 [at least num, h, w, C].
             weights: see `params`.
             batch_size: images made at a time.
             progress: told (images made, num) after every batch.
+            on_step: told a `Step` (done, whole, state x_t, estimate x̂_0) after every
+                entry of the path of each batch; what it raises ends the sampling.
             trajectory: positions on the way, 0 for the first step; with it a
                 `Trajectory` is returned: the images and what they came from.
             **settings: other fields of config.sampling by name, such as
@@ -179,17 +185,25 @@ class Run:
             eta=eta,
             temperature=temperature,
             guidance_scale=guidance_scale,
+            low_res=arguments.paths_of(low_res),
             weights=weights,
             batch_size=batch_size,
             **arguments.of_settings(settings),
         )
         facts = self._trained.facts
+        pictures = low_res if hasattr(low_res, "dtype") else None
+        given = cascade.given(config, facts, images=pictures)
+        if given is not None:
+            given.check_count(num, "num")
+            given.source.make(num)
         parts = self._made(
             config,
-            kinds.sampled(config).recipe(config, facts),
+            kinds.sampled(config).recipe(config, facts, given=given),
             num,
+            given=given,
             trajectory=arguments.positions(trajectory),
             progress=progress,
+            on_step=on_step,
         )
         levels = facts.levels
         images = np.concatenate(
@@ -200,61 +214,7 @@ class Run:
         snapshots = ([getattr(m, f) for m in parts] for f in ("states", "estimates"))
         return Trajectory(images, *(np.concatenate(s, axis=1) for s in snapshots))
 
-    @flags.as_program()
-    @arguments.naming()
-    def inpaint(
-        self,
-        pictures,
-        holes,
-        *,
-        variants: int = 4,
-        labels: int | str | Sequence[int | str] | None = None,
-        seed: int = 0,
-        weights: str = "auto",
-        editing: Mapping[str, Any] | None = None,
-        **settings,
-    ) -> np.ndarray:
-        """Return pictures whose holes were made anew, [n, variants, H, W, C].
-
-        The type is that of `sample`, and known pixels come back as they were given.
-
-        Args:
-            pictures: [n, H, W, C] or [H, W, C], as `sample` returns images.
-            holes: bool [n, H, W] or [H, W], True where something is to be made.
-            variants: results of each picture.
-            labels: of a class-conditional run, see `sample`; each picture takes one.
-            seed: decides every draw.
-            weights: see `params`.
-            editing: fields of config.editing, such as {"method": "guided"}.
-            **settings: fields of config.sampling, such as steps=50.
-
-        Raises:
-            Refusal: pictures, holes or settings that do not fit.
-        """
-        pictures, holes = np.asarray(pictures), np.asarray(holes, bool)
-        pictures = pictures[None] if pictures.ndim == 3 else pictures
-        inpainting.check_pictures(pictures, holes, self._trained.facts)
-        holes = np.broadcast_to(holes, pictures.shape[:3])
-        config = self._asked(
-            labels=arguments.labels_of(labels),
-            seed=seed,
-            weights=weights,
-            editing={**(editing or {}), "variants": variants},
-            **arguments.of_settings(settings),
-        )
-        arrays = {
-            transforms.PICTURE: images_lib.from_stored(pictures),
-            transforms.HOLE: holes[..., None],
-        }
-        facts = self._trained.facts
-        recipe = inpainting.recipe(config, facts, arrays, name="python")
-        made = self._made(config, recipe, len(pictures) * variants, arrays=arrays)
-        stored = images_lib.to_stored(
-            np.concatenate([part.images for part in made]), facts.levels
-        )
-        return stored.reshape(len(pictures), variants, *pictures.shape[1:])
-
-    def _made(self, config, recipe, num, *, arrays=None, trajectory=(), progress=None):
+    def _made(self, config, recipe, num, *, given, trajectory, progress, on_step):
         """Return what a recipe makes, part by part."""
         trained, used = self._trained, self._weights(config.sampling.weights)
         made_by = kinds.sampled(config).make_sampler(
@@ -264,7 +224,7 @@ class Run:
             trained.network,
             trained.mesh,
             weights=used,
-            arrays=arrays,
+            given=given,
             trajectory=trajectory,
         )
         size = min(config.sampling.batch_size, num)
@@ -275,10 +235,10 @@ class Run:
             start=0,
             stop=num,
             batch_size=sampler.rounded_batch(size, trained.mesh),
+            on_step=on_step,
         ):
             parts.append(made)
-            if progress is not None:
-                progress(start + len(made.images), num)
+            progress(start + len(made.images), num)
         return parts
 
     @flags.as_program()
@@ -310,11 +270,11 @@ class Run:
             lambda x_t, t_seen: self.network.apply(params, x_t, t_seen, labels),
             prediction=config.diffusion.prediction,
             variance=config.diffusion.variance,
-            x_0_hooks=build_sampling.recipe(config, self._trained.facts).make_hooks(),
+            x_0_hooks=build_sampling.hooks(config),
         )
 
-    def _asked(self, *, editing=None, **fields):
-        """Return the config with what was given of config.sampling and .editing."""
+    def _asked(self, *, editing=None, evaluation=None, **fields):
+        """Return the config with what was given of sampling, editing, evaluation."""
         config = self.config
         given = {
             name: arguments.plain(name, value) if name in arguments.ARGUMENTS else value
@@ -326,6 +286,7 @@ class Run:
         nested = config.to_dict()
         nested["sampling"].update(given)
         nested["editing"].update(editing or {})
+        nested["evaluation"].update(evaluation or {})
         config = reading.from_dict(nested, where="sample()")
         rules.check_types(config)
         rules.check_values(config)

@@ -1,0 +1,178 @@
+"""Serving the page: one address, nothing of the machine but the page, a clean end."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import tempfile
+
+from ddpm_jax.core import errors
+from ddpm_jax.runtime.console import say
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+MOST_UPLOAD = 16 * 2**20  # bytes
+INSTALL = "pip install 'ddpm_jax[demo]'"
+HEADERS = {
+    # Whatever the page would like: the browser asks this server alone.
+    "Content-Security-Policy": (
+        "default-src 'self' data: blob:; "
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+        "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def check_installed() -> None:
+    """Refuse where gradio is missing, with the line that installs it."""
+    try:
+        import gradio  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise errors.Refusal(
+            f"--mode=demo needs gradio, which is not installed: {INSTALL}"
+        ) from error
+
+
+def port_of(text: str) -> int:
+    """Return the port that --port gives, 7860 without it.
+
+    Raises:
+        Refusal: no number of 1 … 65535.
+    """
+    if not text:
+        return 7860
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise errors.Refusal(f"--port={text}: give a number of 1 … 65535")
+    return int(text)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address.
+
+    Raises:
+        Refusal: the port is in use, or the address is not of this machine.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen()
+    except socket.gaierror as error:
+        raise errors.Refusal(
+            f"--host={host} is no address of this machine: give 127.0.0.1, or 0.0.0.0 "
+            "for all of its networks"
+        ) from error
+    except OSError as error:
+        raise errors.Refusal(
+            f"--host={host} --port={port}: {error.strerror}; give another --port, such "
+            f"as --port={min(65535, port + 1)}"
+        ) from error
+    if host not in LOCAL:
+        say(
+            f"warning: --host={host} lets everyone who reaches this machine use the "
+            "run; there is no password. --host=127.0.0.1 keeps it here"
+        )
+    return bound
+
+
+@contextlib.contextmanager
+def scratch():
+    """Give gradio a folder of its own for what is sent to it, which goes at the end."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="ddpm_jax_demo_"))
+    told = {
+        "GRADIO_TEMP_DIR": str(folder),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def application(gr, page, *, theme, css: str):
+    """Return the page as an ASGI application.
+
+    Args:
+        gr: the module gradio.
+        page: gradio's blocks.
+        theme, css: of the page.
+    """
+    import fastapi
+
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        app,
+        page,
+        path="",
+        theme=theme,
+        css=css,
+        footer_links=[],
+        show_error=False,
+        max_file_size=MOST_UPLOAD,
+        allowed_paths=[],
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+    )
+    return _with_headers(app)
+
+
+def _with_headers(app):
+    """Return an application whose answers carry `HEADERS`."""
+    extra = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+
+    async def answer(scope, receive, send):
+        async def with_headers(message):
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *extra]}
+            await send(message)
+
+        await app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+    return answer
+
+
+def serve(app, bound: socket.socket, told: str) -> None:
+    """Answer until Ctrl-C or SIGTERM.
+
+    Args:
+        app: from `application`.
+        bound: from `listening`.
+        told: what is said once it answers.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets=None):
+            await super().startup(sockets=sockets)
+            say(told)
+
+    settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    server = Server(settings)
+    # uvicorn raises the signal again once all is closed: it has been heard.
+    before = {
+        number: signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        server.run(sockets=[bound])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        bound.close()
+    say("stopped")

@@ -1,0 +1,110 @@
+"""The tab that makes animations."""
+
+from ddpm_jax.core import errors
+from ddpm_jax.demo import jobs, tab_inpaint, view
+from ddpm_jax.demo.player import BATCH, Job, Player
+from ddpm_jax.editing import films, reel
+
+TITLE = "Animate"
+MOST_FRAMES = 48
+KINDS = {
+    "denoise": "a chain from noise to image, and what the network takes it for",
+    "walk": "through the latents of four seeds",
+    "morph": "from class to class",
+    "guidance": "the guidance scale, up and down",
+}
+WITHOUT_NOISE = ("walk", "morph")  # the others keep the solver that is chosen
+reason = tab_inpaint.reason
+
+
+def kinds(player) -> list[str]:
+    """Return the kinds that a run can give."""
+    found = ["denoise", "walk"]
+    if jobs.class_choices(player):
+        found += ["morph", *(["guidance"] if jobs.can_guide(player) else [])]
+    return found
+
+
+def job_of(
+    player: Player,
+    *,
+    kind: str = "denoise",
+    frames: float = 16,
+    label: str = jobs.EVERY_CLASS,
+    method: str = "",
+    guidance: float = 1.0,
+    **settings,
+) -> Job:
+    """Return the job of an animation of four images.
+
+    Args:
+        player: the run.
+        kind: a key of `KINDS`.
+        frames: 2 … 48.
+        label, method, guidance, **settings: see `jobs.sample`.
+
+    Raises:
+        Refusal: a kind or settings that the run cannot meet.
+    """
+    errors.choose("kind of animation", KINDS, kind)
+    if kind in WITHOUT_NOISE and method not in jobs.WITHOUT_NOISE:
+        method = "ddim"
+    # A morph passes classes of its own, and both have a guidance of their own.
+    labels = () if kind == "morph" or label == jobs.EVERY_CLASS else (label,)
+    guidance = 1.0 if kind in ("morph", "guidance") else guidance
+    count = jobs.whole("the number of frames", frames, 2, MOST_FRAMES)
+    line, config = player.understood(
+        "animate",
+        f"--kind={kind}",
+        f"--frames={count}",
+        f"--variants={BATCH}",
+        f"--config.sampling.batch_size={BATCH}",
+        *jobs.settings(
+            player, labels=labels, method=method, guidance=guidance, **settings
+        ),
+    )
+    films.check(config)
+    animation = films.plan(config, player.facts)
+    wanted = len(animation.frames)
+    return Job(line, config, animation.recipe, wanted, animation=animation)
+
+
+def add(tab) -> None:
+    """Add settings and the animation."""
+    gr, player = tab.gr, tab.player
+    known = kinds(player)
+    told = "; ".join(f"{kind}: {KINDS[kind]}" for kind in known)
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            kind = gr.Radio(known, value=known[0], label="Of what", info=told)
+            frames = gr.Slider(2, MOST_FRAMES, value=16, step=1, label="Frames")
+            found = tab.settings()
+            del found["eta"]
+            with gr.Row():
+                button = gr.Button("Animate", variant="primary", elem_id="animate-go")
+                stop = gr.Button("Stop")
+        with gr.Column(scale=2, min_width=280):
+            outputs = tab.results("animate")
+
+    def make(kind, frames, *values):
+        given = dict(zip(found, values, strict=True))
+        job = job_of(player, kind=kind, frames=frames, **given)
+        return job, lambda images: shown(job, images)
+
+    tab.runs(button, stop, make, [kind, frames, *found.values()], outputs)
+
+
+def gif(job: Job, images) -> tuple[bytes, tuple[int, int]]:
+    """Return the file of all frames [F, n, H, W, C], and its (height, width)."""
+    film = reel.film_of(job.animation, images)
+    pictures, _, data = reel.encoded(film, job.config.editing)
+    return data, pictures[0].shape[:2]
+
+
+def shown(job: Job, images) -> str:
+    """Return the last frame [n, H, W, C], or the animation where all are there."""
+    if len(images) != job.wanted or images.ndim == 4:
+        return view.pictures(images, [""] * len(images), "frame")
+    data, size = gif(job, images)
+    said = f"animation of {job.wanted} frames, {job.config.editing.kind}"
+    return view.picture(data, said, "animation.gif", size)

@@ -1,0 +1,416 @@
+"""--mode=demo without its browser: jobs, command lines, uploads, refusals."""
+
+import base64
+import io
+import pathlib
+import shlex
+import socket
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_jax import main
+from ddpm_jax.builders import trained_run
+from ddpm_jax.core import errors
+from ddpm_jax.demo import (
+    explain,
+    jobs,
+    page,
+    server,
+    tab_animate,
+    tab_between,
+    tab_how,
+    tab_inpaint,
+    tab_vary,
+    uploads,
+    view,
+)
+from ddpm_jax.demo.player import Player
+from ddpm_jax.sampling import sampler as sampler_lib
+
+RANDOM = np.random.default_rng(3)
+GREY = RANDOM.integers(0, 256, (8, 8, 1), np.uint8)
+HOLE = np.zeros((8, 8), bool)
+HOLE[5:, 1:] = True
+
+
+@pytest.fixture(scope="module")
+def player(first_run):
+    """The tiny run, opened once; it is only read."""
+    workdir = str(first_run[0])
+    command = main.parse(["ddpm-jax", "--mode=demo", f"--workdir={workdir}"])
+    return Player(command.config, trained_run.read(workdir), workdir)
+
+
+@pytest.fixture
+def kept():
+    return uploads.of_array(GREY)
+
+
+def address_of(mask):
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(mask, np.uint8) * 255).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+# ---- what is shown is what the command line makes ------------------------------------
+
+
+@pytest.fixture
+def by_command(player, trained, tell, tmp_path, monkeypatch):
+    """Return a function: job, files → the images that its command line makes."""
+
+    def make(job, files=()):
+        for name, array in files:
+            (tmp_path / name).write_bytes(uploads.file_of(array))
+        monkeypatch.chdir(tmp_path)
+        before = set(trained.rglob("samples.npz"))
+        words = shlex.split(job.command.replace(player.workdir, str(trained)))
+        assert words[:3] == ["python", "-m", "ddpm_jax.main"]
+        told = tell(*words[3:])
+        assert told.status == 0, told.err
+        (made,) = set(trained.rglob("samples.npz")) - before
+        return np.load(made)["arr_0"]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"seed": 7, "number": 8},
+        {"label": "3", "guidance": 2.5, "method": "ddim", "eta": 0.5, "steps": 5},
+    ],
+)
+def test_samples_are_those_of_their_command_line(player, by_command, given):
+    job = jobs.sample(player, **given)
+    *_, last = player.play(job)
+    assert last.is_finished
+    assert np.std(last.images) > 1
+    np.testing.assert_array_equal(last.images, by_command(job))
+
+
+@pytest.mark.parametrize("box", ["", "1,5,7,3"])
+def test_filled_holes_are_those_of_their_command_line(player, by_command, kept, box):
+    hole = uploads.box_of(box, kept) if box else uploads.hole_of(address_of(HOLE), kept)
+    np.testing.assert_array_equal(hole.fitted, HOLE)
+    way = "guided" if box else "repaint, fast"
+    job = tab_inpaint.job_of(player, kept, hole, box=box, way=way, label="5", seed=2)
+    *_, last = player.play(job)
+    files = [("picture.png", GREY), ("mask.png", HOLE)][: 1 if box else 2]
+    made = by_command(job, files)
+    np.testing.assert_array_equal(last.images, made)
+    np.testing.assert_array_equal(made[:, ~HOLE], np.stack([GREY] * 4)[:, ~HOLE])
+
+
+def test_variations_are_those_of_their_command_line(player, by_command, kept):
+    job = tab_vary.job_of(player, kept, strength=0.5, label="5", steps=20)
+    *_, last = player.play(job)
+    made = by_command(job, [("picture.png", GREY)])
+    np.testing.assert_array_equal(last.images, made)
+    assert "--config.sampling.steps=12" in job.arguments  # of 24, from the half
+    job = tab_vary.job_of(player, kept, strength=0, label="5")
+    *_, last = player.play(job)
+    np.testing.assert_array_equal(last.images, np.stack([GREY] * 4))
+
+
+def test_ways_are_those_of_their_command_line(player, by_command):
+    job = tab_between.job_of(player, numbers=(0, 3), method="ddim", seed=1)
+    *_, last = player.play(job)
+    assert len(last.images) == tab_between.FRAMES
+    np.testing.assert_array_equal(last.images, by_command(job))
+
+
+@pytest.mark.parametrize("kind", ["denoise", "walk"])
+def test_animations_are_those_of_their_command_line(player, by_command, trained, kind):
+    job = tab_animate.job_of(player, kind=kind, frames=4, label="3")
+    *_, last = player.play(job)
+    made = by_command(job)
+    np.testing.assert_array_equal(last.images, made)
+    (file,) = trained.rglob("animation.gif")
+    assert tab_animate.gif(job, last.images)[0] == file.read_bytes()
+    assert "data:image/gif;base64," in tab_animate.shown(job, last.images)
+
+
+def test_changes_of_the_page_s_own_command_line_are_in_every_other(first_run):
+    workdir = str(first_run[0])
+    given = (
+        "--config.sampling.weights=raw",
+        "--config.sampling.guidance_interval=0,.5",
+    )
+    command = main.parse(["ddpm-jax", "--mode=demo", f"--workdir={workdir}", *given])
+    player = Player(command.config, trained_run.read(workdir), workdir)
+    line, config = player.understood("sample", "--config.sampling.seed=3")
+    assert config.sampling.weights == "raw"
+    assert config.sampling.guidance_interval == (0.0, 0.5)
+    again = main.parse(["ddpm-jax", *line])
+    assert again.config.to_dict() == config.to_dict()
+
+
+def test_no_slider_compiles(player):
+    def programs():
+        stored = vars(player.opened.trained.network)["_sampling_programs"]
+        parts = [p for p in stored.values() if isinstance(p, tuple)]
+        return len(parts), sum(part._cache_size() for pair in parts for part in pair)
+
+    list(player.play(jobs.sample(player, guidance=2.0)))
+    before = programs()
+    for given in (
+        {"guidance": 5.5},
+        {"guidance": 2.0, "steps": 9},
+        {"guidance": 2.0, "seed": 4, "label": "8", "number": 12},
+    ):
+        list(player.play(jobs.sample(player, **given)))
+    assert programs() == before
+
+
+def test_a_job_tells_how_far_it_is(player, monkeypatch):
+    monkeypatch.setattr("ddpm_jax.demo.player.PREVIEW_SECONDS", 0)
+    told = list(player.play(jobs.sample(player, number=16, steps=6)))
+    assert [now.done for now in told] == list(range(1, 13))
+    assert {now.whole for now in told} == {12}
+    assert [now.is_finished for now in told] == [False] * 11 + [True]
+    assert [len(now.images) for now in told] == [8] * 6 + [16] * 6
+    assert told[0].seconds_left is None
+    assert told[-1].seconds_left == 0
+    # What is made stays as it is while the rest is made.
+    np.testing.assert_array_equal(told[5].images, told[-1].images[:8])
+
+
+def test_a_closed_job_ends(player, monkeypatch):
+    monkeypatch.setattr("ddpm_jax.demo.player.PREVIEW_SECONDS", 0)
+    made = []
+    advance = sampler_lib.Sampler._under_way
+
+    def counted(self, *given):
+        for step in advance(self, *given):
+            made.append(step)
+            yield step
+
+    monkeypatch.setattr(sampler_lib.Sampler, "_under_way", counted)
+    playing = player.play(jobs.sample(player, steps=20))
+    next(playing)
+    playing.close()
+    assert len(made) == 1
+
+
+def test_a_job_that_takes_too_long_is_refused(player, monkeypatch):
+    monkeypatch.setattr(player, "most_seconds", 0.0)
+    with pytest.raises(errors.Refusal, match="may take 0 s: ask for fewer steps"):
+        list(player.play(jobs.sample(player)))
+
+
+def test_refusals_are_told_in_the_page(player):
+    def make(steps):
+        return jobs.sample(player, steps=steps), lambda images: "shown"
+
+    *_, (status, shown, command) = page.told(player, make, 500)
+    assert 'role="alert"' in status
+    assert "steps is 500: give a whole number of 0 … 24" in status
+    assert (shown, command) == ("", "")
+    *_, (status, shown, command) = page.told(player, make, 4)
+    assert ("Done." in status, shown) == (True, "shown")
+    assert command.startswith("python -m ddpm_jax.main --mode=sample ")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"seed": -1}, "the seed is -1: give a whole number of 0 …"),
+        ({"seed": 1.5}, "the seed is 1.5"),
+        ({"seed": None}, "the seed is None"),
+        ({"seed": float("nan")}, "the seed is nan"),
+        ({"number": 10**6}, "the number of images is 1000000"),
+        ({"label": "; rm -rf"}, "there is no class '; rm -rf'"),
+        ({"method": "euler"}, "unknown solver 'euler': choose one of ancestral"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(player, given, told):
+    with pytest.raises(errors.Refusal, match=told.replace("(", r"\(")):
+        jobs.sample(player, **given)
+
+
+# ---- pictures that are sent ----------------------------------------------------------
+
+
+def sent(tmp_path, data, name="seven.png"):
+    file = tmp_path / "a1b2" / name
+    file.parent.mkdir()
+    file.write_bytes(data)
+    return file
+
+
+def test_a_picture_is_fitted_and_its_file_deleted(player, tmp_path):
+    file = sent(tmp_path, uploads.file_of(np.full((24, 24, 1), 77, np.uint8)))
+    kept = uploads.read(str(file), player)
+    np.testing.assert_array_equal(kept.fitted, np.full((8, 8, 1), 77))
+    assert kept.told[0].startswith("seven.png is 24x24: scaled and cut to 8x8")
+    assert not file.parent.exists()
+
+
+LARGE = io.BytesIO()
+Image.new("1", (6000, 5000)).save(LARGE, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (LARGE.getvalue(), "has 30.0 million pixels: send at most 16 million"),
+        (uploads.file_of(GREY)[:60], "seven.png"),
+        (b"<svg/>", "is no picture that can be read, or it is damaged"),
+        (b"", "is no picture"),
+    ],
+)
+def test_what_is_no_fitting_picture_is_refused_and_deleted(
+    player, tmp_path, data, told
+):
+    file = sent(tmp_path, data)
+    with pytest.raises(errors.Refusal, match=told) as refused:
+        uploads.read(str(file), player)
+    assert str(tmp_path) not in str(refused.value)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("", "nothing is brushed"),
+        (address_of(np.zeros((8, 8))), "nothing is brushed"),
+        (address_of(np.ones((8, 8))), "everything is brushed"),
+        (address_of(np.eye(9)), "did not arrive"),
+        ("/etc/passwd", "did not arrive"),
+        ("data:image/png;base64,!", "did not arrive"),
+        ("data:image/png;base64,AAAA", "did not arrive"),
+        ("data:image/png;base64," + "A" * 10**6, "did not arrive"),
+    ],
+)
+def test_what_is_no_mask_is_refused(kept, address, told):
+    with pytest.raises(errors.Refusal, match=told):
+        uploads.hole_of(address, kept)
+
+
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        ("4", "give four whole numbers"),
+        ("0,0,9,2", "leaves the picture"),
+        ("0,0,8,8", "all pixels are to be made"),
+        ("a,b,c,d", "give four whole numbers"),
+    ],
+)
+def test_a_box_that_does_not_fit_is_refused(kept, box, told):
+    with pytest.raises(errors.Refusal, match=told):
+        uploads.box_of(box, kept)
+
+
+# ---- what is shown -------------------------------------------------------------------
+
+
+def test_pictures_are_in_the_page_and_names_are_words():
+    shown = view.pictures(GREY[None], ["<b>&"], "image")
+    assert "<b>" not in shown
+    assert "&lt;b&gt;&amp;" in shown
+    coded = shown.partition("data:image/png;base64,")[2].partition('"')[0]
+    with Image.open(io.BytesIO(base64.b64decode(coded))) as image:
+        np.testing.assert_array_equal(np.asarray(image), GREY[..., 0])
+
+
+def test_examples_that_are_no_images_are_numbers():
+    points = RANDOM.normal(size=(3, 2)).astype(np.float32)
+    shown = view.pictures(points, ["", "", ""], "image")
+    coded = shown.partition("base64,")[2].partition('"')[0]
+    np.testing.assert_array_equal(np.load(io.BytesIO(base64.b64decode(coded))), points)
+
+
+def test_how_it_works_shows_the_process(player):
+    explainer = explain.Explainer(player)
+    x_0 = uploads.of_array(GREY).picture.values
+    noise = explainer.noise(1)[0]
+    assert abs(noise.mean()) < 5 / 8
+    assert not np.array_equal(noise, explainer.noise(2)[0])
+    # DDPM's linear schedule of 1000 steps, 10⁻⁴ … 0.02, brought to 24 (Improved DDPM).
+    betas = np.linspace(1e-4, 0.02, 24, dtype=np.float64) * 1000 / 24
+    alpha_bar = np.cumprod(1 - betas)
+    for t in (0, 11, 23):
+        seen = explainer.at(x_0, t, seed=1, label=3)
+        share, rest = np.sqrt(alpha_bar[t]), np.sqrt(1 - alpha_bar[t])
+        assert seen.alpha_bar == pytest.approx(alpha_bar[t])
+        np.testing.assert_allclose(seen.x_t, share * x_0 + rest * noise, atol=1e-5)
+        # DDPM eq. 4, solved for x_0: both estimates say the same.
+        both = share * seen.x_0 + rest * seen.noise
+        np.testing.assert_allclose(both, seen.x_t, atol=1e-4)
+    told = explainer.at(x_0, 23, seed=1, label=4)
+    assert not np.array_equal(told.noise, seen.noise)
+    way = explainer.forward(x_0, [0, 11, 23], seed=1)
+    np.testing.assert_allclose(way[2], seen.x_t, atol=1e-5)
+
+
+def test_the_way_back_begins_at_the_x_t_that_is_shown(player, kept):
+    seen = explain.Explainer(player).at(kept.picture.values, 11, seed=4, label=3)
+    job = tab_how.way_back(player, kept, 11, "3", 4)
+    sampler = player._sampler(job)
+    begin, _ = sampler._parts()
+    given = {**sampler._inputs, "kept": np.zeros(1, np.int32)}
+    batch = sampler._batch(0, 4, 8)
+    chain = begin(player.opened.weights.params, given, *batch)
+    np.testing.assert_allclose(chain.x[0], seen.x_t, atol=1e-6)
+    assert "--strength=0.5" in job.arguments
+
+
+# ---- the server ----------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_refused():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(errors.Refusal, match=f"--port={port}: Address already in"):
+            server.listening("127.0.0.1", port)
+
+
+def test_other_hosts_are_warned_of(capsys):
+    server.listening("127.0.0.1", free_port()).close()
+    assert capsys.readouterr().out == ""
+    server.listening("0.0.0.0", free_port()).close()
+    assert "lets everyone who reaches this machine" in capsys.readouterr().out
+    with pytest.raises(errors.Refusal, match="is no address of this machine"):
+        server.listening("no such host", 7860)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "seven", "-1"])
+def test_a_port_is_a_number(port):
+    with pytest.raises(errors.Refusal, match=f"--port={port}: give a number of 1 …"):
+        server.port_of(port)
+    assert server.port_of("") == 7860
+
+
+def test_without_gradio_the_line_that_installs_it_is_told(tell, trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    told = tell("--mode=demo", f"--workdir={trained}")
+    assert told.status == 1
+    assert "pip install 'ddpm_jax[demo]'" in told.err
+
+
+def test_no_run_is_refused(tell, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "check_installed", lambda: None)
+    told = tell("--mode=demo")
+    assert told.status == 1
+    assert "--mode=demo needs a run" in told.err
+    told = tell("--mode=demo", f"--workdir={tmp_path / 'none'}")
+    assert told.status == 1
+    assert "none" in told.err
+
+
+def test_scratch_goes_at_the_end():
+    with server.scratch() as folder:
+        (folder / "sent.png").write_bytes(b"x")
+    assert not pathlib.Path(folder).exists()
