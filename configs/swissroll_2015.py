@@ -32,7 +32,7 @@ def get_config():
 
     config.model.kind = "gaussian_2015"
     config.model.network = "rbf"
-    config.model.channels = 64
+    config.model.channels = 256
     config.model.mean_form = "residual"
 
     config.diffusion.schedule = "custom"
@@ -40,16 +40,16 @@ def get_config():
     config.diffusion.betas = tuple(start_betas())
     config.diffusion.beta_start = BETA_1
 
-    config.train.steps = 12_000
+    config.train.steps = 16_000
     config.train.batch_size = 512
     config.train.learning_rate = 1e-2
     config.train.decay = "cosine"
     config.train.clip_norm = 10.0
     config.train.ema_decay = (0.99,)
     config.train.log_every = 100
-    config.train.sample_every = 3000
+    config.train.sample_every = 4000
     config.train.validate_every = 1000
-    config.train.checkpoint_every = 3000
+    config.train.checkpoint_every = 4000
 
     config.sampling.num_samples = 3000
     config.sampling.batch_size = 1000
