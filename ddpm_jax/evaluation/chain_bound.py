@@ -82,7 +82,8 @@ def score(trained, prepared: Prepared) -> None:
     }
     if distributed.is_first():
         _write(trained, weights, prepared, terms, details, path)
-        for name, picture in chain_figures.every(trained, made, details).items():
+        figures = chain_figures.every(trained, weights.params, made, details)
+        for name, picture in figures.items():
             files.write_bytes(path.with_name(f"{path.stem}_{name}.png"), picture)
             say(f"figure: {path.stem}_{name}.png")
         page.write(trained.run_dir, base=config_lib.base().to_dict())

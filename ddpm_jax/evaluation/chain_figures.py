@@ -19,11 +19,12 @@ def slices(num_steps: int) -> tuple[int, ...]:
     return ((num_steps - 1) // 2, num_steps - 1)
 
 
-def every(trained, made, details) -> dict[str, bytes]:
+def every(trained, params, made, details) -> dict[str, bytes]:
     """Return the figures of a run by name, as PNG.
 
     Args:
         trained: the run.
+        params: its weights that were scored.
         made: samples with x_1 and the states of `slices`.
         details: of the card.
     """
@@ -36,24 +37,24 @@ def every(trained, made, details) -> dict[str, bytes]:
             [(name, images_lib.to_uint8(shown[:IMAGES])) for name, shown in panels]
         )
     else:
-        forward = _forward(trained)
+        forward = _forward(trained, params)
         backward = [made.images, *made.states[1:]]
         found["chains"] = chain_plots.both_chains(
             forward, backward, slices(trained.config.diffusion.num_steps)
         )
     if trained.facts.shape == (2,):
-        found["drift"] = _drift(trained)
+        found["drift"] = _drift(trained, params)
     return found
 
 
-def _forward(trained):
+def _forward(trained, params):
     """Return data, and draws of q(x_t|x_0) at the slices."""
     config = trained.config
     dataset = build_data.dataset(config, "test")
     data = dataset.fetch(np.arange(min(SHOWN, len(dataset))))["image"]
     chain, tables_of = chains.chain(config)
     states = chains.states(config, trained.facts)
-    tables = tables_of(_params(trained))
+    tables = tables_of(params)
     uniform = np.random.default_rng(0).random(data.shape).astype(np.float32)
     x_0 = states.encode(data, uniform)
     shown = [data]
@@ -65,13 +66,9 @@ def _forward(trained):
     return shown
 
 
-def _params(trained):
-    return trained.weights("auto", field="evaluation.weights").params
-
-
-def _drift(trained):
+def _drift(trained, params):
     """Return the plot of f_μ(x, t) − x over the plane, at three t."""
-    config, params = trained.config, _params(trained)
+    config = trained.config
     chain, tables_of = chains.chain(config)
     tables = tables_of(params)
     line = np.linspace(-2.2, 2.2, GRID)
