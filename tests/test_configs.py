@@ -1,6 +1,7 @@
 """The configs of this repository: published networks, variants, rules for folders."""
 
 import ast
+import functools
 import importlib
 import math
 import pathlib
@@ -20,6 +21,7 @@ from ddpm_jax.config import reading
 from ddpm_jax.convert import published
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
+from ddpm_jax.text import tokenizers
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Of these, the user's folder or a published file decides the rest.
@@ -43,6 +45,9 @@ def read(spec):
     return reading.from_file(f"{path}:{variant}" if variant else str(path))
 
 
+CAPTIONS = ("a red circle", "a blue square above a cross")
+
+
 def facts(config, num_classes=1000):
     """Return the facts of data as the config asks for it."""
     known = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "tfds:cifar10": (32, 32, 3)}
@@ -50,16 +55,25 @@ def facts(config, num_classes=1000):
     size = size * 2 if len(size) == 1 else size
     shape = known.get(config.data.name) or (*size, config.data.channels or 3)
     names = tuple(str(number) for number in range(num_classes))
-    return build_data.DataInfo(shape, 256, 50_000, num_classes, names, "…")
+    text = None
+    if config.model.text_layers and not config.model.text_vocabulary:
+        made = tokenizers.make(config.data.tokenizer, captions=CAPTIONS)
+        text = build_data.TextFacts(made.to_json(), CAPTIONS)
+    return build_data.DataInfo(shape, 256, 50_000, num_classes, names, "…", text)
 
 
-def arrays(config):
-    shapes = build_network.network(config, facts(config)).shapes
-    return functional.by_path(shapes)
+@functools.cache
+def network_of(spec):
+    config = read(spec)
+    return build_network.network(config, facts(config))
 
 
-def count(config):
-    return sum(math.prod(leaf.shape) for leaf in arrays(config).values())
+def arrays(spec):
+    return functional.by_path(network_of(spec).shapes)
+
+
+def count(spec):
+    return sum(math.prod(leaf.shape) for leaf in arrays(spec).values())
 
 
 CLASSIFIERS = [spec for spec in PLAIN if spec.endswith("_classifier")]
@@ -80,7 +94,7 @@ def test_every_config_builds_without_its_data(spec):
         build_sampling.recipe(config, facts(config))
     build_training.optimizer(config)
     build_process.timestep_sampler(config)
-    leaves = arrays(config)
+    leaves = arrays(spec)
     outputs = 2 if config.diffusion.variance.startswith("learned") else 1
     channels = facts(config).shape[-1]
     assert leaves["conv_out/kernel"].shape[-1] == outputs * channels
@@ -88,8 +102,7 @@ def test_every_config_builds_without_its_data(spec):
 
 @pytest.mark.parametrize("spec", CLASSIFIERS)
 def test_every_classifier_builds_without_its_data(spec):
-    config = read(spec)
-    network = build_network.network(config, facts(config))
+    config, network = read(spec), network_of(spec)
     build_step.train_step(config, facts(config), network)
     build_training.abstract_state(config, network, build_training.mesh(config))
     leaves = functional.by_path(network.shapes)
@@ -121,8 +134,7 @@ def test_every_chain_of_the_2015_paper_builds_without_its_data(spec):
 
 @pytest.mark.parametrize("spec", UPSAMPLERS)
 def test_an_upsampler_builds_without_its_data(spec):
-    config = read(spec)
-    network = build_network.network(config, facts(config))
+    config, network = read(spec), network_of(spec)
     build_step.train_step(config, facts(config), network)
     height, width, channels = facts(config).shape
     factor = config.data.low_res_factor
@@ -211,11 +223,11 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("spec", PUBLISHED)
 def test_a_network_has_the_published_number_of_parameters(spec):
-    assert count(read(spec)) == PUBLISHED[spec]
+    assert count(spec) == PUBLISHED[spec]
 
 
 def test_the_large_bedroom_network_has_about_256_million_parameters():
-    assert round(count(read("lsun256_ddpm:bedroom_large")) / 1e6) == 256  # the paper
+    assert round(count("lsun256_ddpm:bedroom_large") / 1e6) == 256  # the paper
 
 
 def test_flags_that_shapes_do_not_show():

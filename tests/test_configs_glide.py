@@ -23,7 +23,7 @@ FILES = {
 def test_it_is_the_published_network_process_and_sampler(spec):
     config = read(spec)
     name, parameters, channels = FILES[spec]
-    leaves = arrays(config)
+    leaves = arrays(spec)
     assert sum(math.prod(leaf.shape) for leaf in leaves.values()) == parameters
     assert leaves["conv_in/kernel"].shape[2] == channels
     values = dict(reading.leaves(config.to_dict()))

@@ -81,7 +81,7 @@ def of(
         "guidance_w": None,  # said as guidance_scale
     }
     if low == high:  # nothing is guided, by whatever
-        negative = None
+        negative = ()
         settings |= {"negative": ("", ""), "guidance_rescale": (0.0, 0.0)}
     for name, guide in guides.items():
         settings[name] = (guide.name, "")

@@ -1,9 +1,8 @@
 """What the tabs of the page ask for: settings → a command line and its job."""
 
 from ddpm_jax.builders import class_labels
-from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.core import errors
+from ddpm_jax.core import conditions, errors
 from ddpm_jax.demo.player import BATCH, Job, Player
 from ddpm_jax.diffusion import solvers
 
@@ -30,32 +29,26 @@ def class_choices(player: Player) -> list[str]:
 
 
 def can_guide(player: Player) -> bool:
-    """Return whether the run has a branch without a class, for guidance."""
-    return build_network.null_label(player.config, player.facts) is not None
+    """Return whether the run has a branch without a condition, for guidance."""
+    specs = player.opened.trained.network.condition_spec
+    return bool(specs) and conditions.has_none(specs)
+
+
+def reads_text(player: Player) -> bool:
+    """Return whether the run makes images of prompts."""
+    return player.config.model.text_layers > 0
 
 
 def sample(
-    player: Player,
-    *,
-    seed: float = 0,
-    label: str = EVERY_CLASS,
-    method: str = "",
-    steps: float = 0,
-    guidance: float = 1.0,
-    eta: float = 0.0,
-    number: float = BATCH,
+    player: Player, *, label: str = EVERY_CLASS, number: float = BATCH, **given
 ) -> Job:
     """Return the job of `number` samples.
 
     Args:
         player: the run.
-        seed: 0 … 2³²−1.
         label: name of a class, or `EVERY_CLASS`.
-        method: of the solver; "" for the run's.
-        steps: 1 … T; 0 for the run's.
-        guidance: scale; 1 is none.
-        eta: of ddim; other solvers take none.
         number: of images, a multiple of `BATCH`.
+        **given: see `settings`.
 
     Raises:
         Refusal: settings that the run cannot meet.
@@ -65,27 +58,45 @@ def sample(
         "sample",
         f"--config.sampling.num_samples={wanted}",
         f"--config.sampling.batch_size={BATCH}",
-        *settings(
-            player,
-            seed=seed,
-            labels=() if label == EVERY_CLASS else (label,),
-            method=method,
-            steps=steps,
-            guidance=guidance,
-            eta=eta,
-        ),
+        *settings(player, labels=() if label == EVERY_CLASS else (label,), **given),
     )
     recipe = build_sampling.recipe(config, player.facts)
     return Job(line, config, recipe, wanted)
 
 
-def settings(player, *, seed=0, labels=(), method="", steps=0, guidance=1.0, eta=0.0):
-    """Return the arguments of config.sampling that the page decides."""
+def settings(
+    player,
+    *,
+    prompt: str = "",
+    seed: float = 0,
+    labels: tuple[str, ...] = (),
+    method: str = "",
+    steps: float = 0,
+    guidance: float = 1.0,
+    eta: float = 0.0,
+) -> list[str]:
+    """Return the arguments that the page decides, but for those of a tab.
+
+    Args:
+        player: the run.
+        prompt: of runs that read text; "" for those of its config.
+        seed: 0 … 2³²−1.
+        labels: names of classes, in turn; () for all.
+        method: of the solver; "" for the run's.
+        steps: 1 … T; 0 for the run's.
+        guidance: scale; 1 is none.
+        eta: of ddim; other solvers take none.
+
+    Raises:
+        Refusal: numbers out of range, an unknown solver or class.
+    """
     method = method or player.config.sampling.method
     errors.choose("solver", solvers.SOLVERS, method)
     count = whole("steps", steps, 0, player.config.diffusion.num_steps)
     count = count or player.config.sampling.steps
-    given = [f"--config.sampling.seed={whole('the seed', seed, 0, MOST_SEED)}"]
+    text = " ".join(prompt.split())
+    given = [f"--prompt={text}"] if text and reads_text(player) else []
+    given.append(f"--config.sampling.seed={whole('the seed', seed, 0, MOST_SEED)}")
     given.append(f"--config.sampling.method={method}")
     if count:
         given.append(f"--config.sampling.steps={count}")

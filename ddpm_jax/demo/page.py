@@ -91,8 +91,9 @@ class Tab:
         gr, player = self.gr, self.player
         sampling, found = player.config.sampling, {}
         known = jobs.class_choices(player)
+        if jobs.reads_text(player) and classes:
+            found["prompt"] = gr.Textbox(label="Prompt", max_length=500)
         if known and classes:
-            # The place of a prompt too, for runs that read text.
             every = [] if needs_class else [jobs.EVERY_CLASS]
             choices = [*every, *known]
             found["label"] = gr.Dropdown(choices, value=choices[0], label="Class")
@@ -100,10 +101,10 @@ class Tab:
             sampling.seed, label="Seed", precision=0, minimum=0, maximum=jobs.MOST_SEED
         )
         with gr.Accordion("More settings", open=False):
-            found |= self._more_settings(bool(known), deterministic)
+            found |= self._more_settings(deterministic)
         return found
 
-    def _more_settings(self, guided, deterministic):
+    def _more_settings(self, deterministic):
         gr, player = self.gr, self.player
         sampling, found = player.config.sampling, {}
         whole = player.config.diffusion.num_steps
@@ -112,14 +113,14 @@ class Tab:
         )
         solvers = jobs.methods(player.config, deterministic=deterministic)
         found["method"] = gr.Dropdown(solvers, value=solvers[0], label="Solver")
-        if guided and jobs.can_guide(player):
+        if jobs.can_guide(player):
             found["guidance"] = gr.Slider(
                 0,
                 8,
                 value=sampling.guidance_scale,
                 step=0.1,
                 label="Guidance scale",
-                info="1 is the class alone, more is more typical, 0 leaves it out",
+                info="1 is class or prompt alone, 0 leaves it out",
             )
         if not deterministic:
             found["eta"] = gr.Slider(

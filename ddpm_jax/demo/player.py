@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.config import command_line, modes, reading
+from ddpm_jax.config import command_line, modes, prompts, reading
 from ddpm_jax.core import errors, flags
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.editing import animation as animation_lib
@@ -114,7 +114,7 @@ class Player:
         self._changed = tuple(
             f"--config.{name}={typed(value)}"
             for name, value in reading.leaves(config.to_dict())
-            if value != before.get(name)
+            if value != before.get(name) and name != prompts.FIELD
         )
 
     @property

@@ -9,6 +9,7 @@ import socket
 import tempfile
 
 from ddpm_jax.core import errors
+from ddpm_jax.demo import uploads
 from ddpm_jax.runtime.console import say
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -86,7 +87,7 @@ def scratch():
     """Give gradio a folder of its own for what is sent to it, which goes at the end."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="ddpm_jax_demo_"))
     told = {
-        "GRADIO_TEMP_DIR": str(folder),
+        uploads.FOLDER: str(folder),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -129,7 +130,30 @@ def application(gr, page, *, theme, css: str):
         mcp_server=False,
         enable_monitoring=False,
     )
+    _take_only_what_was_sent(page)
     return _with_headers(app)
+
+
+def _take_only_what_was_sent(page) -> None:
+    """Let every input name files that were sent to the page, and no other.
+
+    Gradio looks at the names that requests give only in pages that it launched itself;
+    a mounted page would copy any file of the machine, and fetch any address.
+    """
+    page.has_launched = page.is_running = True
+
+    def checked(move):
+        def answer(path):
+            if path is not None:
+                uploads.check_sent(path)
+            return move(path)
+
+        return answer
+
+    names = ("move_resource_to_block_cache", "async_move_resource_to_block_cache")
+    for block in page.blocks.values():
+        for name in names:
+            setattr(block, name, checked(getattr(block, name)))
 
 
 def _with_headers(app):

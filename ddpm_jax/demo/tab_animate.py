@@ -41,7 +41,7 @@ def job_of(
         player: the run.
         kind: a key of `KINDS`.
         frames: 2 … 48.
-        label, method, guidance, **settings: see `jobs.sample`.
+        label, method, guidance, **settings: see `jobs.settings`.
 
     Raises:
         Refusal: a kind or settings that the run cannot meet.

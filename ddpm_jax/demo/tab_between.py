@@ -26,7 +26,7 @@ def job_of(
         kept: two pictures, or none.
         numbers: of two samples of the seed, instead.
         labels: of the two pictures.
-        **settings: see `jobs.sample`.
+        **settings: see `jobs.settings`.
 
     Raises:
         Refusal: settings that the run cannot meet.

@@ -13,7 +13,12 @@ COLUMNS = 8  # of the way forward
 
 def reason(player) -> str:
     """Return why a run does not explain itself, "" where it does."""
-    return tab_sample.reason(player) or uploads.reason(player)
+    specs = player.opened.trained.network.condition_spec
+    needed = [
+        key for key, spec in specs.items() if key != "label" and spec.none is None
+    ]
+    told = f"its network is always told {needed[0]!r}" if needed else ""
+    return tab_sample.reason(player) or uploads.reason(player) or told
 
 
 def add(tab) -> None:

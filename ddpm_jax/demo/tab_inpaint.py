@@ -32,12 +32,8 @@ def job_of(
     *,
     box: str = "",
     way: str = "repaint, good",
-    seed: float = 0,
     label: str = "",
-    method: str = "",
-    steps: float = 0,
-    guidance: float = 1.0,
-    eta: float = 0.0,
+    **given,
 ) -> Job:
     """Return the job of four ways to fill a hole.
 
@@ -47,7 +43,8 @@ def job_of(
         hole: that is filled.
         box: that the hole is, instead of a mask.
         way: a key of `METHODS`.
-        seed, label, method, steps, guidance, eta: see `jobs.sample`.
+        label: name of a class, of runs that have some.
+        **given: see `jobs.settings`.
 
     Raises:
         Refusal: settings that the run cannot meet.
@@ -61,18 +58,10 @@ def job_of(
         *([f"--quality={quality}"] if quality else []),
         f"--variants={BATCH}",
         f"--config.sampling.batch_size={BATCH}",
-        *jobs.settings(
-            player,
-            seed=seed,
-            labels=(label,) if label else (),
-            method=method,
-            steps=steps,
-            guidance=guidance,
-            eta=eta,
-        ),
+        *jobs.settings(player, labels=(label,) if label else (), **given),
     )
-    given = inpainting.with_holes(uploads.given(kept), hole.fitted)
-    return Job.of(line, inpainting.plan(config, player.facts, given))
+    pictures = inpainting.with_holes(uploads.given(kept), hole.fitted)
+    return Job.of(line, inpainting.plan(config, player.facts, pictures))
 
 
 def add(tab) -> None:

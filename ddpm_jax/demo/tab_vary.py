@@ -24,8 +24,8 @@ def job_of(
         player: the run.
         kept: the picture.
         strength: share of T up to which noise is added, 0 … 1.
-        label, steps, **settings: see `jobs.sample`; there are at most as many steps as
-            the strength leaves.
+        label, steps, **settings: see `jobs.settings`; there are at most as many
+            steps as the strength leaves.
 
     Raises:
         Refusal: settings that the run cannot meet.

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from ddpm_jax.demo import view
 from ddpm_jax.editing import plans
 
 MOST_PIXELS = 16_000_000  # of a picture that is sent
+FOLDER = "GRADIO_TEMP_DIR"  # variable that names the folder of what is sent
 MASK_ADDRESS = "data:image/png;base64,"
 # That command lines name.
 PICTURE_FILE, OTHER_FILE, MASK_FILE = (
@@ -67,6 +69,7 @@ def read(path: str, player) -> Kept:
     if not path:
         raise errors.Refusal("no picture was sent: choose a file")
     file = pathlib.Path(path)
+    check_sent(file)
     try:
         _check_size(file)
         facts = player.facts
@@ -83,6 +86,17 @@ def read(path: str, player) -> Kept:
             file.parent.rmdir()
     told = tuple(line.replace(str(file), file.name) for line in picture.told)
     return of_array(picture.fitted, told)
+
+
+def check_sent(path: str | os.PathLike) -> None:
+    """Refuse a file that does not lie where gradio puts what is sent to it.
+
+    Whoever asks names the file: it is read, shown and deleted.
+    """
+    folder = os.environ.get(FOLDER, "")
+    inside = pathlib.Path(path).resolve().is_relative_to(pathlib.Path(folder).resolve())
+    if not folder or not inside:
+        raise errors.Refusal("that file was not sent to this page: upload it")
 
 
 def _check_size(file: pathlib.Path) -> None:

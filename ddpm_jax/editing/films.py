@@ -7,6 +7,7 @@ from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders.network import null_label
 from ddpm_jax.core import errors
 from ddpm_jax.editing import animation as animation_lib
+from ddpm_jax.editing import prompt_morph
 from ddpm_jax.editing.animation import Animation, Frame
 from ddpm_jax.report import grids
 from ddpm_jax.sampling.starts import STATE
@@ -84,7 +85,9 @@ def _walk(config, facts) -> Animation:
 
 
 def _morph(config, facts) -> Animation:
-    """A loop from class to class, with the noise of the images as it is."""
+    """A loop from class to class, or text to text; the noise stays as it is."""
+    if config.model.text_layers:
+        return _prompts(config, facts)
     _refuse_guidance(config, "it is the share of two classes there; leave it 1")
     labels = animation_lib.classes_of_morph(config, facts)
     names = facts.class_names
@@ -104,6 +107,22 @@ def _morph(config, facts) -> Animation:
     return Animation(recipe, tuple(frames), config.editing.variants, True, shown)
 
 
+def _prompts(config, facts) -> Animation:
+    """A loop from text to text, each guided as config.sampling says."""
+    texts = prompt_morph.texts_of(config, facts)
+    number = len(texts.texts)
+    count = _count(config, number)
+    recipe = _recipe(config, facts, frames=count)
+    frames = []
+    for leg, share in animation_lib.round_trip(count, number):
+        way = (leg, (leg + 1) % number, share)
+        mark = f"{float(share):.0%}" if share else f"text {leg + 1}"
+        made = prompt_morph.between(recipe, texts, *way)
+        frames.append(Frame(made, prompt_morph.caption(texts, *way), mark))
+    shown = animation_lib.shown_of_loop(count, number)
+    return Animation(recipe, tuple(frames), config.editing.variants, True, shown)
+
+
 def _guidance(config, facts) -> Animation:
     """The same noise under a scale of guidance that goes up and down again."""
     _refuse_guidance(config, "give --scales=0,6, from and to")
@@ -113,7 +132,10 @@ def _guidance(config, facts) -> Animation:
             f"editing.scales={','.join(f'{s:g}' for s in scales)}: give two different "
             "scales, from and to, such as --scales=0,6"
         )
-    if not config.sampling.negative and null_label(config, facts) is None:
+    has_other = null_label(config, facts) is not None or (
+        config.model.text_layers and config.train.label_dropout
+    )
+    if not config.sampling.negative and not has_other:
         raise errors.Refusal(
             "--kind=guidance on a run without an unconditional branch: give "
             "--config.sampling.negative=CLASS to a run with classes, or train one with "

@@ -25,6 +25,7 @@ def run(config, workdir, port, host) -> None:
     saved = trained_run.read(workdir)
     if config.model.kind == "classifier":
         build_network.check_kind(config, "--mode=demo of", workdir)
+    build_network.check_no_upsampler(config, "--mode=demo of")
     bound = server.listening(host, number)
     try:
         with server.scratch():

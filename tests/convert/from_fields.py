@@ -16,6 +16,7 @@ from ddpm_jax.convert.formats import openai
 from ddpm_jax.models import functional
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+NETWORKS = {}
 
 
 def published_tensors():
@@ -28,7 +29,14 @@ def published_tensors():
 
 
 def network_of(fields):
-    """Return the network that a run with these fields has."""
+    """Return the network that a run with these fields has, built once."""
+    key = repr(sorted(fields.items()))
+    if key not in NETWORKS:
+        NETWORKS[key] = built(fields)
+    return NETWORKS[key]
+
+
+def built(fields):
     settings = config.base()
     for name, value in fields.items():
         section, _, leaf = name.partition(".")

@@ -35,7 +35,7 @@ TOLD = (
     "--config.model.num_heads=2",
     "--config.model.qkv_order=legacy",
     "--config.diffusion.schedule=linear",
-    "--config.diffusion.num_steps=20",
+    "--config.diffusion.num_steps=100",
     "--config.diffusion.rescale_timesteps=false",
     "--config.diffusion.prediction=noise",
 )

@@ -6,22 +6,27 @@ import numpy as np
 import numpy_blocks
 import pytest
 from flax import nnx
+from small_unet import compiled
 
 from ddpm_jax.models import functional, layers
 
 RNG = np.random.default_rng(0)
 
 
-def randomised(module):
-    """Give a module random parameters; return it and the parameters by path."""
-    graph, state = nnx.split(module)
+def randomised(make):
+    """Make a module of random parameters; return it, compiled, and them by path.
+
+    Its own initial values are never drawn, for each shape is a program.
+    """
+    graph, state = nnx.split(nnx.eval_shape(make))
     pure = jax.tree.map(
         lambda leaf: RNG.normal(0.0, 0.4, leaf.shape).astype(np.float32),
         nnx.to_pure_dict(state),
     )
     nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, pure))
     by_path = {k: np.float64(v) for k, v in functional.by_path(pure).items()}
-    return nnx.merge(graph, state), by_path
+    block = nnx.merge(graph, state)
+    return compiled(lambda x, embedding: block(x, embedding, None)), by_path
 
 
 def norm(channels):
@@ -73,7 +78,7 @@ def test_timestep_embedding_keeps_its_digits_at_large_t():
 )
 def test_res_block(name, scale_shift, widths):
     block, p = randomised(
-        layers.ResBlock(
+        lambda: layers.ResBlock(
             *widths,
             embedding_channels=12,
             norm=norm,
@@ -91,7 +96,7 @@ def test_res_block(name, scale_shift, widths):
         "upsample": numpy_blocks.double,
     }[name]
     x, embedding = images(2, 4, 6, widths[0]), images(2, 12)
-    got = block(x, embedding, None)
+    got = block(x, embedding)
     for b in range(2):
         wanted = numpy_blocks.res_block(
             p,
@@ -111,7 +116,7 @@ def test_res_block(name, scale_shift, widths):
 )
 def test_attention(order, scale, normed):
     block, p = randomised(
-        layers.Attention(
+        lambda: layers.Attention(
             12,
             heads=3,
             norm=norm(12) if normed else None,
@@ -122,7 +127,7 @@ def test_attention(order, scale, normed):
         )
     )
     x = images(2, 3, 4, 12)
-    got = block(x, None, None)
+    got = block(x, None)
     for b in range(2):
         wanted = numpy_blocks.attention(
             p, np.float64(x[b]), groups=4, heads=3, order=order
@@ -185,6 +190,7 @@ def test_masked_keys_have_no_influence(dtype):
     other = jnp.asarray(100 * images(3, 7, 2, 5), dtype)
     masked = ~MASK[:, :, None, None]
 
+    @compiled
     def attend_and_gradients(k, v):
         def total(q, k, v):
             out = layers.attend(q, k, v, scale="split", mask=MASK)
@@ -210,24 +216,26 @@ def test_masked_keys_have_no_influence(dtype):
 @pytest.mark.parametrize(("padding", "pixels"), [("both", (1, 1)), ("end", (0, 1))])
 def test_downsampling_convolution_pads_its_sides(padding, pixels):
     block, p = randomised(
-        layers.Downsample(4, padding=padding, dtype=jnp.float32, rngs=nnx.Rngs(0)),
+        lambda: layers.Downsample(
+            4, padding=padding, dtype=jnp.float32, rngs=nnx.Rngs(0)
+        ),
     )
     x = images(1, 4, 6, 4)
     wanted = numpy_blocks.conv3x3(
         np.float64(x[0]), p["conv/kernel"], p["conv/bias"], stride=2, padding=pixels
     )
-    assert_close(block(x, None, None)[0], wanted)
+    assert_close(block(x, None)[0], wanted)
 
 
 def test_upsampling_repeats_pixels_and_convolves():
     block, p = randomised(
-        layers.Upsample(4, dtype=jnp.float32, rngs=nnx.Rngs(0)),
+        lambda: layers.Upsample(4, dtype=jnp.float32, rngs=nnx.Rngs(0)),
     )
     x = images(1, 2, 3, 4)
     wanted = numpy_blocks.conv3x3(
         numpy_blocks.double(np.float64(x[0])), p["conv/kernel"], p["conv/bias"]
     )
-    assert_close(block(x, None, None)[0], wanted)
+    assert_close(block(x, None)[0], wanted)
 
 
 @pytest.mark.parametrize("sizes", [((2, 3), (8, 12)), ((3, 4), (5, 10))])

@@ -235,6 +235,20 @@ def test_settings_that_do_not_fit_are_refused(player, given, told):
 # ---- pictures that are sent ----------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def folder_of_gradio(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+
+
+def test_other_files_are_neither_read_nor_deleted(player, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "seven.png"
+    other.write_bytes(uploads.file_of(GREY))
+    for path in (other, "http://example.com/seven.png", "../seven.png"):
+        with pytest.raises(errors.Refusal, match="was not sent to this page"):
+            uploads.read(str(path), player)
+    assert other.exists()
+
+
 def sent(tmp_path, data, name="seven.png"):
     file = tmp_path / "a1b2" / name
     file.parent.mkdir()
