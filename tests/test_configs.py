@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import kinds
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
@@ -76,12 +77,13 @@ def count(spec):
 
 
 CLASSIFIERS = [spec for spec in PLAIN if spec.endswith("_classifier")]
+CHAINS = [spec for spec in PLAIN if spec.endswith("_2015")]
 # Of these, see test_configs_glide.py.
 GLIDE = [spec for spec in PLAIN if spec.startswith("glide_")]
 UPSAMPLERS = [
     spec for spec in PLAIN if spec.endswith("_upsampler") and spec not in GLIDE
 ]
-UNETS = [spec for spec in PLAIN if spec not in (*CLASSIFIERS, *GLIDE)]
+UNETS = [spec for spec in PLAIN if spec not in (*CLASSIFIERS, *GLIDE, *CHAINS)]
 
 
 @pytest.mark.parametrize("spec", [*UNETS, *VARIANTS])
@@ -105,6 +107,29 @@ def test_every_classifier_builds_without_its_data(spec):
     build_training.abstract_state(config, network, build_training.mesh(config))
     leaves = functional.by_path(network.shapes)
     assert leaves["pool/proj_out/kernel"].shape[-1] == 1000
+
+
+OF_CHAINS = {  # shape and levels of their data
+    "heartbeat": ((20, 1), 2),
+    "swissroll": ((2,), None),
+    "dead_leaves": ((16, 16, 1), 256),
+    "digits": ((8, 8, 1), 17),
+}
+
+
+@pytest.mark.parametrize("spec", CHAINS)
+def test_every_chain_of_the_2015_paper_builds_without_its_data(spec):
+    config = read(spec)
+    shape, levels = OF_CHAINS[config.data.name]
+    facts = build_data.DataInfo(shape, levels, 1000, None, (), "…")
+    network = build_network.network(config, facts)
+    build_step.train_step(config, facts, network)
+    build_training.abstract_state(config, network, build_training.mesh(config))
+    recipe = kinds.of(config).recipe(config, facts)
+    assert recipe.num_steps == config.diffusion.num_steps
+    leaves = functional.by_path(network.shapes)
+    learns = config.model.kind == "gaussian_2015"
+    assert ("rates/offset" in leaves) == learns
 
 
 @pytest.mark.parametrize("spec", UPSAMPLERS)

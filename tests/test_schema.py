@@ -121,7 +121,7 @@ def test_metrics_are_known_by_these_names():
 
     # Configs, cards and best.json of runs hold them.
     names = (
-        "bits_per_dim accuracy psnr consistency fid sfid inception_score "
+        "bits_per_dim accuracy bound psnr consistency fid sfid inception_score "
         "precision_recall kid proxy_fd"
     )
     of_texts = ("prompt_accuracy", "prompt_swap")
@@ -176,7 +176,11 @@ def shapes_of(**model):
     return build_network.network(config, FACTS).shapes
 
 
-OF_OTHER_KINDS = {"pool", "patch_size", "image_layers", "embedding"}
+OF_OTHER_KINDS = {
+    *("pool", "patch_size", "image_layers", "embedding"),
+    *("network", "hidden_layers", "readouts", "scales", "dense_channels"),
+    "mean_form",
+}
 
 
 @pytest.mark.parametrize("field", sorted(config_lib.base().model))

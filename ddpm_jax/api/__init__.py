@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.api import edits
-from ddpm_jax.builders import cascade, trained_run
+from ddpm_jax.builders import cascade, kinds, trained_run
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import arguments, paths, reading, rules
@@ -198,7 +198,7 @@ class Run(edits.Edits):
             given.source.make(num)
         parts = self._made(
             config,
-            build_sampling.recipe(config, facts, given=given),
+            kinds.sampled(config).recipe(config, facts, given=given),
             num,
             given=given,
             trajectory=arguments.positions(trajectory),
@@ -217,9 +217,10 @@ class Run(edits.Edits):
     def _made(self, config, recipe, num, *, given, trajectory, progress, on_step):
         """Return what a recipe makes, part by part."""
         trained, used = self._trained, self._weights(config.sampling.weights)
-        made_by = build_sampling.make_sampler(
+        made_by = kinds.sampled(config).make_sampler(
             recipe,
             config,
+            trained.facts,
             trained.network,
             trained.mesh,
             weights=used,

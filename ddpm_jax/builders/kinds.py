@@ -5,8 +5,9 @@ import functools
 import shlex
 from collections.abc import Callable
 
-from ddpm_jax.builders import classifier, scoring
+from ddpm_jax.builders import chains, classifier, paper_2015, scoring
 from ddpm_jax.builders import network as build_network
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders.process import objective, schedule, timestep_sampler
 from ddpm_jax.builders.training import learning_rate, optimizer
 from ddpm_jax.core import errors
@@ -22,13 +23,15 @@ class Kind:
 
     Attributes:
         noun: what the network is called.
-        makes_images: whether it can be sampled from.
+        makes_images: whether it can be sampled from: images, or examples of any shape.
         reads: `network → specs` of what a training batch holds besides images.
         check_new: `(config, facts)`; refuses what a new run cannot be.
         train_step: `(config, facts, network) → (state, batch) → (state, metrics)`.
         validator: `(config, facts, network, test, train, mesh=…) → params → record`.
         metrics: of --mode=evaluate.
         use: `(config, workdir)` → what it is for and the command.
+        recipe: `(config, facts)` → what decides the samples, see `sampling.recipe`.
+        make_sampler: `(recipe, config, facts, network, mesh, weights=…)` → their maker.
     """
 
     noun: str
@@ -39,6 +42,8 @@ class Kind:
     validator: Callable
     metrics: tuple[str, ...]
     use: Callable
+    recipe: Callable = build_sampling.recipe
+    make_sampler: Callable = build_sampling.of_facts
 
 
 def _unet_step(config, facts, network):
@@ -73,6 +78,14 @@ def _unet_validator(config, facts, network, test, train, *, mesh):
     return scoring.validator(config, facts, network, test, mesh=mesh)
 
 
+def _sample_it(config, workdir):
+    del config
+    return (
+        "sample from it: "
+        f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))}"
+    )
+
+
 UNET = Kind(
     noun="U-Net",
     makes_images=True,
@@ -81,10 +94,7 @@ UNET = Kind(
     train_step=_unet_step,
     validator=_unet_validator,
     metrics=(table.BITS, *table.METRICS, *table.OF_TEXTS),
-    use=lambda config, workdir: (
-        "sample from it: "
-        f"{commands.PROGRAM} --mode=sample --workdir={shlex.quote(str(workdir))}"
-    ),
+    use=_sample_it,
 )
 
 
@@ -121,7 +131,20 @@ CLASSIFIER = Kind(
         f"guide samples with it: {commands.guide(config.model.guides, workdir)}"
     ),
 )
+CHAIN = Kind(
+    noun="network of a chain",
+    makes_images=True,
+    reads=lambda network: network.condition_spec,
+    check_new=_unet_check,
+    train_step=paper_2015.train_step,
+    validator=paper_2015.validator,
+    metrics=(table.BOUND,),
+    use=_sample_it,
+    recipe=paper_2015.recipe,
+    make_sampler=paper_2015.make_sampler,
+)
 KINDS = {"unet": UNET, "upsampler": UPSAMPLER, "classifier": CLASSIFIER}
+KINDS |= dict.fromkeys(chains.KINDS, CHAIN)
 
 
 def of(config) -> Kind:
@@ -133,6 +156,14 @@ def of(config) -> Kind:
     if config.model.kind not in KINDS:
         build_network.check_kind(config, "training or scoring")
     return KINDS[config.model.kind]
+
+
+def sampled(config) -> Kind:
+    """Return the record by which a run is sampled from.
+
+    Where model.kind has none it is the U-Net's, whose recipe refuses the run.
+    """
+    return KINDS.get(config.model.kind, UNET)
 
 
 def check_metrics(config, names, *, field: str = "evaluation.metric") -> None:

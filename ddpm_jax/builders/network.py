@@ -1,8 +1,8 @@
 """The network of a run."""
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import chains, fitting
 from ddpm_jax.builders import clip as build_clip
-from ddpm_jax.builders import fitting
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images, low_res
@@ -33,8 +33,11 @@ def null_label(config, facts: DataInfo) -> int | None:
 
 
 def network(config, facts: DataInfo) -> functional.Network:
-    """Return the network for these images and labels: what model.kind says."""
+    """Return the network for this data and its labels: what model.kind says."""
     model = config.model
+    chains.check_unread(config)
+    if model.kind in chains.KINDS:
+        return chains.network(config, facts)
     if not images.is_image(facts.shape):
         raise errors.Refusal(
             f"model.kind={model.kind!r} takes images [height, width, channels], and "
@@ -300,6 +303,11 @@ def check_kind(
         Refusal: says what the run can be used for.
     """
     kind = config.model.kind
+    if kind in chains.KINDS:
+        raise errors.Refusal(
+            f"model.kind={kind!r}: {doing} it is not possible; train it, sample it "
+            "with --mode=sample and measure its bound with --mode=evaluate"
+        )
     if kind == "upsampler" and config.model.inpainting:
         raise errors.Refusal(
             f"model.inpainting=True of an upsampler: {doing} it is not possible yet, "

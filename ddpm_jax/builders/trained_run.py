@@ -242,6 +242,7 @@ HIDDEN_IN_SHAPES = (
     "model.num_heads",
     "model.head_channels",
     "model.text_heads",
+    "model.mean_form",
     "diffusion.rescale_timesteps",
 )
 

@@ -40,7 +40,14 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.scale_shift = True  # AdaGN; False adds the time embedding (DDPM)
     model.resblock_updown = False  # resample inside residual blocks (ADM)
     model.kind = "unet"  # or upsampler, classifier, clip (imported alone)
+    # … or gaussian_2015, binomial_2015: of nonequilibrium thermodynamics
     model.low_res_noise = False  # an upsampler is told of noise on what it enlarges
+    model.network = "mlp"  # of the kinds of 2015: rbf, mlp, multiscale
+    model.hidden_layers = 3  # of mlp, and of multiscale's convolutions
+    model.readouts = 0  # of the time in rbf, mlp, multiscale; 0 for one a step
+    model.scales = 1  # of multiscale: maps halved 0 … scales−1 times
+    model.dense_channels = 0  # of multiscale's dense pathway, for a pixel; 0 for none
+    model.mean_form = "convex"  # of gaussian_2015: the paper's; residual: its code's
     model.guides = ""  # of a classifier: the run whose process and data it shares
     model.sinusoid = "cos_sin"  # order of the time embedding; sin_cos: DDPM
     model.sinusoid_shift = 0  # frequencies 10000^(−i/(half−shift)); 1: DDPM
@@ -83,6 +90,13 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     diffusion.weighting_gamma = 0.0  # γ; 0 for the paper's (5 for min_snr, 1 for p2)
     diffusion.weighting_k = 1.0  # k of p2
     diffusion.timestep_sampler = "uniform"  # or loss_second_moment
+
+    # Of model.kind=gaussian_2015 and binomial_2015, see docs/paper_2015.md:
+    diffusion.learn_betas = True  # β of t ≥ 2; beta_start is β_1, never learned
+    diffusion.data_mean = 0.0  # subtracted from Gaussian data …
+    diffusion.data_std = 1.0  # … which are then divided by it: unit variance is best
+    diffusion.prior_mean = 0.5  # of bits: mean of kernel and prior
+    diffusion.bits_of = "x_0"  # what logits of bits are of; x_prev: the paper's f_b
 
     config.train = train = config_dict.ConfigDict()
     train.steps = 100_000  # optimizer steps
@@ -188,6 +202,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     evaluation.respacing = ""  # instead of steps
     evaluation.weights = "auto"  # ema, raw, or whichever is better
     evaluation.clip = True  # clip x̂_0 to [−1, 1]
+    evaluation.trajectories = 16  # bound: averaged over for log p; 0 for no log p
     evaluation.seed = 0  # of the noise
 
     config.mesh = mesh = config_dict.ConfigDict()

@@ -49,10 +49,22 @@ CHOICES = {
     "editing.mix": ("", "linear", "spherical", "preserving"),
     "editing.kind": ("denoise", "walk", "morph", "guidance", "train"),
     "editing.format": ("gif", "apng", "webp", "mp4"),
-    "model.kind": ("unet", "upsampler", "classifier", "clip"),
+    "model.kind": (
+        "unet",
+        "upsampler",
+        "classifier",
+        "clip",
+        "gaussian_2015",
+        "binomial_2015",
+    ),
+    "model.network": ("rbf", "mlp", "multiscale"),
+    "model.mean_form": ("convex", "residual"),
+    "diffusion.bits_of": ("x_0", "x_prev"),
 }
 SEEDS = ("seed", "sampling.seed", "evaluation.seed")
 AT_LEAST_ONE = (
+    "model.hidden_layers",
+    "model.scales",
     "model.patch_size",
     "model.image_layers",
     "model.embedding",
@@ -75,6 +87,9 @@ AT_LEAST_ONE = (
     "evaluation.in_training_samples",
 )
 NOT_NEGATIVE = (
+    "evaluation.trajectories",
+    "model.readouts",
+    "model.dense_channels",
     "model.text_layers",
     "model.text_context",
     "model.text_vocabulary",
@@ -106,6 +121,7 @@ POSITIVE = (
     "train.epsilon",
     "model.norm_epsilon",
     "sampling.temperature",
+    "diffusion.data_std",
 )
 SHARES = ("train.init_min_share",)
 BELOW_ONE = ("train.beta_1", "train.beta_2", "train.label_dropout", "model.dropout")

@@ -12,11 +12,13 @@ from ddpm_jax.core import errors
 from ddpm_jax.data import (
     captions_classes,
     captions_tfds,
+    dead_leaves,
     digits,
     folder,
     npz,
     shapes,
     tfds,
+    toy,
 )
 from ddpm_jax.data.dataset import SPLITS, Dataset, Request
 
@@ -27,12 +29,16 @@ SOURCES = {
     "zip": folder.zip_file,
     "npz": npz.npz,
     "shapes": shapes.shapes,
+    "dead_leaves": dead_leaves.dead_leaves,
+    "swissroll": toy.swissroll,
+    "heartbeat": toy.heartbeat,
 }
 FURTHER_SPLITS = {"shapes": ("unseen",)}
 TFDS_PREFIX = "tfds:"
 CROPS = ("none", "center", "random")
+TOYS = ("swissroll", "heartbeat", "dead_leaves")
 WITH_CAPTION_FILES = ("folder", "zip")
-WITHOUT_LABEL_CHOICE = ("digits", "cifar10", "shapes")
+WITHOUT_LABEL_CHOICE = ("digits", "cifar10", "shapes", *TOYS)
 
 
 def load(

@@ -16,9 +16,9 @@ from ddpm_jax.core import conditions
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import likelihood, sample_scorer
 from ddpm_jax.metrics import bits, sensitivity, table
-from ddpm_jax.report import page
+from ddpm_jax.report import page, sample_plots
 from ddpm_jax.runs import best as best_lib
-from ddpm_jax.runtime import distributed, image_grid
+from ddpm_jax.runtime import distributed, files, image_grid
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation, sampler
 from ddpm_jax.training import intervals
@@ -28,11 +28,10 @@ GRID_IMAGES = 40
 COMPARED_IMAGES = 512  # training images whose channels the samples are compared with
 ERROR_OF_SCORE = "_standard_error"
 BITS_RECORD = "test_bits_per_dim"
-CHANNELS = "sample_channel_mean"  # the record that goes with a grid
 REPORT_SHARE = 0.02  # of the time, at most, goes into writing the report
 
 
-def missing(train, run_dir, done: int, shape: Sequence[int]) -> tuple[str, ...]:
+def missing(train, run_dir, done: int) -> tuple[str, ...]:
     """Return what was due after `done` steps and is not there: a stop came first.
 
     Every process calls it.
@@ -41,17 +40,15 @@ def missing(train, run_dir, done: int, shape: Sequence[int]) -> tuple[str, ...]:
         train: config.train.
         run_dir: the run.
         done: steps taken.
-        shape: of one example; what is no image has no grid.
     """
     wanted = intervals.looks(train, done) if done else ()
     if not wanted:
         return ()
     records = [r for r in run_dir.read_metrics() if r.get("step") == done]
     names = {name for record in records for name in record}
-    has_grid = grid_path(run_dir, done).exists()
     there = {
         VALIDATION: "validation_loss" in names,
-        GRID: has_grid if images_lib.is_image(shape) else CHANNELS in names,
+        GRID: grid_path(run_dir, done).exists(),
         SCORES: any(name.endswith(ERROR_OF_SCORE) for name in names),
     }
     return tuple(distributed.from_first([part for part in wanted if not there[part]]))
@@ -76,11 +73,12 @@ def check(config, facts, network, dataset) -> None:
     if not kind.makes_images:
         return
     given = enlarged(config, dataset)
-    recipe = build_sampling.recipe(config, facts, given=given)
+    recipe = kind.recipe(config, facts, given=given)
     if config.train.sample_every or config.train.evaluate_every:
         index = np.arange(1)
         recipe.condition_of(index, specs, given and given(index))
-    build_process.respaced(config, "evaluation")
+    if kind is not kinds.CHAIN:  # whose steps are all taken
+        build_process.respaced(config, "evaluation")
     if config.train.evaluate_every:
         names = rules.metric_names(config.evaluation.in_training)
         kinds.check_metrics(config, names, field="evaluation.in_training")
@@ -193,7 +191,7 @@ class Observer:
                 sides = [*self._sample(state.params, GRID_IMAGES), made]
             self._write_grid(sides, done)
         else:
-            say(f"no grid: samples of {list(self._facts.shape)} are no images")
+            self._write_plot(made, done)
         self._compare_channels(made, done)
 
     def _write_grid(self, sides, done):
@@ -212,16 +210,28 @@ class Observer:
         say(f"samples of {told}: {path}")
         self._writer.image(done, "samples", path)
 
+    def _write_plot(self, made, done):
+        """Write a plot of samples that are no images, in the place of a grid."""
+        if distributed.is_first():
+            path = grid_path(self._run_dir, done)
+            files.write_bytes(path, sample_plots.picture(f"step {done}", made))
+            say(f"plot of samples: {path}")
+
     def _sample(self, params, count, should_stop=lambda: False):
         """Return the first images of the usual noise, all there are when stopped."""
         if self._sampler is None:
             say("compiling the sampler …")
-            given = None
+            kind, given = kinds.of(self._config), None
             if self._config.model.kind == "upsampler":
                 given = enlarged(self._config, self._test_split())
-            recipe = build_sampling.recipe(self._config, self._facts, given=given)
-            self._sampler = build_sampling.make_sampler(
-                recipe, self._config, self._network, self._mesh, given=given
+            recipe = kind.recipe(self._config, self._facts, given=given)
+            self._sampler = kind.make_sampler(
+                recipe,
+                self._config,
+                self._facts,
+                self._network,
+                self._mesh,
+                given=given,
             )
         parts = generation.batches(
             self._sampler,

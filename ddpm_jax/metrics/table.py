@@ -14,6 +14,7 @@ from ddpm_jax.core import errors
 
 BITS = "bits_per_dim"  # of a network, not of samples: it has no entry below
 ACCURACY = "accuracy"  # of a classifier, likewise
+BOUND = "bound"  # of the 2015 paper: K, likewise
 PSNR, CONSISTENCY = "psnr", "consistency"  # of an upsampler, likewise
 OF_UPSAMPLERS = (PSNR, CONSISTENCY)
 PROMPT_ACCURACY, PROMPT_SWAP = "prompt_accuracy", "prompt_swap"  # of runs with text
@@ -200,7 +201,7 @@ METRICS = {
 # Metrics of networks, and whether low values of them are good.
 OF_TEXTS = (PROMPT_ACCURACY, PROMPT_SWAP)
 OF_NETWORKS = {
-    **{BITS: True, ACCURACY: False},
+    **{BITS: True, ACCURACY: False, BOUND: False},
     **dict.fromkeys((*OF_TEXTS, *OF_UPSAMPLERS), False),
 }
 NAMES = (*OF_NETWORKS, *METRICS)  # of evaluation.metric

@@ -13,6 +13,7 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import (
     accuracy,
     cards,
+    chain_bound,
     copies,
     enlarging,
     feature_pass,
@@ -53,6 +54,11 @@ def run(config, workdir) -> None:
         prepared = accuracy.prepare(config, facts)
         compilation.enable_cache()
         accuracy.score(trained_run.open_run(saved, config), prepared)
+        return
+    if table.BOUND in names:
+        prepared = chain_bound.prepare(config, facts)
+        compilation.enable_cache()
+        chain_bound.score(trained_run.open_run(saved, config), prepared)
         return
     of_upsampler = enlarging.prepare(config, facts, names)
     of_run = likelihood.prepare(config, facts) if table.BITS in names else None

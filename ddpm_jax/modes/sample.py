@@ -3,6 +3,7 @@
 from ddpm_jax.builders import (
     cascade,
     class_labels,
+    kinds,
     low_res,
     prompts,
     trained_run,
@@ -11,8 +12,8 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import enlarging
-from ddpm_jax.report import prompt_sheets
-from ddpm_jax.runtime import compilation, devices, distributed, image_grid
+from ddpm_jax.report import prompt_sheets, sample_plots
+from ddpm_jax.runtime import compilation, devices, distributed, files, image_grid
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
 
@@ -27,11 +28,13 @@ def run(config, workdir) -> None:
     """
     devices.check()
     saved = trained_run.read(workdir)
-    build_network.check_kind(config, "sampling from", workdir)
+    kind = kinds.sampled(config)
+    if kind is not kinds.CHAIN:
+        build_network.check_kind(config, "sampling from", workdir)
     saved.run_dir.check_writable()
     compilation.enable_cache()
     given = cascade.given(config, saved.facts)
-    recipe = build_sampling.recipe(config, saved.facts, given=given)
+    recipe = kind.recipe(config, saved.facts, given=given)
     classes = build_sampling.classes(config, saved.facts, given=given)
     wanted = build_sampling.num_samples(config, classes)
     if given is not None:
@@ -53,8 +56,14 @@ def run(config, workdir) -> None:
             say(line)
         if not given.source.make(wanted):
             return
-    made_by = build_sampling.make_sampler(
-        recipe, config, trained.network, trained.mesh, weights=weights, given=given
+    made_by = kind.make_sampler(
+        recipe,
+        config,
+        saved.facts,
+        trained.network,
+        trained.mesh,
+        weights=weights,
+        given=given,
     )
     store = generation.open_store(saved.run_dir.samples, recipe, weights)
     batch_size = config.sampling.batch_size
@@ -73,29 +82,31 @@ def run(config, workdir) -> None:
 
 
 def write_grid(store, wanted: int, labels, prompts=()) -> None:
-    """Write grid.png of the first images, and say where it is; process 0 does.
+    """Write grid.png of the first samples, and say where it is; process 0 does.
 
-    Samples that are no images make none.
+    Samples that are no images make a plot of that name.
 
     Args:
-        store: of the images.
+        store: of the samples.
         wanted: their number.
         labels: those that follow each other in a row, or None.
         prompts: that the images were made of in turn; () for none.
     """
     if not distributed.is_first():
         return
+    path = store.folder / "grid.png"
     shown = store.first(min(wanted, MAX_GRID_IMAGES))
     if not images_lib.is_image(shown.shape[1:]):
-        say(
-            f"no grid: samples of the shape {list(shown.shape[1:])} are no images; "
-            f"arr_0 of {store.archive.name} holds them"
+        shown = store.first(min(wanted, sample_plots.MAX_POINTS))
+        values = images_lib.from_stored(shown)
+        picture = sample_plots.picture(f"{len(shown)} samples", values)
+        files.write_bytes(path, picture)
+    elif prompts:
+        image_grid.write_png(
+            path, prompt_sheets.sheet(images_lib.shown(shown), prompts)
         )
-        return
-    shown = images_lib.shown(shown)
-    if prompts:
-        grid = prompt_sheets.sheet(shown, prompts)
     else:
-        grid = image_grid.grid(shown, columns=image_grid.columns_for(labels))
-    image_grid.write_png(store.folder / "grid.png", grid)
-    say(f"grid:    {store.folder / 'grid.png'}")
+        columns = image_grid.columns_for(labels)
+        grid = image_grid.grid(images_lib.shown(shown), columns=columns)
+        image_grid.write_png(path, grid)
+    say(f"grid:    {path}")

@@ -79,7 +79,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network, marks)
-        missing = monitor.missing(config.train, run_dir, first_step, facts.shape)
+        missing = monitor.missing(config.train, run_dir, first_step)
         if first_step >= config.train.steps and not missing:
             say(f"the run has its {config.train.steps} steps already")
             say(closing(config, run_dir, network, workdir))

@@ -90,7 +90,7 @@ def tagged(run_dir) -> html.Html:
     shown = found[:MAX_TAGGED]
     figures = []
     for path in shown:
-        image, name = _open(path), path.parent.name
+        image, name = opened(path), path.parent.name
         if image is None:
             figures.append(_unreadable(run_dir, path))
             continue
@@ -114,7 +114,7 @@ def tagged(run_dir) -> html.Html:
 
 
 def _frame(run_dir, step, path, limit):
-    image = _open(path)
+    image = opened(path)
     halves = [] if image is None else split(image)
     names = ("raw weights", "EMA weights") if len(halves) == 2 else ("samples",)
     figures = [] if halves else [_unreadable(run_dir, path)]
@@ -157,7 +157,7 @@ def inline(images: np.ndarray, *, columns: int, alt: str, limit: int) -> html.Ht
 # ---- pictures ------------------------------------------------------------------------
 
 
-def _open(path):
+def opened(path):
     """Return the image in a file, or None where it holds none."""
     from PIL import Image
 

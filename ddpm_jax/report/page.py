@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ddpm_jax.models import custom
 from ddpm_jax.report import cards as cards_lib
-from ddpm_jax.report import figures, grids, hints, html
+from ddpm_jax.report import chain_section, figures, grids, hints, html
 from ddpm_jax.report import history as history_lib
 from ddpm_jax.runs import commands, directory
 from ddpm_jax.runtime import files
@@ -42,6 +42,7 @@ def write(
         "Training": figures.training(history),
         "Likelihood by timestep": cards_lib.bound(cards),
         "Accuracy by noise level": cards_lib.accuracy(cards),
+        "Bound of the chain": chain_section.element(run_dir, cards),
         "Colour": figures.colour(history),
         "Samples": grids.tagged(run_dir),
         "Evaluations": cards_lib.table(cards),

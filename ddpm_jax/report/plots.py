@@ -14,7 +14,7 @@ def bits_by_t(timesteps, vb, *, prior, title) -> bytes:
         prior: the term of x_T, where the running sum starts.
         title: what was scored, and the result.
     """
-    figure, (terms, running) = _figure(2)
+    page, (terms, running) = figure(2)
     positive = np.maximum(vb, 1e-9)
     terms.semilogy(timesteps, positive, color="#1f5fa8", linewidth=1.2)
     terms.semilogy(timesteps[:1], positive[:1], "o", color="#c2410c", markersize=5)
@@ -30,8 +30,8 @@ def bits_by_t(timesteps, vb, *, prior, title) -> bytes:
     running.plot(timesteps, spent, color="#1f5fa8", linewidth=1.5)
     running.set(xlabel="timestep t", ylabel="bits/dim spent from T down to t")
     running.set_ylim(bottom=0)
-    figure.suptitle(title)
-    return _png(figure)
+    page.suptitle(title)
+    return png(page)
 
 
 def progressive(timesteps, rate, rmse, *, title) -> bytes:
@@ -43,7 +43,7 @@ def progressive(timesteps, rate, rmse, *, title) -> bytes:
         rmse: [n] error of x̂_0, of 0 … 255.
         title: what was coded, and the result.
     """
-    figure, (error, sent, curve) = _figure(3)
+    page, (error, sent, curve) = figure(3)
     label = "RMSE of the estimate of x_0, of 255"
     error.plot(timesteps, rmse, color="#1f5fa8", linewidth=1.5)
     error.set(xlabel="timestep t that has arrived", ylabel=label)
@@ -64,22 +64,25 @@ def progressive(timesteps, rate, rmse, *, title) -> bytes:
     curve.set(xlabel="rate, bits/dim", ylabel=label)
     for axis in (error, sent, curve):
         axis.set_ylim(bottom=0)
-    figure.suptitle(title)
-    return _png(figure)
+    page.suptitle(title)
+    return png(page)
 
 
-def _figure(columns):
+def figure(columns: int, rows: int = 1):
+    """Return a matplotlib figure of plain axes, and them, without any display."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * columns, 3.6), layout="constrained", dpi=110)
-    axes = figure.subplots(1, columns)
-    for axis in np.atleast_1d(axes):
+    size = (5.2 * columns, 3.6 * rows)
+    made = Figure(figsize=size, layout="constrained", dpi=110)
+    axes = made.subplots(rows, columns)
+    for axis in np.ravel(axes):
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    return made, axes
 
 
-def _png(figure) -> bytes:
+def png(figure) -> bytes:
+    """Return a matplotlib figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -160,6 +160,14 @@ class Recipe:
         return sum(kind != paths.RENOISE for _, _, kind, *_ in self.whole_path)
 
     @property
+    def told(self) -> str:
+        """How images are made, in words."""
+        return (
+            f"{self.solver.name}, {self.schedule.num_steps} steps, "
+            f"{self.evaluations} evaluations of the network"
+        )
+
+    @property
     def condition_keys(self) -> tuple[str, ...]:
         """The keys of the condition, given or drawn."""
         return tuple(key for key, _ in (*self.condition, *self.drawn))
