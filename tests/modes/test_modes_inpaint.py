@@ -151,7 +151,11 @@ def test_another_size_on_request(trained, inpaint, files):
         (("--config.sampling.labels=",), {}, ["sampling.labels is empty", "0, 1"]),
         (("--config.sampling.labels=1,2",), {}, ["2 classes for 1 pictures"]),
         (("--labels=likeliest",), {}, ["likeliest", "with holes", "name the class"]),
-        (("--config.sampling.method=dpmpp_2m",), {}, ["repaint", "sampling.method=ancestral"]),
+        (
+            ("--config.sampling.method=dpmpp_2m",),
+            {},
+            ["repaint", "sampling.method=ancestral"],
+        ),
         (("--variants=0",), {}, ["variants=0", "at least 1"]),
         (("--box=1,2,3",), {"mask": ""}, ["1,2,3", "x,y,width,height"]),
     ],
