@@ -96,18 +96,22 @@ class ChainSampler:
         """Return the condition of some examples: there is none."""
         return self.recipe.condition_of(index, self.network.condition_spec)
 
-    def make(self, params, *, start: int, stop: int, batch_size: int) -> Made:
+    def make(
+        self, params, *, start: int, stop: int, batch_size: int, on_step=None
+    ) -> Made:
         """Make examples start … stop−1 in one batch of fixed size.
 
         Args:
             params: parameters on the mesh.
             start, stop: at most `batch_size` apart.
             batch_size: compiled size, a multiple of the devices; the rest is padding.
+            on_step: never told: the whole chain is one program.
 
         Returns:
             The examples; "states" are [1 + S, n, ...]: x_1, before the step that is not
             learned, and x_t of the kept t, as data.
         """
+        del on_step
         index = np.minimum(np.arange(start, start + batch_size), stop - 1)
         batch = sharding.put_whole(self.mesh, {"index": index.astype(np.int32)})
         run = self._program(params, batch["index"])
