@@ -195,10 +195,13 @@ class Run(edits.Edits):
         given = cascade.given(config, facts, images=pictures)
         if given is not None:
             given.check_count(num, "num")
-            given.source.make(num)
+        recipe = kinds.sampled(config).recipe(config, facts, given=given)
+        # The loop that keeps images on disk has taken the signal for itself.
+        if given is not None and not given.source.make(num):
+            raise KeyboardInterrupt("stopped while the images to enlarge were made")
         parts = self._made(
             config,
-            kinds.sampled(config).recipe(config, facts, given=given),
+            recipe,
             num,
             given=given,
             trajectory=arguments.positions(trajectory),

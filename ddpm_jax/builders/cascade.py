@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import low_res, prompts, trained_run
+from ddpm_jax.builders import low_res, prompts, sample_pictures, trained_run
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
@@ -66,7 +66,7 @@ def source(config, facts: DataInfo, *, images=None) -> low_res.Source | None:
 
 def given(config, facts: DataInfo, *, images=None) -> low_res.Given | None:
     """Return what an upsampler enlarges with its noise, see `source` and `low_res`."""
-    found = low_res.given(config, source(config, facts, images=images))
+    found = low_res.given(config, facts, source(config, facts, images=images))
     if found is not None:
         distributed.check_alike(
             {"sampling.low_res": found.word}, "give every host the same files"
@@ -127,7 +127,7 @@ def _of_run(config, facts, saved, before) -> low_res.Source:
             "prompts cannot go along; train both with the same one"
         )
     stage = Stage(stage_config(config, saved, before), saved)
-    carried = frozenset(stage.network.condition_spec) - {low_res.KEY, low_res.LEVEL}
+    carried = stage.carried
     return low_res.Source(
         name=f"{saved.run_dir.path.name}@{stage.weights.step}",
         fingerprint=stage.fingerprint,
@@ -171,6 +171,16 @@ class Stage:
         request = json.dumps(self._recipe.request(self.weights), sort_keys=True)
         return hashlib.sha256(request.encode()).hexdigest()
 
+    @property
+    def carried(self) -> frozenset[str]:
+        """Keys of the condition that its images are made of, and so are true of them.
+
+        Guidance of scale 0 leaves the condition out.
+        """
+        if not self._recipe.is_conditional:
+            return frozenset()
+        return frozenset(self.network.condition_spec) - {low_res.KEY, low_res.LEVEL}
+
     @functools.cached_property
     def _sampler(self):
         return build_sampling.make_sampler(
@@ -203,6 +213,7 @@ class Stage:
         told = build_sampling.guidance_told(self._config, self._saved.imported)
         for line in [*(texts.told() if texts else ()), *told]:
             say(line)
+        was_finished = distributed.from_first(self._store.is_finished(count))
         done = generation.generate_until(
             self._store,
             self._sampler,
@@ -215,9 +226,19 @@ class Stage:
             return False
         store = self._store
         shared_disk.wait_until(lambda: store.is_finished(count), store.archive)
+        if not was_finished:
+            self._write_pictures(count, texts)
         self._count = count
         vars(self).pop("_images", None)
         return True
+
+    def _write_pictures(self, count, texts) -> None:
+        """Write grid and preview of images that were made just now."""
+        columns = self.classes and self.classes.in_columns
+        shown = texts.texts if texts else ()
+        sample_pictures.write_grid(self._store, count, columns, shown)
+        if self.given is not None:
+            sample_pictures.write_preview(self._store, self.given, count)
 
     def conditions(self, index, carried) -> dict[str, np.ndarray]:
         """Return images of these numbers, and what was asked of them, by key.

@@ -23,6 +23,7 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.sampling import transforms
 
 KEY, LEVEL, LABEL = low_res.KEY, low_res.LEVEL, "label"
+SHOWN_EXACTLY = 1.005  # what three digits of a largest value may be above it
 WAYS = "a run, a folder of images, or their archive (.npz, .zip)"
 
 
@@ -59,7 +60,7 @@ class Given:
         source: of the small images.
         level: 0 for no noise, see `data.low_res`.
         alpha_bar: of the process; None for a network that is told no level.
-        seed: of the noise.
+        seed: of the noise, from `stage_seed`.
     """
 
     source: Source
@@ -106,11 +107,11 @@ class Given:
             )
 
 
-def given(config, source: Source | None) -> Given | None:
+def given(config, facts: DataInfo, source: Source | None) -> Given | None:
     """Return what an upsampler enlarges, None for a run of another kind.
 
     Args:
-        config: of the run.
+        config, facts: of the run.
         source: of the small images; None without one.
 
     Raises:
@@ -134,14 +135,16 @@ def given(config, source: Source | None) -> Given | None:
         )
     noise = config.model.low_res_noise
     alpha_bar = build_process.schedule(config).alpha_bar if noise else None
-    return Given(source, level, alpha_bar, sampling.seed)
+    seed = stage_seed(sampling.seed, facts.shape)
+    return Given(source, level, alpha_bar, seed)
 
 
 def noise_level(config) -> int:
     """Return the level of noise that config.sampling asks for, 0 for none.
 
     Raises:
-        Refusal: it is given twice, beyond the process, or to a run that knows none.
+        Refusal: it is given twice, no noise of the process, or of a run that knows
+            none.
     """
     sampling = config.sampling
     level, sigma = sampling.low_res_t, sampling.low_res_sigma
@@ -166,7 +169,18 @@ def noise_level(config) -> int:
                 f"give 0 … {len(sigmas) - 1}"
             )
         return level
-    return int(np.argmin(np.abs(sigmas - sigma)))
+    return _nearest(sigmas, sigma)
+
+
+def _nearest(sigmas, sigma) -> int:
+    """Return the level whose deviation is the nearest to one above 0."""
+    level = int(np.argmin(np.abs(sigmas - sigma)))
+    if level and sigma <= sigmas[-1] * SHOWN_EXACTLY:
+        return level
+    raise errors.Refusal(
+        f"sampling.low_res_sigma={sigma:g}: the deviations of the process's noise are "
+        f"{sigmas[1]:.3g} … {sigmas[-1]:.3g}; give one of them, or 0 for no noise"
+    )
 
 
 def deviations(config) -> np.ndarray:
@@ -249,8 +263,8 @@ def check_classes(facts: DataInfo, names, where: str) -> None:
     numbered = any(list(n) == [str(i) for i in range(len(n))] for n in (ours, theirs))
     if len(ours) != len(theirs) or (ours != theirs and not numbered):
         raise errors.Refusal(
-            f"{where} is of the classes {_some(theirs)} and the upsampler of "
-            f"{_some(ours)}: they must be the same, in the same order"
+            f"{where} is of the classes {some(theirs)} and the upsampler of "
+            f"{some(ours)}: they must be the same, in the same order"
         )
 
 
@@ -300,7 +314,7 @@ def _labels_for(facts, pictures, where):
         if unknown:
             raise errors.Refusal(
                 f"{where} has a folder {unknown[0]!r} and the upsampler the classes "
-                f"{_some(facts.class_names)}: name the folders after classes, or put "
+                f"{some(facts.class_names)}: name the folders after classes, or put "
                 "all images into one and give sampling.labels"
             )
         known = [facts.class_names.index(name) for name in pictures.class_names]
@@ -361,6 +375,7 @@ def expanded(path: str) -> str:
     return str(pathlib.Path(path).expanduser())
 
 
-def _some(names):
+def some(names) -> str:
+    """Return the first names of classes, and how many there are if more."""
     shown = ", ".join(names[:4]) or "none"
     return f"{shown}, … ({len(names)})" if len(names) > 4 else shown

@@ -49,13 +49,14 @@ def recipe(
     """
     check_kind(config, "sampling from", completes=completes)
     if given is None:  # there is nothing to enlarge, or it is missing
-        low_res.given(config, None)
+        low_res.given(config, facts, None)
     kept = kept or respaced(config, "sampling")
     guides = guides_lib.named(config)
     guides_lib.check(config, facts, guides)
     asked = None
     if given is None or "label" not in given.source.carried:
         asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
+        _check_told(config, asked, given)
     texts = prompts.of(config, facts, given)
     guided = build_guidance.of(config, facts, guides, kept, solver(config), path)
     made = recipe_lib.Recipe(
@@ -344,6 +345,22 @@ def _classes(config, facts: DataInfo, guide) -> Classes | None:
     every = tuple(range(len(names)))
     chosen = class_labels.indices(labels, names) if labels and not are_drawn else every
     return Classes(chosen, names, are_drawn, per_class or 1)
+
+
+def _check_told(config, asked: Classes | None, given) -> None:
+    """Refuse to enlarge pictures of which nothing says the class.
+
+    Every class in turn is of images that are made from noise alone.
+    """
+    sampling = config.sampling
+    if None in (asked, given) or sampling.labels or sampling.per_class:
+        return
+    if not build_guidance.leaves_classes_out(sampling):
+        raise errors.Refusal(
+            f"{given.source.name} does not say of which class each of its images is, "
+            "and sampling.labels is empty: give --labels=…, one for all or several in "
+            f"the order of the images; there are {low_res.some(asked.names)}"
+        )
 
 
 def num_samples(config, asked: Classes | None) -> int:

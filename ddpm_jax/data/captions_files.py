@@ -226,4 +226,6 @@ def _outside(images, path):
             "file_name"
         )
     finder = tables.Finder(entry.name for entry in images.entries)
-    return captions_tables.assign(rows, finder, path=path, root=images.root)
+    return captions_tables.assign(
+        rows, finder, path=path, root=images.root, base="the folder of the images"
+    )

@@ -64,6 +64,7 @@ def assign(
     path: str,
     root: str,
     place: Callable[[str], str] = lambda file: file,
+    base: str = "the folder of the table",
 ) -> dict[str, tuple[str, ...]]:
     """Return {image: its captions}; a row without text gives an image ().
 
@@ -73,6 +74,7 @@ def assign(
         path: of the table, for messages.
         root: where the images lie, for messages.
         place: what is written → path below the root.
+        base: what names are relative to, for messages.
 
     Raises:
         Refusal: rows of files outside the folder, of none that are there, or two lines
@@ -85,7 +87,7 @@ def assign(
         if written[:1] == "/" or written[1:2] == ":" or below.split("/")[0] == "..":
             raise errors.Refusal(
                 f"line {row.line} of {path} names {row.file!r}, which is "
-                f"outside of {root}: write paths relative to the folder of the table, "
+                f"outside of {root}: write paths relative to {base}, "
                 "without '..'"
             )
         if not find.knows(below):
@@ -105,8 +107,7 @@ def assign(
             f"line {unknown[0].line} of {path} names a file that is no image of "
             f"{root}; such lines are {len(unknown):,} "
             f"({listed}{', …' * (len(unknown) > NAMED)}): correct "
-            "the names, which are relative to the folder of the table, or take the "
-            "lines out"
+            f"the names, which are relative to {base}, or take the lines out"
         )
     return found
 

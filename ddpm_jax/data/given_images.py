@@ -63,6 +63,11 @@ def read(path: str, say: Callable[[str], None]) -> GivenImages:
             sizes, numbers of channels or bits.
     """
     place = pathlib.Path(path)
+    if not place.exists():
+        raise errors.Refusal(
+            f"there is no such file or folder (seen from {os.getcwd()}); give a run, a "
+            "folder of images, or their archive (.npz, .zip)"
+        )
     if (place / ARCHIVE).is_file():
         place = place / ARCHIVE
     if place.suffix == ".npz":

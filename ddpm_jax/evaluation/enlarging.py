@@ -1,4 +1,4 @@
-"""Scores of an upsampler on the test images, and pictures of what it makes."""
+"""Scores of an upsampler on the test images, and a preview with the truth."""
 
 import json
 import math
@@ -7,23 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpm_jax.builders import captions, low_res, sample_pictures
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import low_res
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import cards, feature_networks, image_sets
 from ddpm_jax.metrics import enlarging, table
-from ddpm_jax.report import sheets
 from ddpm_jax.runtime import distributed, image_grid
 from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
 
-PREVIEW = "upsampler_preview.png"
-SHOWN = 8  # images of a preview
-SHOWN_DRAWS = 2
+FEWEST = 2  # images that have a standard error
+NOT_READ = ("labels", "per_class", "low_res")  # of config.sampling
 ROWS = 64  # images in memory at a time
 DB_PER_SHARE = 10 / math.log(10)  # dB that a relative error of a squared error makes
 
@@ -60,19 +58,41 @@ def prepare(config, facts, names) -> Prepared | None:
             f"evaluation.metric={','.join(names)} with data.low_res_factor=0: this "
             "imported upsampler does not say how much it enlarges; give the factor"
         )
+    _check_settings(config, names)
     build_data.check_grey(facts, names[0], "leave it out")
-    dataset = build_data.dataset(config, "test")
+    dataset = captions.dataset(config, facts, "test")
     build_data.check_images(dataset, facts)
     build_data.check_alike(dataset)
     source = low_res.of_dataset(dataset, repeats=config.evaluation.draws)
-    given = low_res.given(config, source)
+    given = low_res.given(config, facts, source)
+    count = build_data.num_test_images(config, len(dataset))
+    if count < FEWEST:
+        raise errors.Refusal(
+            f"evaluation.metric={','.join(names)} of {count} test image: the error of "
+            f"a mean needs at least {FEWEST}; set evaluation.num_images, 0 for all"
+        )
     return Prepared(
         dataset,
-        build_data.num_test_images(config, len(dataset)),
+        count,
         given,
         build_sampling.recipe(config, facts, given=given),
         names,
     )
+
+
+def _check_settings(config, names) -> None:
+    """Refuse settings of other images than small versions of the test images."""
+    for field in NOT_READ:
+        value = config.sampling[field]
+        if value:
+            shown = value if isinstance(value, int) else ",".join(map(str, value))
+            raise errors.Refusal(
+                f"sampling.{field}={shown}: {' and '.join(names)} are of the test "
+                "images, enlarged from their small versions with their own labels; "
+                f"leave it out, or give --config.sampling.{field}="
+                f"{0 if isinstance(value, int) else ''} where the run's own config "
+                "has it"
+            )
 
 
 def score(trained, prepared: Prepared) -> bool:
@@ -118,7 +138,7 @@ def score(trained, prepared: Prepared) -> bool:
         shared_disk.wait_until(lambda: store.is_finished(count * times), store.archive)
         found, shown = _measured(store, prepared, times, trained.facts.levels)
         _write(trained, prepared, recipe.as_dict(weights), found, paths)
-        path = store.folder / PREVIEW
+        path = store.folder / sample_pictures.PREVIEW
         image_grid.write_png(path, shown)
         say(f"preview: {path}")
     distributed.barrier("the cards of an upsampler")
@@ -140,7 +160,8 @@ def _measured(store, prepared, times, levels):
         small, truth = batch[low_res.KEY], batch["image"]
         parts.append(enlarging.errors_of(draws, small, truth, levels))
         if shown is None:
-            shown = preview(small, draws[:SHOWN], truth)
+            few = draws[: sample_pictures.SHOWN]
+            shown = sample_pictures.preview(small, few, truth)
         first += len(draws)
     return enlarging.Errors(*map(np.concatenate, zip(*parts, strict=True))), shown
 
@@ -217,57 +238,3 @@ def _write(trained, prepared, told, found: enlarging.Errors, paths) -> None:
 def _error_of(values) -> float:
     """Return the standard error of a mean of independent values."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
-# ---- pictures ------------------------------------------------------------------------
-
-
-def preview(
-    small: np.ndarray, draws: np.ndarray, truth: np.ndarray | None = None
-) -> np.ndarray:
-    """Return a picture: what was enlarged, bicubic, ours, and the truth if known.
-
-    Args:
-        small: [n, h, w, C] in [−1, 1].
-        draws: [n, draws, H, W, C].
-        truth: [n, H, W, C], None where it is not known.
-
-    Returns:
-        uint8 [height, width, 1 or 3].
-    """
-    count, times = draws.shape[:2]
-    height, width = draws.shape[2:4]
-    small = small[:count]
-    scales = (height // small.shape[1], width // small.shape[2])
-    rows = {
-        f"given\n{small.shape[1]}x{small.shape[2]}": small.repeat(
-            scales[0], axis=1
-        ).repeat(scales[1], axis=2),
-        "bicubic": enlarging.bicubic(small, (height, width)),
-    }
-    for draw in range(min(times, SHOWN_DRAWS)):
-        rows["ours" if times == 1 else f"ours\ndraw {draw + 1}"] = draws[:, draw]
-    if times > 1:
-        rows[f"ours\nmean of {times}"] = draws.mean(axis=1)
-    if truth is not None:
-        rows["truth"] = truth[:count]
-    tiles = [list(images_lib.to_uint8(row)) for row in rows.values()]
-    return sheets.sheet(tiles, [""] * count, names=list(rows))
-
-
-def write_preview(store, given: low_res.Given, wanted: int) -> None:
-    """Write the preview of the first samples, and say where it is; process 0 does.
-
-    Args:
-        store: that holds them.
-        given: what was enlarged, before any noise.
-        wanted: how many there are.
-    """
-    if not distributed.is_first():
-        return
-    count = min(wanted, SHOWN)
-    made = images_lib.from_stored(store.first(count))
-    small = given.source.of(np.arange(count))[low_res.KEY]
-    path = store.folder / PREVIEW
-    image_grid.write_png(path, preview(small, made[:, None]))
-    say(f"preview: {path}")

@@ -72,7 +72,7 @@ def check(config, facts, network, dataset) -> None:
     conditions.check(specs, conditions.selected(specs, first, dataset.name), 1)
     if not kind.makes_images:
         return
-    given = enlarged(config, dataset)
+    given = enlarged(config, facts, dataset)
     recipe = kind.recipe(config, facts, given=given)
     if config.train.sample_every or config.train.evaluate_every:
         index = np.arange(1)
@@ -88,16 +88,16 @@ def check(config, facts, network, dataset) -> None:
         sample_scorer.check(config, facts)
 
 
-def enlarged(config, dataset) -> low_res.Given | None:
+def enlarged(config, facts, dataset) -> low_res.Given | None:
     """Return what an upsampler enlarges while it trains; None for other runs.
 
     Args:
-        config: of the run.
+        config, facts: of the run.
         dataset: whose images it shows.
     """
     if config.model.kind != "upsampler":
         return None
-    return low_res.given(config, low_res.of_dataset(dataset))
+    return low_res.given(config, facts, low_res.of_dataset(dataset))
 
 
 class Observer:
@@ -117,7 +117,7 @@ class Observer:
         self._average = build_training.ema_name(config)
         self._named = "EMA" if self._average else "raw"
         self._classes = build_sampling.classes(
-            config, facts, given=enlarged(config, dataset)
+            config, facts, given=enlarged(config, facts, dataset)
         )
         self._sampler = None
         self._channels = None
@@ -223,7 +223,7 @@ class Observer:
             say("compiling the sampler …")
             kind, given = kinds.of(self._config), None
             if self._config.model.kind == "upsampler":
-                given = enlarged(self._config, self._test_split())
+                given = enlarged(self._config, self._facts, self._test_split())
             recipe = kind.recipe(self._config, self._facts, given=given)
             self._sampler = kind.make_sampler(
                 recipe,

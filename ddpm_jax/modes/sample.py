@@ -6,18 +6,14 @@ from ddpm_jax.builders import (
     kinds,
     low_res,
     prompts,
+    sample_pictures,
     trained_run,
 )
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.data import images as images_lib
-from ddpm_jax.evaluation import enlarging
-from ddpm_jax.report import prompt_sheets, sample_plots
-from ddpm_jax.runtime import compilation, devices, distributed, files, image_grid
+from ddpm_jax.runtime import compilation, devices
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation
-
-MAX_GRID_IMAGES = 100
 
 
 def run(config, workdir) -> None:
@@ -76,37 +72,7 @@ def run(config, workdir) -> None:
         levels=saved.facts.levels,
     ):
         columns = classes and classes.in_columns
-        write_grid(store, wanted, columns, texts.texts if texts else ())
+        shown = texts.texts if texts else ()
+        sample_pictures.write_grid(store, wanted, columns, shown)
         if given is not None:
-            enlarging.write_preview(store, given, wanted)
-
-
-def write_grid(store, wanted: int, labels, prompts=()) -> None:
-    """Write grid.png of the first samples, and say where it is; process 0 does.
-
-    Samples that are no images make a plot of that name.
-
-    Args:
-        store: of the samples.
-        wanted: their number.
-        labels: those that follow each other in a row, or None.
-        prompts: that the images were made of in turn; () for none.
-    """
-    if not distributed.is_first():
-        return
-    path = store.folder / "grid.png"
-    shown = store.first(min(wanted, MAX_GRID_IMAGES))
-    if not images_lib.is_image(shown.shape[1:]):
-        shown = store.first(min(wanted, sample_plots.MAX_POINTS))
-        values = images_lib.from_stored(shown)
-        picture = sample_plots.picture(f"{len(shown)} samples", values)
-        files.write_bytes(path, picture)
-    elif prompts:
-        image_grid.write_png(
-            path, prompt_sheets.sheet(images_lib.shown(shown), prompts)
-        )
-    else:
-        columns = image_grid.columns_for(labels)
-        grid = image_grid.grid(images_lib.shown(shown), columns=columns)
-        image_grid.write_png(path, grid)
-    say(f"grid:    {path}")
+            sample_pictures.write_preview(store, given, wanted)

@@ -12,7 +12,9 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import given_images
+from ddpm_jax.evaluation import enlarging
 from ddpm_jax.sampling import recipe as recipe_lib
+from ddpm_jax.text import tokenizers
 
 FACTS = build_data.DataInfo((8, 12, 1), 256, 100, 3, ("cat", "dog", "owl"), "…")
 WEIGHTS = recipe_lib.Weights({}, "ema", "EMA weights", step=3)
@@ -36,7 +38,7 @@ def of_pictures(config, images=SMALL, facts=FACTS, **options):
 
 
 def recipe_of(config, source):
-    given = low_res.given(config, source)
+    given = low_res.given(config, FACTS, source)
     return build_sampling.recipe(config, FACTS, given=given), given
 
 
@@ -49,7 +51,7 @@ def condition_of(config, source, index):
 
 def test_images_of_bytes_become_values_as_the_papers_read_them():
     """x/127.5 − 1, with no other rounding: what Improved DDPM, ADM and GLIDE do."""
-    config = upsampler()
+    config = upsampler(labels=("cat",))
     found = condition_of(config, of_pictures(config), [2, 0])
     wanted = SMALL[[2, 0]].astype(np.float64) / 127.5 - 1
     np.testing.assert_allclose(found["low_res"], wanted, atol=1e-7)
@@ -69,7 +71,7 @@ def test_labels_are_those_of_the_images_or_those_asked_for():
 
 def test_whatever_the_source_knows_goes_along():
     """Tokens of a prompt, for instance, before those that the upsampler would take."""
-    config = upsampler()
+    config = upsampler(labels=("cat", "dog", "owl"))
     plain = of_pictures(config)
 
     def of(index):
@@ -88,7 +90,7 @@ def test_whatever_the_source_knows_goes_along():
     index = np.array([4, 0])
     found = recipe.condition_of(index, specs, given(index))
     assert found["tokens"].tolist() == [[4, 5], [0, 1]]
-    assert found["label"].tolist() == [1, 0]  # in turn: the source has none
+    assert found["label"].tolist() == [1, 0]  # as asked: the source has none
     assert prompts.of(config, FACTS, given) is None
 
 
@@ -131,7 +133,7 @@ def test_labels_twice_and_images_too_few():
     config = upsampler(labels=("cat",))
     with pytest.raises(errors.Refusal, match=r"says of which class each .* leave it"):
         of_pictures(config, labels=np.array([0] * 7))
-    _, given = recipe_of(upsampler(), of_pictures(upsampler()))
+    _, given = recipe_of(config, of_pictures(config))
     given.check_count(7)
     with pytest.raises(errors.Refusal, match="num_samples=8: photos holds 7 images"):
         given.check_count(8)
@@ -171,16 +173,55 @@ def test_images_from_python_are_bytes():
     assert cascade.source(config, FACTS, images=SMALL).count == 7
 
 
+@pytest.mark.parametrize(
+    ("sampling", "is_told"),
+    [
+        ({}, False),
+        ({"labels": ("owl",)}, True),
+        ({"per_class": 2}, True),
+        ({"guidance_scale": 0.0}, True),
+        ({"guidance_scale": 2.0}, False),
+    ],
+)
+def test_pictures_without_labels_need_some(sampling, is_told):
+    config = upsampler(**sampling)
+    config.train.label_dropout = 0.1  # guidance needs it
+    if is_told:
+        recipe_of(config, of_pictures(config))
+        return
+    with pytest.raises(errors.Refusal, match=r"photos does not say .* cat, dog, owl"):
+        recipe_of(config, of_pictures(config))
+
+
+def of_texts(**sampling):
+    """Return config and facts of an upsampler of texts."""
+    config = upsampler(**sampling)
+    config.model.update(class_conditional=False, text_layers=1, text_width=8)
+    made = tokenizers.make("words", captions=("red dot",))
+    text = build_data.TextFacts(made.to_json(), ("red dot",))
+    return config, dataclasses.replace(FACTS, text=text)
+
+
+def test_pictures_without_texts_need_a_prompt():
+    """The captions that a run keeps are of other images."""
+    config, facts = of_texts()
+    given = low_res.given(config, facts, of_pictures(config))
+    with pytest.raises(errors.Refusal, match=r'photos does not say .*--prompt=""'):
+        build_sampling.recipe(config, facts, given=given)
+    for prompt in ("", "red dot"):
+        config.sampling.prompts = (prompt,)
+        assert prompts.of(config, facts, given).texts == (prompt,)
+
+
 # ---- request -------------------------------------------------------------------------
 
 
 def test_what_is_enlarged_is_in_request_and_tag():
     config = upsampler()
-    labelled = {"labels": np.array([0] * 7)}
     sources = [
-        of_pictures(config),
-        of_pictures(config, SMALL + np.uint8(1)),
-        of_pictures(config, **labelled),
+        of_pictures(config, labels=np.array([0] * 7)),
+        of_pictures(config, SMALL + np.uint8(1), labels=np.array([0] * 7)),
+        of_pictures(config, labels=np.array([1] * 7)),
     ]
     recipes = [recipe_of(config, source)[0] for source in sources]
     assert len({recipe.tag(WEIGHTS) for recipe in recipes}) == 3
@@ -193,7 +234,7 @@ def test_what_is_enlarged_is_in_request_and_tag():
 
 
 def noisy(**sampling):
-    config = upsampler(**sampling)
+    config = upsampler(labels=("cat",), **sampling)
     config.model.low_res_noise = True
     return config
 
@@ -233,7 +274,7 @@ def test_a_deviation_is_the_nearest_level():
     by_sigma, by_t = (recipe_of(c, source)[0] for c in (config, noisy(low_res_t=level)))
     assert by_sigma == by_t
     assert by_t.request(WEIGHTS)["low_res_t"] == level
-    (told,) = low_res.told(config, low_res.given(config, source))[1:]
+    (told,) = low_res.told(config, low_res.given(config, FACTS, source))[1:]
     assert f"t = {level} of 40" in told
 
 
@@ -244,11 +285,15 @@ def test_a_deviation_is_the_nearest_level():
         (upsampler(low_res_sigma=0.3), "not trained with noise"),
         (noisy(low_res_t=3, low_res_sigma=0.3), "are both given: keep one"),
         (noisy(low_res_t=41), "the process has 40 steps; give 0 … 40"),
+        # The linear schedule at 40 steps: its first β is 0.0025, √(0.0025/0.9975) is
+        # 0.05006, and no deviation exceeds 600 (see the test above).
+        (noisy(low_res_sigma=0.02), r"low_res_sigma=0\.02: .* 0\.0501 … .* 0 for no"),
+        (noisy(low_res_sigma=1e4), r"low_res_sigma=10000: .* give one of them"),
     ],
 )
 def test_noise_that_the_run_does_not_know(config, words):
     with pytest.raises(errors.Refusal, match=words):
-        low_res.given(config, of_pictures(upsampler()))
+        low_res.given(config, FACTS, of_pictures(upsampler()))
 
 
 def test_the_network_is_told_the_level():
@@ -282,11 +327,60 @@ def test_images_of_the_data_are_drawn_several_times_each():
 
 
 def test_stages_of_one_seed_draw_different_noise():
-    config = upsampler()
+    config = noisy(low_res_t=30)
     recipe, _ = recipe_of(config, of_pictures(config))
     other = dataclasses.replace(FACTS, shape=(16, 24, 1))
-    given = low_res.given(config, of_pictures(config))
+    given = low_res.given(config, FACTS, of_pictures(config))
     larger = build_sampling.recipe(config, other, given=given)
+    after = low_res.given(config, other, of_pictures(config))
+    noise = [one(np.array([0]))["low_res"] for one in (given, after)]
+    assert np.abs(noise[0] - noise[1]).max() > 0.1
     seeds = {config.sampling.seed, recipe.seed, larger.seed}
     assert len(seeds) == 3
     assert recipe.request(WEIGHTS)["seed"] == config.sampling.seed
+
+
+# ---- scores --------------------------------------------------------------------------
+
+
+def scored(**sampling):
+    """Return config and facts of an upsampler of digits."""
+    config = upsampler(**sampling)
+    config.data.name = "digits"
+    return config, build_data.DataInfo.of(build_data.dataset(config, "train"))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        ({"labels": ("3",)}, r"labels=3: psnr .* --config.sampling.labels= where"),
+        ({"per_class": 2}, r"per_class=2: psnr .* --config.sampling.per_class=0 where"),
+        ({"low_res": ("a", "b")}, r"low_res=a,b: psnr .* --config.sampling.low_res= "),
+    ],
+)
+def test_scores_on_the_test_images_take_no_others(sampling, words):
+    config, facts = scored(**sampling)
+    with pytest.raises(errors.Refusal, match=words):
+        enlarging.prepare(config, facts, ("psnr",))
+
+
+def test_one_image_has_no_standard_error():
+    config, facts = scored()
+    config.evaluation.num_images = 1
+    with pytest.raises(errors.Refusal, match=r"of 1 test image: .* at least 2"):
+        enlarging.prepare(config, facts, ("psnr",))
+    config.evaluation.num_images = 2
+    assert enlarging.prepare(config, facts, ("psnr",)).num_images == 2
+
+
+def test_scores_of_an_upsampler_of_texts_give_it_the_captions():
+    config, _ = of_texts()
+    config.data.update(name="shapes", image_size=(16,), tokenizer="words")
+    dataset = build_data.dataset(config, "train")
+    made = tokenizers.make("words", captions=dataset.all_captions())
+    text = build_data.TextFacts(made.to_json(), ())
+    facts = dataclasses.replace(build_data.DataInfo.of(dataset), text=text)
+    config.evaluation.num_images = 2
+    given = enlarging.prepare(config, facts, ("psnr",)).given
+    assert {"tokens", "token_mask"} <= given.source.carried
+    assert given(np.array([0]))["tokens"].shape == (1, made.context)

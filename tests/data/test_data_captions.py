@@ -400,3 +400,13 @@ def test_another_caption_is_noticed(tmp_path, container):
     assert marks.from_bytes(marks.to_bytes(now)) == now
     bare = load(write(tmp_path, changed, container), how="none").marks({})
     assert {mark.captions for mark in bare.values()} == {""}
+
+
+@pytest.mark.parametrize("name", ["../cat/00.png", "photos/cat/00.png"])
+def test_names_in_a_table_elsewhere_are_relative_to_the_images(tmp_path, name):
+    path = write(tmp_path, {})
+    table = tmp_path / "table.jsonl"
+    table.write_text(line(file_name=name, text="a"))
+    assert "relative to the folder of the images" in refusal(path, str(table))
+    path = write(tmp_path, {"metadata.jsonl": line(file_name=name, text="a")})
+    assert "relative to the folder of the table" in refusal(path)

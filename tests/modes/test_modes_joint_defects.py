@@ -15,7 +15,7 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
 from ddpm_jax.metrics import proxy
-from ddpm_jax.modes import sample
+from ddpm_jax.builders import sample_pictures
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.cluster import launch as launches, shared_disk
 from ddpm_jax.evaluation import feature_pass as passes
@@ -55,7 +55,7 @@ refused(
 
 distributed.barrier("the end")
 if process:
-    sample.write_grid(None, 4, None)  # process 0 does
+    sample_pictures.write_grid(None, 4, None)  # process 0 does
     path = folder / "archive"
     refused("archive", lambda: shared_disk.wait_until(path.exists, path, 0.1))
 print(json.dumps(told), flush=True)

@@ -8,13 +8,13 @@ from PIL import Image
 
 import ddpm_jax
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import sample_pictures, trained_run
 from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import sources
 from ddpm_jax.evaluation import image_sets
-from ddpm_jax.modes import diagnose, sample
+from ddpm_jax.modes import diagnose
 from ddpm_jax.sampling import generation, sampler
 
 STEPS = 4
@@ -111,7 +111,7 @@ def test_from_training_to_samples(kind, tmp_path, capsys):
     assert make(6).tobytes() == made[:6].tobytes()
     assert make(10).tobytes() == made.tobytes()
     capsys.readouterr()
-    sample.write_grid(store, 10, None)
+    sample_pictures.write_grid(store, 10, None)
     assert f"grid:    {store.folder / 'grid.png'}" in capsys.readouterr().out
     with Image.open(store.folder / "grid.png") as picture:
         assert min(picture.size) > 8

@@ -15,6 +15,7 @@ from small_runs import ROOT, TINY, content
 
 import ddpm_jax
 from ddpm_jax import main
+from ddpm_jax.builders import cascade, trained_run
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.core import errors
@@ -102,9 +103,9 @@ def test_a_cascade_of_three_is_the_commands_one_by_one(runs, tell, tmp_path):
     for run, before in (("two", ()), ("four", [apart / "two"])):
         assert sample(tell, apart / run, *before).status == 0
         one, other = (content(place / run / "samples") for place in (runs, apart))
-        pictures = {"grid.png", "upsampler_preview.png"}
-        names = {name for name in other if pathlib.Path(name).name not in pictures}
+        names = set(other)
         assert names <= one.keys()
+        assert any(name.endswith("grid.png") for name in names)
         # Dates in zip files aside, a stage is what its own command makes.
         for name in names - {n for n in names if n.endswith(".npz")}:
             assert one[name] == other[name]
@@ -183,6 +184,23 @@ def test_what_is_asked_of_a_cascade_is_asked_of_its_first_stage(runs, tell):
     assert request["labels"] == [7]
 
 
+def test_a_stage_that_leaves_classes_out_hands_on_none(stages):
+    """An image that was made of no class is of none that it could be enlarged as."""
+    saved = trained_run.read(stages / "two")
+    assert cascade.Stage(saved.config, saved).carried == {"label"}
+    saved.config.sampling.guidance_scale = 0.0
+    assert not cascade.Stage(saved.config, saved).carried
+
+
+def test_python_stops_where_the_images_to_enlarge_are_not_all_there(
+    stages, monkeypatch
+):
+    run = ddpm_jax.load(stages / "four")
+    monkeypatch.setattr(cascade.Stage, "make", lambda stage, count: False)
+    with pytest.raises(KeyboardInterrupt, match="the images to enlarge"):
+        run.sample(3, low_res=str(stages / "two"))
+
+
 def test_scores_are_those_of_the_images(runs, tell):
     told = tell(
         "--mode=evaluate",
@@ -217,6 +235,7 @@ def test_what_cannot_be_enlarged_is_refused_before_anything_is_written(
     before = content(runs)
     two, four, eight = (runs / name for name in ("two", "four", "eight"))
     np.savez(tmp_path / "few.npz", np.zeros((3, 4, 4, 1), np.uint8))
+    np.savez(tmp_path / "plain.npz", np.zeros((WANTED, 4, 4, 1), np.uint8))
     clear = tmp_path / "clear"
     clear.mkdir()
     Image.new("RGBA", (4, 4)).save(clear / "a.png")
@@ -226,7 +245,8 @@ def test_what_cannot_be_enlarged_is_refused_before_anything_is_written(
         (eight, (two,), {}, "has images of 2x2 and the upsampler makes 8x8: give"),
         (eight, (tmp_path / "few.npz",), {}, "num_samples=12: few.npz holds 3 images"),
         (eight, (clear,), {}, "a.png has an opacity channel"),
-        (eight, (tmp_path / "none",), {}, "does not exist"),
+        (eight, (tmp_path / "none",), {}, "none: there is no such file"),
+        (eight, (tmp_path / "plain.npz",), {}, "give --labels=…"),
         (four, (two,), {"low_res_t": 3}, "was not trained with noise"),
         (four, (two,), {"labels": "nine"}, "unknown class"),
     ):
