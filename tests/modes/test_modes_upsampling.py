@@ -243,7 +243,12 @@ def test_what_cannot_be_enlarged_is_refused_before_anything_is_written(
         (eight, (), {}, "nothing says which images are enlarged"),
         (two, (four,), {}, "this run enlarges nothing"),
         (eight, (two,), {}, "has images of 2x2 and the upsampler makes 8x8: give"),
-        (eight, (tmp_path / "few.npz",), {}, "num_samples=12: few.npz holds 3 images"),
+        (
+            eight,
+            (tmp_path / "few.npz",),
+            {"labels": 3},
+            "num_samples=12: few.npz holds 3 images",
+        ),
         (eight, (clear,), {}, "a.png has an opacity channel"),
         (eight, (tmp_path / "none",), {}, "none: there is no such file"),
         (eight, (tmp_path / "plain.npz",), {}, "give --labels=…"),
