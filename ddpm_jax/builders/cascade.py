@@ -235,7 +235,7 @@ class Stage:
     def _write_pictures(self, count, texts) -> None:
         """Write grid and preview of images that were made just now."""
         columns = self.classes and self.classes.in_columns
-        shown = texts.texts if texts else ()
+        shown = texts.texts if texts and self._recipe.is_conditional else ()
         sample_pictures.write_grid(self._store, count, columns, shown)
         if self.given is not None:
             sample_pictures.write_preview(self._store, self.given, count)

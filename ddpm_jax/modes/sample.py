@@ -72,7 +72,7 @@ def run(config, workdir) -> None:
         levels=saved.facts.levels,
     ):
         columns = classes and classes.in_columns
-        shown = texts.texts if texts else ()
+        shown = texts.texts if texts and recipe.is_conditional else ()
         sample_pictures.write_grid(store, wanted, columns, shown)
         if given is not None:
             sample_pictures.write_preview(store, given, wanted)
