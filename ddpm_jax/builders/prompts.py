@@ -61,8 +61,8 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
             their texts.
 
     Raises:
-        Refusal: prompts for a run that reads none, none for a run that keeps none or
-            for pictures without texts, or a text that its tokenizer cannot express.
+        Refusal: prompts for a run that reads none, none for a run that keeps none,
+            or a text that its tokenizer cannot express.
     """
     if given is not None and text_lib.TOKENS in given.source.carried:
         return None
@@ -75,12 +75,6 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
             )
         return None
     tokenizer = of_run(config, facts)
-    if given is not None and not asked:
-        raise errors.Refusal(
-            f"{given.source.name} does not say what each of its images shows: give "
-            '--prompt="a red circle", one for all or several in the order of the '
-            'images, or --prompt="" for no text'
-        )
     texts = asked or facts.text.captions
     if not texts:
         raise errors.Refusal(
@@ -89,6 +83,22 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
             "one a line"
         )
     return Prompts(texts, bool(asked), *encoding.batch(tokenizer, texts))
+
+
+def check_told(texts: Prompts | None, given: low_res.Given | None) -> None:
+    """Refuse to enlarge pictures of which nothing says what they show.
+
+    The captions that a run keeps are of other images.
+
+    Raises:
+        Refusal: says how to give a prompt, and that it may be empty.
+    """
+    if None not in (texts, given) and not texts.are_asked:
+        raise errors.Refusal(
+            f"{given.source.name} does not say what each of its images shows: give "
+            '--prompt="a red circle", one for all or several in the order of the '
+            'images, or --prompt="" for no text'
+        )
 
 
 def check_given(config) -> None:

@@ -58,6 +58,8 @@ def recipe(
         asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
         _check_told(config, asked, given)
     texts = prompts.of(config, facts, given)
+    if not build_guidance.leaves_classes_out(config.sampling):
+        prompts.check_told(texts, given)
     if config.sampling.prompts and build_guidance.leaves_classes_out(config.sampling):
         raise errors.Refusal(
             "sampling.guidance_scale=0 leaves the text out, and a prompt is given: "

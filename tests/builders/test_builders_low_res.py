@@ -211,6 +211,10 @@ def test_pictures_without_texts_need_a_prompt():
     for prompt in ("", "red dot"):
         config.sampling.prompts = (prompt,)
         assert prompts.of(config, facts, given).texts == (prompt,)
+        build_sampling.recipe(config, facts, given=given)
+    config.sampling.update(prompts=(), guidance_scale=0.0)  # tells no text
+    config.train.label_dropout = 0.1
+    build_sampling.recipe(config, facts, given=given)
 
 
 # ---- request -------------------------------------------------------------------------
