@@ -57,6 +57,11 @@ def recipe(
     if given is None or "label" not in given.source.carried:
         asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
     texts = prompts.of(config, facts, given)
+    if config.sampling.prompts and build_guidance.leaves_classes_out(config.sampling):
+        raise errors.Refusal(
+            "sampling.guidance_scale=0 leaves the text out, and a prompt is given: "
+            "leave --prompt out, or give another scale"
+        )
     guided = build_guidance.of(config, facts, guides, kept, solver(config), path)
     made = recipe_lib.Recipe(
         schedule=kept,
@@ -124,6 +129,11 @@ def _conditions(config, asked: "Classes | None", of_texts: tuple, guides) -> dic
     if asked.are_drawn:
         drawn = tuple((key, len(asked.names)) for key in keys)
         return {"drawn": drawn, "condition": of_texts}
+    if asked.repeats > 1 and any(len(values) > 1 for _, values in of_texts):
+        raise errors.Refusal(
+            f"sampling.per_class={asked.repeats} with several prompts, which images "
+            "take in turn: give one prompt, or num_samples instead of per_class"
+        )
     return {
         "condition": (*((key, asked.labels) for key in keys), *of_texts),
         "repeats": asked.repeats,

@@ -58,7 +58,9 @@ def read(path: str) -> tuple[str, ...]:
             f"--prompts={path} is no text in UTF-8 (byte {error.start}): save it as "
             "UTF-8"
         ) from error
-    found = tuple(line.strip() for line in text.splitlines() if line.strip())
+    # Not splitlines(): a form feed or U+2028 is part of a text.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    found = tuple(line.strip() for line in lines if line.strip())
     if not found:
         raise errors.Refusal(f"--prompts={path} holds no prompt: give one a line")
     return found

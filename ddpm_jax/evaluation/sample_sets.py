@@ -4,6 +4,9 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
+
+from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import low_res
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
@@ -64,6 +67,22 @@ def of_files(path: str, folder: pathlib.Path | None, crop: str) -> Subject:
     )
 
 
+def with_captions(config, facts):
+    """Return the config of a run that reads text with captions of the test split.
+
+    Few texts would be a distribution of their own, far from that of the data. The
+    config itself is returned where there are prompts, or no text is read.
+    """
+    if facts.text is None or config.sampling.prompts:
+        return config
+    dataset = build_data.dataset(config, "test")
+    count = min(config.evaluation.num_samples, len(dataset))
+    config = config.copy_and_resolve_references()
+    config.sampling.prompts = tuple(dataset.captions(np.arange(count)))
+    say(f"prompts: the captions of {count:,} test images")
+    return config
+
+
 def of_run(trained, given: low_res.Given | None = None) -> Subject:
     """Return the images that a run makes by its config, evaluation.num_samples of them.
 
@@ -74,6 +93,8 @@ def of_run(trained, given: low_res.Given | None = None) -> Subject:
         given: what an upsampler enlarges.
     """
     config, facts = trained.config, trained.facts
+    if given is None:
+        config = with_captions(config, facts)
     recipe = build_sampling.recipe(config, facts, given=given)
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     tag, count = recipe.tag(weights), config.evaluation.num_samples

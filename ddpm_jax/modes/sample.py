@@ -77,7 +77,8 @@ def run(config, workdir) -> None:
         levels=saved.facts.levels,
     ):
         columns = classes and classes.in_columns
-        write_grid(store, wanted, columns, texts.texts if texts else ())
+        shown = texts.texts if texts and recipe.is_conditional else ()
+        write_grid(store, wanted, columns, shown)
         if given is not None:
             enlarging.write_preview(store, given, wanted)
 

@@ -38,6 +38,7 @@ def sheet(images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         parts = [part for row in rows for part in _row(*row, columns)]
     else:
         shown = sheets.enlarged(images[:MOST_TILES], WIDE_TILE)
+        prompts = [prompts[number % len(prompts)] for number in range(len(shown))]
         columns = min(WIDE_COLUMNS, len(shown))
         parts = [
             np.concatenate(part, axis=1)

@@ -14,7 +14,9 @@ from ddpm_jax.builders import prompts as build_prompts
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.evaluation import prompts as evaluation
+from ddpm_jax.evaluation import sample_sets
 from ddpm_jax.metrics import table
+from ddpm_jax.report import prompt_sheets
 
 TINY = (
     f"--config={small_runs.ROOT / 'configs' / 'shapes_text.py'}",
@@ -264,6 +266,33 @@ def test_a_training_batch_takes_other_captions_of_the_same_images(opened):
     drawn = dataset.fetch(np.arange(16), caption_draws=np.linspace(0, 0.99, 16))
     np.testing.assert_array_equal(usual["image"], drawn["image"])
     assert (usual["tokens"] != drawn["tokens"]).any(axis=1).mean() > 0.5
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9, 10, 24])
+def test_images_of_any_number_of_prompts_are_shown(count):
+    images = np.zeros((16, 8, 8, 3), np.uint8)
+    images[count % 16 :] = 200
+    sheet = prompt_sheets.sheet(images, [f"text {k}" for k in range(count)])
+    assert sheet.dtype == np.uint8
+    shown = np.sum(sheet[:, :, 0] == 0) / (96 * 96 if count <= 8 else 192 * 192)
+    assert shown >= min(count, 8 if count <= 8 else count % 16 or 1) * 0.9
+
+
+def test_what_has_no_effect_on_a_run_of_texts_is_refused(opened):
+    config = opened.config.copy_and_resolve_references()
+    config.sampling.prompts = PROMPTS
+    config.sampling.guidance_scale = 0.0
+    with pytest.raises(errors.Refusal, match="guidance_scale=0 leaves the text out"):
+        build_sampling.recipe(config, opened.facts)
+
+
+def test_samples_are_scored_on_captions_of_the_test_split(opened):
+    config = opened.config.copy_and_resolve_references()
+    found = sample_sets.with_captions(config, opened.facts).sampling.prompts
+    dataset = build_data.dataset(config, "test")
+    assert found == tuple(dataset.captions(np.arange(8)))
+    config.sampling.prompts = PROMPTS
+    assert sample_sets.with_captions(config, opened.facts) is config
 
 
 def test_metrics_of_prompts_belong_to_evaluation(opened):
