@@ -67,6 +67,8 @@ def leave_to_tabs(config, saved) -> None:
     Raises:
         Refusal: the command line gives one of them.
     """
+    if saved.sampling.guidance_w and config.sampling.guidance_scale == 1:
+        config.sampling.guidance_scale = 1.0 + saved.sampling.guidance_w  # the same
     given, own = (dict(reading.leaves(c.to_dict())) for c in (config, saved))
     for name, usual in reading.leaves(config_lib.base().to_dict()):
         if name not in OF_TABS:
