@@ -1,5 +1,7 @@
 """What the tabs of the page ask for: settings → a command line and its job."""
 
+import math
+
 from ddpm_jax.builders import class_labels
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import conditions, errors
@@ -9,8 +11,8 @@ from ddpm_jax.diffusion import solvers
 EVERY_CLASS = "every class in turn"
 MOST_SEED = 2**32 - 1
 MOST_IMAGES = 16
-
-
+MOST_SCALE = 100.0  # of guidance
+MOST_SHOWN = 40  # characters of a value that is refused
 WITHOUT_NOISE = ("ddim", "heun", "dpmpp_2m", "dpmpp_2s")  # at η = 0
 
 
@@ -37,6 +39,12 @@ def can_guide(player: Player) -> bool:
 def reads_text(player: Player) -> bool:
     """Return whether the run makes images of prompts."""
     return player.config.model.text_layers > 0
+
+
+def captions(player: Player) -> tuple[str, ...]:
+    """Return captions that the run keeps of its data, () for none."""
+    text = player.facts.text
+    return () if text is None else text.captions
 
 
 def sample(
@@ -67,25 +75,26 @@ def sample(
 def settings(
     player,
     *,
-    prompt: str = "",
+    prompt: str | None = None,
     seed: float = 0,
     labels: tuple[str, ...] = (),
     method: str = "",
     steps: float = 0,
     guidance: float = 1.0,
-    eta: float = 0.0,
+    eta: float | None = None,
 ) -> list[str]:
     """Return the arguments that the page decides, but for those of a tab.
 
     Args:
         player: the run.
-        prompt: of runs that read text; "" for those of its config.
+        prompt: of runs that read text, perhaps the empty one; None for captions that
+            the run keeps.
         seed: 0 … 2³²−1.
         labels: names of classes, in turn; () for all.
         method: of the solver; "" for the run's.
         steps: 1 … T; 0 for the run's.
         guidance: scale; 1 is none.
-        eta: of ddim; other solvers take none.
+        eta: of ddim, 0 … 1, None for the run's; other solvers take none.
 
     Raises:
         Refusal: numbers out of range, an unknown solver or class.
@@ -94,18 +103,24 @@ def settings(
     errors.choose("solver", solvers.SOLVERS, method)
     count = whole("steps", steps, 0, player.config.diffusion.num_steps)
     count = count or player.config.sampling.steps
-    text = " ".join(prompt.split())
-    given = [f"--prompt={text}"] if text and reads_text(player) else []
+    given = []
+    if can_guide(player):
+        scale = real("the guidance scale", guidance, 0, MOST_SCALE)
+        given.append(f"--config.sampling.guidance_scale={scale:g}")
+    if reads_text(player) and (prompt is not None or not captions(player)):
+        given.append(f"--prompt={' '.join((prompt or '').split())}")
     given.append(f"--config.sampling.seed={whole('the seed', seed, 0, MOST_SEED)}")
     given.append(f"--config.sampling.method={method}")
     if count:
         given.append(f"--config.sampling.steps={count}")
-    given.append(f"--config.sampling.eta={float(eta) if method == 'ddim' else 0.0:g}")
+    own = player.config.sampling.eta
+    asked = own if eta is None else real("η", eta, 0, 1)
+    asked = asked if method == "ddim" else 0.0
+    if asked != own:
+        given.append(f"--config.sampling.eta={asked:g}")
     if labels:
         asked = ",".join(class_argument(name, player.facts) for name in labels)
         given.append(f"--config.sampling.labels={asked}")
-    if can_guide(player):
-        given.append(f"--config.sampling.guidance_scale={float(guidance):g}")
     return given
 
 
@@ -137,6 +152,31 @@ def whole(what: str, value, least: int, most: int) -> int:
         number = None
     if number is None or number != value or not least <= number <= most:
         raise errors.Refusal(
-            f"{what} is {value!r}: give a whole number of {least} … {most}"
+            f"{what} is {_shown(value)}: give a whole number of {least} … {most}"
         )
     return number
+
+
+def real(what: str, value, least: float, most: float) -> float:
+    """Return a number of the page.
+
+    Raises:
+        Refusal: none, or one that is out of range.
+    """
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not least <= number <= most:
+        raise errors.Refusal(
+            f"{what} is {_shown(value)}: give a number of {least:g} … {most:g}"
+        )
+    return number
+
+
+def _shown(value) -> str:
+    try:
+        said = repr(value)
+    except ValueError:  # of more digits than Python writes
+        return "a number of thousands of digits"
+    return said if len(said) <= MOST_SHOWN else f"{said[: MOST_SHOWN - 1]}…"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ddpm_jax.core import errors
 from ddpm_jax.demo import jobs, uploads, view
 from ddpm_jax.demo.player import Job, Player
 
@@ -62,15 +61,15 @@ class Tab:
         def read(path):
             try:
                 one = uploads.read(path, player)
-            except errors.Refusal as refusal:
-                return None, view.error(refusal)
+            except Exception as error:  # told in the page, and logged
+                return None, view.failed(error)
             return one, show(one) + "".join(map(view.note, one.told))
 
         def take(seed):
             try:
                 *_, last = player.play(jobs.sample(player, seed=seed))
-            except errors.Refusal as refusal:
-                return None, view.error(refusal)
+            except Exception as error:  # told in the page, and logged
+                return None, view.failed(error)
             one = uploads.of_array(last.images[0])
             return one, show(one)
 
@@ -80,19 +79,22 @@ class Tab:
         sample.click(take, number, [kept, view_of], **chain, **hidden)
         return kept
 
-    def settings(self, *, needs_class=False, deterministic=False, classes=True):
+    def settings(
+        self, *, needs_class=False, deterministic=False, classes=True, eta=True
+    ):
         """Add the settings of sampling; return the components by name.
 
         Args:
             needs_class: the tab makes images of one class, which is chosen.
             deterministic: only solvers without noise are offered.
             classes: whether a class is chosen at all, where the run has some.
+            eta: whether the noise of ddim is chosen, where it may have some.
         """
         gr, player = self.gr, self.player
         sampling, found = player.config.sampling, {}
         known = jobs.class_choices(player)
-        if jobs.reads_text(player) and classes:
-            found["prompt"] = gr.Textbox(label="Prompt", max_length=500)
+        if jobs.reads_text(player):
+            found["prompt"] = self.prompt()
         if known and classes:
             every = [] if needs_class else [jobs.EVERY_CLASS]
             choices = [*every, *known]
@@ -101,30 +103,46 @@ class Tab:
             sampling.seed, label="Seed", precision=0, minimum=0, maximum=jobs.MOST_SEED
         )
         with gr.Accordion("More settings", open=False):
-            found |= self._more_settings(deterministic)
+            found |= self._more_settings(deterministic, eta and not deterministic)
         return found
 
-    def _more_settings(self, deterministic):
+    def prompt(self):
+        """Add the box of the prompt, of runs that read text; return it."""
+        kept = jobs.captions(self.player)
+        return self.gr.Textbox(
+            kept[0] if kept else "",
+            label="Prompt",
+            info="what the image shows; empty for no text",
+            max_length=500,
+        )
+
+    def _more_settings(self, deterministic, eta):
         gr, player = self.gr, self.player
         sampling, found = player.config.sampling, {}
         whole = player.config.diffusion.num_steps
-        found["steps"] = gr.Slider(
-            1, whole, value=sampling.steps or whole, step=1, label="Steps"
-        )
+        if not sampling.respacing:  # which says the timesteps
+            found["steps"] = gr.Slider(
+                1, whole, value=sampling.steps or whole, step=1, label="Steps"
+            )
         solvers = jobs.methods(player.config, deterministic=deterministic)
         found["method"] = gr.Dropdown(solvers, value=solvers[0], label="Solver")
         if jobs.can_guide(player):
             found["guidance"] = gr.Slider(
                 0,
-                8,
+                max(8, sampling.guidance_scale),
                 value=sampling.guidance_scale,
                 step=0.1,
                 label="Guidance scale",
                 info="1 is class or prompt alone, 0 leaves it out",
             )
-        if not deterministic:
+        if eta:
             found["eta"] = gr.Slider(
-                0, 1, value=0, step=0.05, label="η", info="share of noise of ddim"
+                0,
+                1,
+                value=sampling.eta,
+                step=0.05,
+                label="η",
+                info="share of noise of ddim",
             )
         return found
 
@@ -163,7 +181,7 @@ Show = Callable[[np.ndarray], str]
 
 
 def told(player: Player, make: Callable[..., tuple[Job, Show]], *values) -> Iterator:
-    """Yield (status, pictures, command) while a job is made; refusals are told."""
+    """Yield (status, pictures, command) while a job is made; what fails is told."""
     command = ""
     try:
         job, show = make(*values)
@@ -171,8 +189,8 @@ def told(player: Player, make: Callable[..., tuple[Job, Show]], *values) -> Iter
         yield view.note("Waiting for the first step …"), "", command
         for now in player.play(job):
             yield view.status(now), show(now.images), command
-    except errors.Refusal as refusal:
-        yield view.error(refusal), "", command
+    except Exception as error:  # told in the page, and logged
+        yield view.failed(error), "", command
 
 
 def build(gr, player: Player, tabs):

@@ -25,6 +25,7 @@ from ddpm_jax.sampling import sampler as sampler_lib
 PREVIEW_SECONDS = 0.3  # between two previews, at least
 KNOWN_AFTER = 3  # entries after which the time is known: the first one compiles
 PROGRAM = ("python", "-m", "ddpm_jax.main")
+STEPS, RESPACING = "--config.sampling.steps=", "--config.sampling.respacing="
 BATCH = 4  # images made at a time: one size, so that no number of images compiles
 
 
@@ -114,7 +115,8 @@ class Player:
         self._changed = tuple(
             f"--config.{name}={typed(value)}"
             for name, value in reading.leaves(config.to_dict())
-            if value != before.get(name) and name != prompts.FIELD
+            # None cannot be typed: a respacing says that there are no steps.
+            if value not in (before.get(name), None) and name != prompts.FIELD
         )
 
     @property
@@ -133,7 +135,13 @@ class Player:
             Refusal: as on the command line.
         """
         given = f"--mode={mode}", f"--workdir={self.workdir}"
-        line = (*given, *self._changed, *arguments)
+        has_steps = any(one.startswith(STEPS) for one in arguments)
+        changed = [
+            one
+            for one in self._changed
+            if not (has_steps and one.startswith(RESPACING))  # keep one of the two
+        ]
+        line = (*given, *changed, *arguments)
         command = command_line.parse(("ddpm-jax", *line), modes.MODES, "")
         return line, command.config
 
@@ -233,7 +241,7 @@ class Player:
 
     def _check_time(self, taken, left):
         longest = self.most_seconds
-        if taken > longest or (left is not None and taken + left > 2 * longest):
+        if taken > longest or (left is not None and taken + left > longest):
             whole = taken + (left or 0)
             raise errors.Refusal(
                 f"that takes about {whole:.0f} s here, and a request may take "
@@ -264,4 +272,4 @@ def typed(value) -> str:
     """Return a value of a config field as it is typed on a command line."""
     if isinstance(value, list | tuple):
         return ",".join(map(typed, value))
-    return "" if value is None else str(value)
+    return str(value)

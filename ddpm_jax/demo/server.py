@@ -1,6 +1,8 @@
 """Serving the page: one address, nothing of the machine but the page, a clean end."""
 
 import contextlib
+import importlib.util
+import logging
 import os
 import pathlib
 import shutil
@@ -13,6 +15,7 @@ from ddpm_jax.demo import uploads
 from ddpm_jax.runtime.console import say
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+ALL_NETWORKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 MOST_UPLOAD = 16 * 2**20  # bytes
 INSTALL = "pip install 'ddpm_jax[demo]'"
 HEADERS = {
@@ -29,14 +32,11 @@ HEADERS = {
 
 def check_installed() -> None:
     """Refuse where gradio is missing, with the line that installs it."""
-    try:
-        import gradio  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
+    # Not imported yet: gradio reads at import what `scratch` sets.
+    if importlib.util.find_spec("gradio") is None:
         raise errors.Refusal(
             f"--mode=demo needs gradio, which is not installed: {INSTALL}"
-        ) from error
+        )
 
 
 def port_of(text: str) -> int:
@@ -58,18 +58,21 @@ def listening(host: str, port: int) -> socket.socket:
     Raises:
         Refusal: the port is in use, or the address is not of this machine.
     """
+    bound = None
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen()
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise errors.Refusal(
             f"--host={host} is no address of this machine: give 127.0.0.1, or 0.0.0.0 "
             "for all of its networks"
         ) from error
     except OSError as error:
+        if bound is not None:
+            bound.close()
         raise errors.Refusal(
             f"--host={host} --port={port}: {error.strerror}; give another --port, such "
             f"as --port={min(65535, port + 1)}"
@@ -80,6 +83,13 @@ def listening(host: str, port: int) -> socket.socket:
             "run; there is no password. --host=127.0.0.1 keeps it here"
         )
     return bound
+
+
+def address_of(host: str, port: int) -> str:
+    """Return the address that a browser of this machine opens."""
+    host = ALL_NETWORKS.get(host, host)  # no browser opens these
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}/"
 
 
 @contextlib.contextmanager
@@ -186,6 +196,12 @@ def serve(app, bound: socket.socket, told: str) -> None:
             await super().startup(sockets=sockets)
             say(told)
 
+        async def shutdown(self, sockets=None):
+            # What windows wait for is cut off: no error, and no traceback each.
+            log.setLevel(logging.CRITICAL + 1)
+            await super().shutdown(sockets=sockets)
+
+    log = logging.getLogger("uvicorn.error")
     settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
     server = Server(settings)
     # uvicorn raises the signal again once all is closed: it has been heard.
@@ -198,5 +214,6 @@ def serve(app, bound: socket.socket, told: str) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        log.setLevel(logging.NOTSET)
         bound.close()
     say("stopped")

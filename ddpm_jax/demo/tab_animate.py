@@ -3,7 +3,7 @@
 from ddpm_jax.core import errors
 from ddpm_jax.demo import jobs, tab_inpaint, view
 from ddpm_jax.demo.player import BATCH, Job, Player
-from ddpm_jax.editing import films, reel
+from ddpm_jax.editing import animation, films, reel
 
 TITLE = "Animate"
 MOST_FRAMES = 48
@@ -19,9 +19,11 @@ reason = tab_inpaint.reason
 
 def kinds(player) -> list[str]:
     """Return the kinds that a run can give."""
-    found = ["denoise", "walk"]
-    if jobs.class_choices(player):
-        found += ["morph", *(["guidance"] if jobs.can_guide(player) else [])]
+    found, classes = ["denoise", "walk"], jobs.class_choices(player)
+    if 1 < len(classes) <= animation.MOST_CLASSES:  # that it passes all
+        found.append("morph")
+    if classes and jobs.can_guide(player):
+        found.append("guidance")
     return found
 
 
@@ -47,8 +49,9 @@ def job_of(
         Refusal: a kind or settings that the run cannot meet.
     """
     errors.choose("kind of animation", KINDS, kind)
-    if kind in WITHOUT_NOISE and method not in jobs.WITHOUT_NOISE:
-        method = "ddim"
+    if kind in WITHOUT_NOISE:
+        method = method if method in jobs.WITHOUT_NOISE else "ddim"
+        settings["eta"] = 0.0
     # A morph passes classes of its own, and both have a guidance of their own.
     labels = () if kind == "morph" or label == jobs.EVERY_CLASS else (label,)
     guidance = 1.0 if kind in ("morph", "guidance") else guidance
@@ -64,9 +67,8 @@ def job_of(
         ),
     )
     films.check(config)
-    animation = films.plan(config, player.facts)
-    wanted = len(animation.frames)
-    return Job(line, config, animation.recipe, wanted, animation=animation)
+    film = films.plan(config, player.facts)
+    return Job(line, config, film.recipe, len(film.frames), animation=film)
 
 
 def add(tab) -> None:
@@ -78,8 +80,7 @@ def add(tab) -> None:
         with gr.Column(scale=1, min_width=280):
             kind = gr.Radio(known, value=known[0], label="Of what", info=told)
             frames = gr.Slider(2, MOST_FRAMES, value=16, step=1, label="Frames")
-            found = tab.settings()
-            del found["eta"]
+            found = tab.settings(eta=False)
             with gr.Row():
                 button = gr.Button("Animate", variant="primary", elem_id="animate-go")
                 stop = gr.Button("Stop")

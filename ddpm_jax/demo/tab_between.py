@@ -41,7 +41,7 @@ def job_of(
         *given,
         f"--frames={FRAMES}",
         f"--config.sampling.batch_size={BATCH}",
-        *jobs.settings(player, labels=labels, **settings),
+        *jobs.settings(player, labels=labels, eta=0.0, **settings),
     )
     pictures = uploads.given(*kept) if kept else plans.NOTHING
     return Job.of(line, between.plan(config, player.facts, pictures))

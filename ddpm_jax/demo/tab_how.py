@@ -41,6 +41,7 @@ def add(tab) -> None:
                 visible=told_classes(player),
             )
             seed = gr.Number(0, label="Seed of the noise", precision=0, minimum=0)
+            prompts = [tab.prompt()] if jobs.reads_text(player) else []
             with gr.Row():
                 button = gr.Button("Go back from here", elem_id="how-go")
                 stop = gr.Button("Stop")
@@ -52,17 +53,17 @@ def add(tab) -> None:
     def look(one, t, label, seed):
         try:
             return shown(explainer, player, one, t, label, seed)
-        except errors.Refusal as refusal:
-            return view.error(refusal), gr.skip()
+        except Exception as error:  # told in the page, and logged
+            return view.failed(error), gr.skip()
 
-    def back(one, t, label, seed):
-        job = way_back(player, one, t, label, seed)
+    def back(one, t, label, seed, *prompt):
+        job = way_back(player, one, t, label, seed, *prompt)
         return job, lambda images: view.pictures(
             images, [f"back, {i}" for i in range(len(images))], "back"
         )
 
     inputs = [kept, t, label, seed]
-    tab.runs(button, stop, back, inputs, outputs)
+    tab.runs(button, stop, back, [*inputs, *prompts], outputs)
     for changed in (kept.change, t.release, t.change, label.change, seed.change):
         changed(
             look,
@@ -76,7 +77,7 @@ def add(tab) -> None:
         )
 
 
-def way_back(player, one, t, label, seed):
+def way_back(player, one, t, label, seed, prompt=None):
     """Return the job that goes back from t, of which image 0 begins at the x_t shown.
 
     Raises:
@@ -94,6 +95,7 @@ def way_back(player, one, t, label, seed):
         label=label if told else "",
         guidance=1.0 if told or not told_classes(player) else 0.0,
         seed=seed,
+        prompt=prompt,
         method=player.config.sampling.method,
     )
 

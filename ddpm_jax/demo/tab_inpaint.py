@@ -80,7 +80,7 @@ def add(tab) -> None:
             box = gr.Textbox(
                 label="Box",
                 info="x,y,width,height in pixels of the picture, instead of the brush",
-                max_length=40,
+                max_length=uploads.MOST_BOX,
             )
             way = gr.Dropdown(list(METHODS), value="repaint, good", label="How to fill")
             found = tab.settings(needs_class=True)

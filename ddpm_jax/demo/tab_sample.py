@@ -4,6 +4,7 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.core import errors
 from ddpm_jax.demo import jobs, view
 from ddpm_jax.demo.player import BATCH
+from ddpm_jax.text import encoding
 
 TITLE = "Sample"
 
@@ -46,11 +47,15 @@ def add(tab) -> None:
 
 
 def words(player, job) -> list[str]:
-    """Return what each image of a job is called."""
+    """Return what each image of a job is called: its class and prompt, if any."""
     given = dict(job.recipe.condition).get("label")
     names = [f"image {i}" for i in range(job.wanted)]
     if given and job.recipe.is_conditional:
         classes = player.facts.class_names
         turns = [i // job.recipe.repeats % len(given) for i in range(job.wanted)]
         names = [f"{n}, {classes[given[t]]}" for n, t in zip(names, turns, strict=True)]
+    if jobs.reads_text(player):
+        texts = job.config.sampling.prompts or jobs.captions(player)
+        texts = [encoding.shortened(text) if text else "no text" for text in texts]
+        names = [f"{name}, {texts[i % len(texts)]}" for i, name in enumerate(names)]
     return names

@@ -31,12 +31,13 @@ def job_of(
         Refusal: settings that the run cannot meet.
     """
     whole = player.config.diffusion.num_steps
+    strength = jobs.real("the strength", strength, 0, 1)
     steps = jobs.whole("steps", steps, 0, whole)
     steps = min(steps or player.config.sampling.steps or whole, whole * strength)
     line, config = player.understood(
         "vary",
         f"--image={uploads.PICTURE_FILE}",
-        f"--strength={float(strength):g}",
+        f"--strength={strength:g}",
         f"--variants={BATCH}",
         f"--config.sampling.batch_size={BATCH}",
         *jobs.settings(

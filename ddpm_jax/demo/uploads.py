@@ -2,9 +2,11 @@
 
 import base64
 import binascii
+import contextlib
 import io
 import os
 import pathlib
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -15,15 +17,14 @@ from ddpm_jax.data import inputs
 from ddpm_jax.demo import view
 from ddpm_jax.editing import plans
 
-MOST_PIXELS = 16_000_000  # of a picture that is sent
+MOST_PIXELS = 16_000_000  # of a picture that is sent, and of it scaled for the run
+MOST_STRETCHED = 20  # longer side by shorter side
+MOST_BOX = 40  # characters
+STRAY_SECONDS = 60  # after which an empty file of gradio's is nobody's any more
 FOLDER = "GRADIO_TEMP_DIR"  # variable that names the folder of what is sent
 MASK_ADDRESS = "data:image/png;base64,"
 # That command lines name.
-PICTURE_FILE, OTHER_FILE, MASK_FILE = (
-    "picture.png",
-    "other.png",
-    "mask.png",
-)  # that command lines name
+PICTURE_FILE, OTHER_FILE, MASK_FILE = "picture.png", "other.png", "mask.png"
 
 
 class Kept(NamedTuple):
@@ -71,8 +72,8 @@ def read(path: str, player) -> Kept:
     file = pathlib.Path(path)
     check_sent(file)
     try:
-        _check_size(file)
         facts = player.facts
+        _check_size(file, facts.shape)
         picture = inputs.read_picture(
             file, shape=facts.shape, levels=facts.levels, crop=player.config.data.crop
         )
@@ -80,10 +81,11 @@ def read(path: str, player) -> Kept:
         # Where it lies on this machine is nobody's business.
         told = str(refusal).replace(str(file), file.name)
         raise errors.Refusal(told) from refusal
+    except FileNotFoundError as error:
+        # The same picture from two windows is one file.
+        raise _gone(file) from error
     finally:
-        file.unlink(missing_ok=True)
-        if not any(file.parent.iterdir()):
-            file.parent.rmdir()
+        _forget(file)
     told = tuple(line.replace(str(file), file.name) for line in picture.told)
     return of_array(picture.fitted, told)
 
@@ -99,13 +101,43 @@ def check_sent(path: str | os.PathLike) -> None:
         raise errors.Refusal("that file was not sent to this page: upload it")
 
 
-def _check_size(file: pathlib.Path) -> None:
-    """Refuse more pixels than are to be decoded, by what the file says of itself."""
+def _gone(file):
+    return errors.Refusal(
+        f"{file.name} was read and deleted meanwhile, by another window: send it again"
+    )
+
+
+def _forget(file: pathlib.Path) -> None:
+    """Delete a file that was sent, its folder, and the empty ones that gradio leaves.
+
+    Others may do the same at the same time; a folder with more in it stays.
+    """
+    file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        file.parent.rmdir()
+    for stray in pathlib.Path(os.environ[FOLDER]).glob("tmp*"):
+        with contextlib.suppress(OSError):
+            if time.time() - stray.stat().st_mtime < STRAY_SECONDS:
+                continue
+            if stray.is_dir():
+                stray.rmdir()
+            elif stray.stat().st_size == 0:
+                stray.unlink()
+
+
+def _check_size(file: pathlib.Path, shape: tuple[int, ...]) -> None:
+    """Refuse more pixels than are to be decoded, by what the file says of itself.
+
+    A narrow picture is scaled until its shorter side fills the run's images, [H, W, C]:
+    it may have few pixels, and many once it is scaled.
+    """
     from PIL import Image
 
     try:
         with Image.open(file) as image:
             width, height = image.size
+    except FileNotFoundError as error:
+        raise _gone(file) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise errors.Refusal(
             f"{file.name} is no picture that can be read, or it is damaged: send PNG, "
@@ -115,6 +147,14 @@ def _check_size(file: pathlib.Path) -> None:
         raise errors.Refusal(
             f"{file.name} has {width * height / 1e6:.1f} million pixels: send at most "
             f"{MOST_PIXELS / 1e6:.0f} million"
+        )
+    factor = max(1, shape[0] / height, shape[1] / width)
+    is_narrow = max(width, height) > MOST_STRETCHED * min(width, height)
+    if is_narrow or width * height * factor**2 > MOST_PIXELS:
+        raise errors.Refusal(
+            f"{file.name} is {width}x{height}, too long and narrow for images of "
+            f"{shape[1]}x{shape[0]}: cut it nearer to a square, at most "
+            f"{MOST_STRETCHED}:1"
         )
 
 
@@ -215,7 +255,9 @@ def box_of(text: str, kept: Kept) -> inputs.Hole:
         Refusal: no four whole numbers, or a box that leaves the picture.
     """
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+    is_short = len(text) <= MOST_BOX  # int() refuses thousands of digits
+    are_whole = all(part.isascii() and part.isdecimal() for part in parts)
+    if not is_short or len(parts) != 4 or not are_whole:
         raise errors.Refusal(
             f"the box is {text[:40]!r}: give four whole numbers, x,y,width,height, "
             "such as 0,4,8,4"

@@ -7,10 +7,12 @@ the browser asks nobody for them.
 import base64
 import html
 import io
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.demo.player import Progress
 from ddpm_jax.runtime import image_grid
@@ -149,6 +151,16 @@ def note(text: str) -> str:
     return f'<p class="dj-status" role="status">{html.escape(text)}</p>'
 
 
-def error(text: str) -> str:
-    """Return a sentence that says what went wrong."""
-    return f'<p class="dj-error" role="alert">{html.escape(str(text))}</p>'
+def _error(text):
+    return f'<p class="dj-error" role="alert">{html.escape(text)}</p>'
+
+
+def failed(error: Exception) -> str:
+    """Return what went wrong as a sentence: a refusal says it, the rest is logged."""
+    if isinstance(error, errors.Refusal):
+        return _error(str(error))
+    logging.getLogger(__name__).error("the page failed", exc_info=error)
+    return _error(
+        "That failed, and it is an error of the program: the terminal that serves this "
+        "page shows where; reload the page, or change the settings"
+    )

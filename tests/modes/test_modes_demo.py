@@ -2,15 +2,19 @@
 
 import base64
 import io
+import os
 import pathlib
 import shlex
 import socket
+import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm_jax import config as config_lib
 from ddpm_jax import main
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
@@ -23,11 +27,13 @@ from ddpm_jax.demo import (
     tab_between,
     tab_how,
     tab_inpaint,
+    tab_sample,
     tab_vary,
     uploads,
     view,
 )
 from ddpm_jax.demo.player import Player
+from ddpm_jax.modes import demo
 from ddpm_jax.sampling import sampler as sampler_lib
 
 RANDOM = np.random.default_rng(3)
@@ -218,6 +224,11 @@ def test_refusals_are_told_in_the_page(player):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
+        ({"seed": 10**5000}, "the seed is a number of thousands of digits: give"),
+        ({"steps": None}, "steps is None: give a whole number of 0 … 24"),
+        ({"guidance": None}, "the guidance scale is None: give a number of 0 … 100"),
+        ({"method": "ddim", "eta": None, "guidance": "1"}, "guidance scale is '1'"),
+        ({"method": "ddim", "eta": float("nan")}, "η is nan: give a number of 0 … 1"),
         ({"seed": -1}, "the seed is -1: give a whole number of 0 …"),
         ({"seed": 1.5}, "the seed is 1.5"),
         ({"seed": None}, "the seed is None"),
@@ -230,6 +241,137 @@ def test_refusals_are_told_in_the_page(player):
 def test_settings_that_do_not_fit_are_refused(player, given, told):
     with pytest.raises(errors.Refusal, match=told.replace("(", r"\(")):
         jobs.sample(player, **given)
+
+
+def test_a_cleared_strength_is_refused(player, kept):
+    with pytest.raises(errors.Refusal, match=r"the strength is None: give a number"):
+        tab_vary.job_of(player, kept, strength=None)
+
+
+def test_errors_of_the_program_are_logged_and_a_sentence_in_the_page(player, caplog):
+    def make():
+        raise KeyError("/home/somebody")
+
+    *_, (status, shown, command) = page.told(player, make)
+    assert 'role="alert"' in status
+    assert "an error of the program" in status
+    assert "somebody" not in status
+    assert (shown, command) == ("", "")
+    assert "KeyError" in caplog.text
+
+
+def test_a_job_that_will_take_longer_is_refused_before(player, monkeypatch):
+    monkeypatch.setattr(player, "most_seconds", 10.0)
+    player._check_time(4.0, None)
+    player._check_time(4.0, 5.9)
+    with pytest.raises(errors.Refusal, match=r"about 11 s here, .* may take 10 s"):
+        player._check_time(4.0, 7.0)
+
+
+def test_a_respacing_of_the_page_is_in_every_command_line(first_run):
+    workdir = str(first_run[0])
+    given = "--config.sampling.respacing=6", "--config.sampling.eta=0.5"
+    command = main.parse(["ddpm-jax", "--mode=demo", f"--workdir={workdir}", *given])
+    player = Player(command.config, trained_run.read(workdir), workdir)
+    job = jobs.sample(player, method="ddim")
+    assert job.config.sampling.respacing == "6"
+    assert job.config.sampling.steps is None
+    assert len(job.recipe.whole_path) == 6
+    # η is the run's, once, unless another one is chosen.
+    assert job.config.sampling.eta == 0.5
+    assert [a for a in job.arguments if "eta=" in a] == [given[1]]
+    assert jobs.sample(player, method="ddim", eta=0).config.sampling.eta == 0
+    assert jobs.sample(player, method="ancestral").config.sampling.eta == 0
+    # Steps of a tab stand instead.
+    job = tab_vary.job_of(player, uploads.of_array(GREY), strength=0.5, label="5")
+    assert job.config.sampling.respacing == ""
+    assert job.config.sampling.steps == 12
+
+
+# ---- the page's own command line -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sampling.labels", "3"),
+        ("sampling.per_class", "2"),
+        ("sampling.guidance_w", "1.5"),
+        ("editing.strength", "0.3"),
+    ],
+)
+def test_what_the_tabs_decide_is_no_field_of_the_page(first_run, field, value):
+    workdir = str(first_run[0])
+    given = f"--config.{field}={value}"
+    command = main.parse(["ddpm-jax", "--mode=demo", f"--workdir={workdir}", given])
+    saved = trained_run.read(workdir)
+    with pytest.raises(errors.Refusal, match=f"{given} with --mode=demo"):
+        demo.leave_to_tabs(command.config, saved.config)
+
+
+def test_what_a_run_has_of_them_is_undone_in_every_command_line(first_run):
+    workdir = str(first_run[0])
+    command = main.parse(["ddpm-jax", "--mode=demo", f"--workdir={workdir}"])
+    saved = trained_run.read(workdir)
+    for config in (command.config, saved.config):
+        config.sampling.labels = ("3",)
+        config.sampling.per_class = 2
+        config.sampling.guidance_w = 1.5
+    demo.leave_to_tabs(command.config, saved.config)
+    assert command.config.sampling.guidance_scale == 2.5
+    line = Player(command.config, saved, workdir)._changed
+    assert "--config.sampling.labels=" in line
+    again = main.parse(["ddpm-jax", f"--workdir={workdir}", "--mode=sample", *line])
+    sampling = again.config.sampling
+    assert sampling.labels == ()
+    assert (sampling.per_class, sampling.guidance_w) == (0, 0)
+
+
+# ---- runs that read text -------------------------------------------------------------
+
+
+@pytest.fixture
+def reader():
+    """What `jobs` asks of a run that reads text."""
+    config = config_lib.base()
+    config.model.text_layers = 1
+    network = types.SimpleNamespace(condition_spec={})
+    return types.SimpleNamespace(
+        config=config,
+        facts=types.SimpleNamespace(
+            text=types.SimpleNamespace(captions=("a dog", "a cat"))
+        ),
+        opened=types.SimpleNamespace(trained=types.SimpleNamespace(network=network)),
+    )
+
+
+def test_the_box_of_the_prompt_is_asked_for_even_where_it_is_empty(reader):
+    assert "--prompt=a red circle" in jobs.settings(reader, prompt=" a red\n circle")
+    assert "--prompt=" in jobs.settings(reader, prompt="")
+    assert not [a for a in jobs.settings(reader) if a.startswith("--prompt")]
+    reader.facts.text.captions = ()
+    assert "--prompt=" in jobs.settings(reader)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (("a red circle",), ["image 0, 'a red circle'", "image 1, 'a red circle'"]),
+        (("",), ["image 0, no text", "image 1, no text"]),
+        ((), ["image 0, 'a dog'", "image 1, 'a cat'"]),
+    ],
+)
+def test_words_name_the_prompts(reader, asked, named):
+    reader.config.sampling.prompts = asked
+    recipe = types.SimpleNamespace(condition=())
+    job = types.SimpleNamespace(config=reader.config, wanted=2, recipe=recipe)
+    assert tab_sample.words(reader, job) == named
+
+
+def test_morphs_of_many_classes_are_not_offered(player, monkeypatch):
+    assert "morph" in tab_animate.kinds(player)
+    monkeypatch.setattr("ddpm_jax.editing.animation.MOST_CLASSES", 9)
+    assert tab_animate.kinds(player) == ["denoise", "walk", "guidance"]
 
 
 # ---- pictures that are sent ----------------------------------------------------------
@@ -262,6 +404,47 @@ def test_a_picture_is_fitted_and_its_file_deleted(player, tmp_path):
     np.testing.assert_array_equal(kept.fitted, np.full((8, 8, 1), 77))
     assert kept.told[0].startswith("seven.png is 24x24: scaled and cut to 8x8")
     assert not file.parent.exists()
+
+
+def test_two_windows_that_send_the_same_are_both_answered(player, tmp_path):
+    file = sent(tmp_path, uploads.file_of(GREY))
+    uploads.read(str(file), player)
+    with pytest.raises(errors.Refusal, match=r"seven\.png was read .* send it again"):
+        uploads.read(str(file), player)
+
+
+def test_what_others_send_stays_and_what_gradio_leaves_goes(player, tmp_path):
+    file = sent(tmp_path, uploads.file_of(GREY))
+    other = file.with_name("other.png")
+    other.write_bytes(b"1")
+    names = "tmp_old", "tmp_new", "tmp_full"
+    old, new, full = (tmp_path / name for name in names)
+    old.touch()
+    new.touch()
+    full.write_bytes(b"1")
+    for path in (old, full):
+        os.utime(path, (1, 1))
+    uploads.read(str(file), player)
+    assert other.exists()
+    assert not old.exists()
+    assert new.exists()
+    assert full.exists()
+
+
+@pytest.mark.parametrize(("width", "height"), [(4_000_000, 1), (1, 4_000_000)])
+def test_narrow_pictures_are_refused_before_they_are_scaled(tmp_path, width, height):
+    file = tmp_path / "long.png"
+    Image.new("1", (width, height)).save(file, "PNG")
+    with pytest.raises(errors.Refusal, match="too long and narrow for images of 32x32"):
+        uploads._check_size(file, (32, 32, 3))
+
+
+def test_pictures_are_measured_as_they_will_be_scaled(tmp_path):
+    file = tmp_path / "wide.png"
+    Image.new("1", (150, 10)).save(file, "PNG")
+    uploads._check_size(file, (1000, 1000, 3))  # to 15 million
+    with pytest.raises(errors.Refusal, match=r"wide\.png is 150x10, too long"):
+        uploads._check_size(file, (1100, 1100, 3))  # to 18.15 million
 
 
 LARGE = io.BytesIO()
@@ -310,6 +493,7 @@ def test_what_is_no_mask_is_refused(kept, address, told):
     [
         ("4", "give four whole numbers"),
         ("0,0,9,2", "leaves the picture"),
+        ("0,0,8," + "8" * 5000, "give four whole numbers"),
         ("0,0,8,8", "all pixels are to be made"),
         ("a,b,c,d", "give four whole numbers"),
     ],
@@ -392,6 +576,59 @@ def test_other_hosts_are_warned_of(capsys):
     assert "lets everyone who reaches this machine" in capsys.readouterr().out
     with pytest.raises(errors.Refusal, match="is no address of this machine"):
         server.listening("no such host", 7860)
+    with pytest.raises(errors.Refusal, match="is no address of this machine"):
+        server.listening("a..b", 7860)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:7860/"),
+        ("0.0.0.0", "http://127.0.0.1:7860/"),
+        ("::1", "http://[::1]:7860/"),
+        ("::", "http://[::1]:7860/"),
+    ],
+)
+def test_the_address_that_is_told_can_be_opened(host, address):
+    assert server.address_of(host, 7860) == address
+
+
+WAITING = """
+import asyncio, os, signal, socket, threading
+from ddpm_jax.demo import server
+
+waits, bound = threading.Event(), server.listening("127.0.0.1", 0)
+
+async def answer(scope, receive, send):
+    if scope["type"] == "lifespan":
+        for name in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{name}.complete"})
+        return
+    waits.set()
+    await asyncio.sleep(60)
+
+def window():
+    with socket.create_connection(bound.getsockname()) as one:
+        one.sendall(b"GET / HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n")
+        waits.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        one.recv(1)
+
+threading.Thread(target=window, daemon=True).start()
+server.serve(answer, bound, "ready")
+"""
+
+
+def test_what_waits_at_the_end_is_no_error():
+    pytest.importorskip("uvicorn")
+    command = [sys.executable, "-c", WAITING]
+    told = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=100
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.split() == ["ready", "stopped"]
+    assert told.stderr == ""
 
 
 def free_port():
