@@ -70,3 +70,12 @@ def test_a_reader_that_has_gone_away(tmp_path):
 )
 def test_no_stream_at_all(tmp_path, before):
     run(tmp_path, before=before)
+
+
+def test_quietly_nothing_is_said_and_errors_are_told(capsys):
+    with console.quietly():
+        console.say("one")
+        console.tell_error("two")
+    console.say("three")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("three\n", "two\n")
