@@ -34,22 +34,21 @@ def get_config():
     config.diffusion.prediction = "v"
     config.diffusion.variance = "fixed_small"
 
-    config.train.steps = 1800
-    config.train.batch_size = 128
-    config.train.learning_rate = 2e-3
-    config.train.warmup_steps = 100
+    config.train.steps = 7000
+    config.train.batch_size = 32  # more steps for the same time learn more
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 200
     config.train.decay = "cosine"
     config.train.clip_norm = 1.0
-    config.train.ema_decay = (0.995,)
+    config.train.ema_decay = (0.999,)
     config.train.label_dropout = 0.1
-    config.train.log_every = 50
-    config.train.sample_every = 500
-    config.train.validate_every = 250
+    config.train.log_every = 100
+    config.train.sample_every = 700
+    config.train.validate_every = 500
     config.train.checkpoint_every = 1000
 
     config.sampling.method = "dpmpp_2m"
     config.sampling.steps = 20
-    config.sampling.guidance_scale = 3.0
     config.sampling.num_samples = 64
     config.evaluation.batch_size = 64
     config.evaluation.metric = "prompt_accuracy"
