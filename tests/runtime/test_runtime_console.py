@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from ddpm_jax.runtime import console
+
 PROGRAM = """
 import os, sys
 from ddpm_jax.runtime import console
