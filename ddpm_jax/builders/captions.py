@@ -87,7 +87,7 @@ def _spread(count, limit):
 
 
 def _say_what_is_cut(tokenizer, texts):
-    cut = encoding.batch(tokenizer, texts)[2]
+    cut = encoding.cut(tokenizer, texts)
     if cut:
         console.say(
             f"noticed: {len(cut):,} of {len(texts):,} captions that were looked at "

@@ -77,7 +77,7 @@ def look(config, dataset: Dataset, workdir) -> Seen:
         of_run=of_run,
         texts=texts,
         lengths=np.array([long.encode(t).mask.sum() for t in readable], np.int64),
-        cut=encoding.batch(made, readable)[2],
+        cut=encoding.cut(made, readable),
         unknown=tuple(unknown.most_common()),
         once=once,
     )

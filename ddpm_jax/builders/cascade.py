@@ -200,7 +200,9 @@ class Stage:
         if self.classes is not None:
             say(f"classes: {self.classes}")
         texts = prompts.of(self._config, self._saved.facts, self.given)
-        told = build_sampling.guidance_told(self._config, self._saved.imported)
+        told = build_sampling.guidance_told(
+            self._config, self._saved.facts, self._saved.imported
+        )
         for line in [*(texts.told() if texts else ()), *told]:
             say(line)
         done = generation.generate_until(

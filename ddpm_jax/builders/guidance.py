@@ -113,11 +113,14 @@ def guidance_scale(sampling) -> float:
     return 1 + w if w else scale
 
 
-def told(config, guides: dict[str, Guide], imported: dict | None) -> list[str]:
+def told(
+    config, facts: DataInfo, guides: dict[str, Guide], imported: dict | None
+) -> list[str]:
     """Return what guides the samples, in a line each, with what the scales mean.
 
     Args:
         config: of the run that is sampled.
+        facts: of its data.
         guides: from `guides.named`.
         imported: the receipt of the run's conversion, None without one.
     """
@@ -130,6 +133,9 @@ def told(config, guides: dict[str, Guide], imported: dict | None) -> list[str]:
             f"guidance: classifier-free, scale {scale:g} (1 is plain conditional, 0 "
             f"unconditional; w = {scale - 1:g} of Ho & Salimans), away from {away}"
         )
+        if config.model.text_layers:
+            _, note = prompts.negative(config, facts)
+            lines += [f"note: {note}"] if note else []
     if CLASSIFIER in guides:
         guide = guides[CLASSIFIER]
         noun = "CLIP" if guide.kind == "clip" else "classifier"
@@ -138,7 +144,8 @@ def told(config, guides: dict[str, Guide], imported: dict | None) -> list[str]:
             f"{sampling.classifier_scale:g} (factor of its gradient; 0 is none)"
         )
         if guide.kind == "clip":
-            notes = build_clip.notes(guide.saved.config, tuple(sampling.prompts))
+            texts = tuple(sampling.prompts) or (facts.text and facts.text.captions)
+            notes = build_clip.notes(guide.saved.config, texts or ())
             lines += [f"note: {note}" for note in notes]
     if WEAKER in guides:
         lines.append(
@@ -207,7 +214,7 @@ def _negative(config, facts) -> tuple[tuple, Any]:
     """Return what to lead away from, as a recipe and as a request has it."""
     asked = config.sampling.negative
     if config.model.text_layers:
-        return prompts.negative(config, facts), asked
+        return prompts.negative(config, facts)[0], asked
     if not asked:
         return (), ""
     if not config.model.class_conditional:

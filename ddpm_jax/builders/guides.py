@@ -14,6 +14,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.runs import checkpoints
 from ddpm_jax.sampling import branches, transforms
 from ddpm_jax.sampling import recipe as recipe_lib
+from ddpm_jax.text import tokenizers
 
 CLASSIFIER, WEAKER = transforms.CLASSIFIER, branches.WEAKER  # names of the networks
 FIELDS = {CLASSIFIER: "sampling.classifier", WEAKER: "sampling.weaker"}
@@ -183,6 +184,7 @@ def _check_weaker(config, facts, guide):
                 f"{path} is {theirs!r} there and {ours!r} here: a weaker network "
                 "predicts the same quantity from the same inputs"
             )
+    _check_texts(config, facts, guide)
     is_told = config.model.class_conditional
     scale = config.sampling.guidance_scale
     if is_told and scale == 0 and null_label(guide.config, guide.facts) is None:
@@ -195,6 +197,26 @@ def _check_weaker(config, facts, guide):
             f"this run has {guide.facts.num_classes} classes and the one to sample "
             f"from {facts.num_classes}: give one of the same data"
         )
+
+
+def _check_texts(config, facts, guide):
+    """Refuse a weaker run that reads no text, or other tokens, where this one does."""
+    ours, theirs = (bool(c.model.text_layers) for c in (config, guide.config))
+    if ours != theirs:
+        reads = {True: "reads a text", False: "reads none"}
+        raise errors.Refusal(
+            f"this run {reads[theirs]} and the one to sample from {reads[ours]}: a "
+            "weaker network predicts the same quantity from the same inputs"
+        )
+    if ours and facts.text and guide.facts.text != facts.text:
+        of_both = [f.text and f.text.tokenizer for f in (guide.facts, facts)]
+        if of_both[0] != of_both[1]:
+            there, here = map(tokenizers.described, of_both)
+            raise errors.Refusal(
+                f"this run reads texts by {there} and the one to sample from by "
+                f"{here}, so that one token is two words: give a run with the same "
+                "tokenizer, such as an earlier checkpoint, RUN@STEP"
+            )
 
 
 CHECKS = {CLASSIFIER: _check_classifier, WEAKER: _check_weaker}

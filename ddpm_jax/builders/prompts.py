@@ -113,20 +113,23 @@ def of_run(config, facts: DataInfo) -> encoding.Tokenizer:
     return captions.tokenizer(config, facts)
 
 
-def negative(config, facts: DataInfo) -> tuple[tuple[str, tuple], ...]:
-    """Return the text to lead away from as a condition; () for "no text".
+def negative(config, facts: DataInfo) -> tuple[tuple[tuple[str, tuple], ...], str]:
+    """Return the text to lead away from as a condition, () for "no text", and a note.
+
+    The note says what was left out of a text that is too long, "" where nothing was.
 
     Raises:
         Refusal: a text that the tokenizer cannot express.
     """
     asked = config.sampling.negative
     if not asked:
-        return ()
-    tokens, mask, _ = of_run(config, facts).encode(asked)
-    return (
+        return (), ""
+    tokens, mask, note = of_run(config, facts).encode(asked)
+    condition = (
         (text_lib.TOKENS, tuple(tokens.tolist())),
         (text_lib.MASK, tuple(mask.tolist())),
     )
+    return condition, note
 
 
 def _rows(array) -> tuple[tuple, ...]:

@@ -191,14 +191,15 @@ def of_facts(asked: recipe_lib.Recipe, config, facts: DataInfo, *made_of, **opti
     return make_sampler(asked, config, *made_of, **options)
 
 
-def guidance_told(config, imported: dict | None) -> list[str]:
+def guidance_told(config, facts: DataInfo, imported: dict | None) -> list[str]:
     """Return what guides the samples of config.sampling, in a line each.
 
     Args:
         config: of the run.
+        facts: of its data.
         imported: the receipt of its conversion, None for a run that was trained here.
     """
-    return build_guidance.told(config, guides_lib.named(config), imported)
+    return build_guidance.told(config, facts, guides_lib.named(config), imported)
 
 
 def solver(config):

@@ -15,6 +15,7 @@ from ddpm_jax.models import custom, functional
 from ddpm_jax.runs import checkpoints, directory
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import recipe
+from ddpm_jax.text import tokenizers
 from ddpm_jax.training import ema
 from ddpm_jax.training import state as state_lib
 
@@ -259,12 +260,18 @@ OF_SCHEDULE = (
 )
 
 
-def check_transfer(config, network: functional.Network) -> None:
+OF_TOKENS = "text/tokens/embedding"  # what each token means
+
+
+def check_transfer(
+    config, network: functional.Network, facts: build_data.DataInfo
+) -> None:
     """Refuse to start from a run that does not fit, before anything is made.
 
     Args:
         config: of the new run; train.init_from names the run to start from.
         network: of the new run.
+        facts: of its data.
 
     Raises:
         Refusal: no run, no checkpoint, no array of a shape that `network` has, fewer
@@ -272,13 +279,13 @@ def check_transfer(config, network: functional.Network) -> None:
     """
     workdir = config.train.init_from
     found = read(workdir)
-    source, facts = found.config, found.facts
+    source = found.config
     with checkpoints.Checkpoints(found.run_dir.checkpoints) as saved:
         if saved.latest_step() is None:
             raise errors.Refusal(
                 f"train.init_from={workdir} has no checkpoint: train it first"
             )
-    given = functional.by_path(build_network.network(source, facts).shapes)
+    given = functional.by_path(build_network.network(source, found.facts).shapes)
     wanted = functional.by_path(network.shapes)
     fitting = sum(_fits(given, path, leaf) for path, leaf in wanted.items())
     theirs = dict(reading.leaves(source.to_dict()))
@@ -304,6 +311,24 @@ def check_transfer(config, network: functional.Network) -> None:
         raise errors.Refusal(
             f"train.init_from={workdir}: its arrays fit, but would mean something "
             f"else, for {differing}; give the values from there"
+        )
+    if OF_TOKENS in wanted and _fits(given, OF_TOKENS, wanted[OF_TOKENS]):
+        _check_tokens(workdir, found.facts, facts)
+
+
+def _check_tokens(workdir, theirs, ours) -> None:
+    """Refuse to take what a token means from a run whose tokens are other words."""
+    if theirs.text is None or ours.text is None:
+        return
+    # The context has arrays of its own, whose shape tells it.
+    alike = [{**f.text.tokenizer, "context": None} for f in (theirs, ours)]
+    if alike[0] != alike[1]:
+        there, here = (tokenizers.described(f.text.tokenizer) for f in (theirs, ours))
+        raise errors.Refusal(
+            f"train.init_from={workdir} reads texts by {there} and this run by {here}: "
+            "its embedding fits, and a token would be another word; train on the "
+            "same captions with the same data.tokenizer, or set another "
+            "model.text_width and train.init_min_share to leave it out"
         )
 
 

@@ -1,6 +1,7 @@
 """From one picture to another, or from one sample of the run to another."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors, keys
 from ddpm_jax.diffusion import interpolation, solvers
 from ddpm_jax.editing import edit, labels, latents, plain, plans
+from ddpm_jax.editing import ends as ends_lib
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import branches, starts, transforms
 from ddpm_jax.sampling import recipe as recipe_lib
+from ddpm_jax.sampling import starts, transforms
 
 FRAMES = 8
 MIXES = {
@@ -63,6 +65,7 @@ def plan(config, facts, given: plans.Given) -> plans.Plan:
         **given.parts,
         **way.parts,
     )
+    recipe = ends_lib.applied(way.config, recipe, way.ends(recipe), way.shares)
 
     def compute(opened):
         return way.compute(opened, recipe, given.names)
@@ -109,6 +112,8 @@ class Way(NamedTuple):
         path: of the chain, None for the solver's own.
         mix: that was taken.
         parts: of the recipe, see `builders.editing.recipe`.
+        ends: `recipe → what the network is told of the ends`.
+        shares: λ of each image.
         uses: the arrays that name what it starts from.
         compute: `(opened, recipe, names) → arrays by name, latents.Encoded or None`.
         rows: of frames.
@@ -118,6 +123,8 @@ class Way(NamedTuple):
     path: tuple | None
     mix: str
     parts: Mapping[str, object]
+    ends: Callable[[recipe_lib.Recipe], ends_lib.Ends]
+    shares: np.ndarray
     uses: Mapping[str, np.ndarray]
     compute: object
     rows: int = 1
@@ -130,50 +137,26 @@ def mix_of(config, choices: tuple[str, ...]) -> str:
     return mix
 
 
-def between(config, ends, shares) -> dict[str, object]:
-    """Return the parts of a recipe whose images are between two classes.
-
-    Args:
-        config: of the run.
-        ends: classes of the two ends, or None.
-        shares: λ of each image.
-    """
-    if ends is None:
-        return {"repeats": 1}
-    keys_of = ["label"] if config.model.class_conditional else []
-    keys_of += [transforms.CLASS] if config.sampling.classifier else []
-    guides = [n for n in ("classifier", "weaker") if config.sampling[n]]
-    if ends[0] != ends[1] and guides:
-        raise errors.Refusal(
-            f"two classes and sampling.{guides[0]}: between them it is told none; give "
-            f"one class, or leave sampling.{guides[0]} empty"
-        )
-    condition = [(key, (ends[0],)) for key in keys_of]
-    if ends[0] != ends[1]:
-        condition += [(branches.other_key(key), (ends[1],)) for key in keys_of]
-        condition += [(branches.SHARE, tuple(map(float, shares)))]
-    return {"condition": tuple(condition), "repeats": 1, "drawn": ()}
-
-
 # ---- methods: config, facts, pictures, λ → how ---------------------------------------
 
 
 def _encode(config, facts, values, shares):
     """Mixes of the latents, decoded without noise (Song et al. 2021, DDIM)."""
     edit.check_temperature(config, "encoded pictures")
-    ends = labels.of_results(config, facts, 2)
+    classes = labels.of_results(config, facts, 2)
+    ends = functools.partial(ends_lib.of_pictures, classes=classes)
     mix = mix_of(config, ("spherical", "linear", "preserving"))
     config = _without_noise(latents.settled(config))
     kept = build_process.respaced(config, "sampling")
     path = latents.decoding_path(config, kept)
 
     def compute(opened, recipe, names):
-        encoded = latents.encode(opened, recipe, values, ends)
+        encoded = latents.encode(opened, recipe, values, classes)
         latents.check(config, encoded, names)
         return {starts.STATE: mixed(mix, encoded.latents, shares)}, encoded
 
-    parts = {"start": "given", **between(config, ends, shares)}
-    return Way(config, path, mix, parts, {starts.STATE: values}, compute)
+    parts = {"start": "given"}
+    return Way(config, path, mix, parts, ends, shares, {starts.STATE: values}, compute)
 
 
 def _of_samples(config, facts, values, shares):
@@ -188,13 +171,7 @@ def _of_samples(config, facts, values, shares):
             "as 0,7, or one number and two classes in sampling.labels"
         )
     plain.check_numbers("editing.samples", numbers)
-    usual = build_sampling.recipe(config, facts)
-    ends = _labels_of(config, usual, numbers)
-    if len(set(numbers)) == 1 and (ends is None or ends[0] == ends[1]):
-        raise errors.Refusal(
-            f"editing.samples={tuple(numbers)}: both ends are one sample; give two "
-            "numbers, or one number and two classes in sampling.labels"
-        )
+    ends = functools.partial(ends_lib.of_samples, config=config, numbers=numbers)
     numbers = (*numbers, numbers[0])[:2]
 
     def compute(opened, recipe, names):
@@ -202,36 +179,16 @@ def _of_samples(config, facts, values, shares):
         state = plain.first_states(recipe, numbers)
         return {starts.STATE: mixed(mix, state, shares)}, None
 
-    parts = {"start": "given", **between(config, ends, shares)}
+    parts = {"start": "given"}
     uses = {starts.STATE: np.asarray(numbers)}
-    return Way(config, None, mix, parts, uses, compute)
-
-
-def _labels_of(config, usual, numbers):
-    """Return the classes of two samples, as plain sampling gives them, or None."""
-    if usual.drawn:
-        raise errors.Refusal(
-            "sampling.labels=random with --samples: name one class, or two"
-        )
-    if not usual.condition:
-        return None
-    given = usual.condition[0][1]
-    if len(set(numbers)) == 1:
-        if not config.sampling.labels:
-            return None
-        if len(given) != 2:
-            raise errors.Refusal(
-                f"sampling.labels names {len(given)} classes, and one sample is "
-                "between two: give two, such as 3,5"
-            )
-        return given
-    return tuple(given[(i // usual.repeats) % len(given)] for i in numbers)
+    return Way(config, None, mix, parts, ends, shares, uses, compute)
 
 
 def _noised(config, facts, values, shares):
     """Mixes of the noised pictures, decoded with noise (Ho et al. 2020, DDPM)."""
     edit.check_temperature(config, "noised pictures")
-    ends = labels.of_results(config, facts, 2)
+    classes = labels.of_results(config, facts, 2)
+    ends = functools.partial(ends_lib.of_pictures, classes=classes)
     mix = mix_of(config, ("linear", "preserving"))
     if not isinstance(build_sampling.solver(config), solvers.Memoryless):
         raise errors.Refusal(
@@ -261,9 +218,9 @@ def _noised(config, facts, values, shares):
     parts = {
         "also": (recipe_lib.part(name),),
         "shares_noise": True,
-        **between(config, ends, rows),
     }
-    return Way(config, None, mix, parts, uses, lambda *_: (arrays, None), len(levels))
+    made = (config, None, mix, parts, ends, rows, uses)
+    return Way(*made, lambda *_: (arrays, None), len(levels))
 
 
 def _levels(config, kept) -> list[int]:
@@ -287,14 +244,15 @@ def _levels(config, kept) -> list[int]:
 def _noise_map(config, facts, values, shares):
     """Mixes of the noise of every step of a stochastic chain; the ends are exact."""
     edit.check_temperature(config, "pictures and their noise maps")
-    ends = labels.of_results(config, facts, 2)
+    classes = labels.of_results(config, facts, 2)
+    ends = functools.partial(ends_lib.of_pictures, classes=classes)
     mix = mix_of(config, ("spherical", "linear", "preserving"))
     kept = build_process.respaced(config, "sampling")
     latents.check_noise_maps(config, len(shares), values[0], kept)
 
     def compute(opened, recipe, names):
         del names
-        maps = latents.noise_maps_of(opened, recipe, values, ends, 2)
+        maps = latents.noise_maps_of(opened, recipe, values, classes, 2)
         made = {
             starts.MAPPED: mixed(mix, maps[starts.MAPPED], shares),
             transforms.RESIDUAL: mixed("linear", maps[transforms.RESIDUAL], shares),
@@ -308,10 +266,10 @@ def _noise_map(config, facts, values, shares):
     parts = {
         "start": "mapped",
         "also": (recipe_lib.part("residual"),),
-        **between(config, ends, shares),
     }
     names = (starts.MAPPED, starts.NOISE_MAPS, transforms.RESIDUAL)
-    return Way(config, None, mix, parts, dict.fromkeys(names, values), compute)
+    uses = dict.fromkeys(names, values)
+    return Way(config, None, mix, parts, ends, shares, uses, compute)
 
 
 METHODS = {

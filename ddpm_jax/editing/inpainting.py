@@ -94,7 +94,8 @@ def told(config, saved) -> list[str]:
     config = with_prompt(config)
     texts = prompts.of(config, saved.facts)
     lines = [] if texts is None else texts.told()
-    return [*lines, *build_sampling.guidance_told(config, saved.imported)]
+    guided = build_sampling.guidance_told(config, saved.facts, saved.imported)
+    return [*lines, *guided]
 
 
 def with_holes(given: plans.Given, holes) -> plans.Given:

@@ -157,12 +157,18 @@ def encode(
 def _condition_of_pictures(recipe, labels):
     """Return the condition of given pictures: each is of one class, under one text.
 
-    What lies between two classes belongs to results alone.
+    Two pictures have the texts of the two ends; what lies between belongs to results
+    alone.
     """
     of_classes = ("label", transforms.CLASS)
     classes = [(key, labels) for key in recipe.condition_keys if key in of_classes]
     between = {branches.SHARE, *map(branches.other_key, recipe.condition_keys)}
-    rest = [p for p in recipe.condition if p[0] not in {*of_classes, *between}]
+    given = dict(recipe.condition)
+    rest = [
+        (key, (*values, *given.get(branches.other_key(key), ())))
+        for key, values in recipe.condition
+        if key not in {*of_classes, *between}
+    ]
     return (*classes, *rest)
 
 

@@ -15,8 +15,15 @@ def texts_of(config, facts) -> prompts.Prompts:
     """Return the texts that a morph passes, in order.
 
     Raises:
-        Refusal: fewer than two, or neighbours between which nothing changes.
+        Refusal: fewer than two, neighbours between which nothing changes, or another
+            run that guides, which is told of one text alone.
     """
+    for field in ("classifier", "weaker"):
+        if config.sampling[field]:
+            raise errors.Refusal(
+                f"sampling.{field}={config.sampling[field]} with --kind=morph: it mixes"
+                f" two texts without other guidance; leave sampling.{field} empty"
+            )
     found = prompts.of(config, facts)
     texts = found.texts
     if not found.are_asked or any(
@@ -48,14 +55,15 @@ def between(
         one, other: numbers of the two texts.
         share: λ.
     """
-    condition = []
-    for key, rows in texts.condition:
+    of_texts = dict(texts.condition)
+    condition = [pair for pair in recipe.condition if pair[0] not in of_texts]
+    for key, rows in of_texts.items():
         condition += [
             (key, (rows[one],)),
             (branches.other_key(key), (rows[other],)),
         ]
     condition.append((branches.SHARE, (float(share),)))
-    return dataclasses.replace(recipe, condition=tuple(condition), repeats=1)
+    return dataclasses.replace(recipe, condition=tuple(condition))
 
 
 def caption(texts: prompts.Prompts, one: int, other: int, share: Fraction) -> str:

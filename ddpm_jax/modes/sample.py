@@ -49,7 +49,8 @@ def run(config, workdir) -> None:
             say(f"note: {remark}")
     texts = prompts.of(config, saved.facts, given)
     told = [] if texts is None or not recipe.is_conditional else texts.told()
-    for line in [*told, *build_sampling.guidance_told(config, saved.imported)]:
+    told += build_sampling.guidance_told(config, saved.facts, saved.imported)
+    for line in told:
         say(line)
     if given is not None:
         for line in low_res.told(config, given):

@@ -202,7 +202,7 @@ def check_new(config, facts, network) -> None:
     """Refuse a new run that the runs which its config names do not fit."""
     kinds.of(config).check_new(config, facts)
     if config.train.init_from:
-        trained_run.check_transfer(config, network)
+        trained_run.check_transfer(config, network, facts)
 
 
 def own_rows(config, network, source: str, mesh) -> dict:

@@ -19,7 +19,7 @@ class Encoded(NamedTuple):
         tokens: int32 [L], the text's tokens and then padding.
         mask: bool [L], True where a token is of the text.
         note: "" where the whole text is in the tokens, else a sentence that says how
-            much of it is not; whoever encodes shows it.
+            much of it is not, all of it perhaps; whoever encodes shows it.
     """
 
     tokens: np.ndarray
@@ -93,7 +93,15 @@ def padded(ids: Sequence[int], context: int, padding: int, text: str) -> Encoded
             f"{shortened(text)} has {len(ids):,} of {context} tokens: what follows the "
             f"first {context} is left out"
         )
+    elif not ids and text.strip():
+        note = f"{shortened(text)} holds nothing that becomes a token: it is no text"
     return Encoded(tokens, np.arange(context) < len(kept), note)
+
+
+def cut(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the notes on those of some texts that lose their end."""
+    found = map(tokenizer.encode, texts)
+    return tuple(made.note for made in found if made.note and made.mask.any())
 
 
 def check_text(text: str) -> None:

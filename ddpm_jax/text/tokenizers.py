@@ -65,6 +65,21 @@ def without_files(record: Mapping) -> encoding.Tokenizer:
     return _of_record(record, lambda: pairs.NOTHING)
 
 
+def described(record: Mapping | None) -> str:
+    """Return what a tokenizer is, in words: its kind and what tells it from others.
+
+    Args:
+        record: as in `from_json`; None for none.
+    """
+    if record is None:
+        return "no known tokenizer"
+    made = without_files(record)
+    return (
+        f"the tokenizer {made.kind!r} of {made.vocabulary_size:,} tokens and "
+        f"{made.context} positions ({made.fingerprint[:8]})"
+    )
+
+
 def _of_record(record, vocabulary):
     kind, context = record.get("kind"), record.get("context")
     if kind == "words" and isinstance(record.get("words"), list | tuple):

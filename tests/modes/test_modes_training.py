@@ -426,7 +426,7 @@ def test_few_arrays_that_fit_are_refused_unless_told(share, refused, first_run):
         words = "(?s)1 of .*channels is 8 there and 12 here.*train.init_min_share=0 "
         expected = pytest.raises(errors.Refusal, match=words)
     with expected:
-        trained_run.check_transfer(config, network)
+        trained_run.check_transfer(config, network, facts)
 
 
 def test_a_run_of_another_network_has_nothing_to_give(first_run, tmp_path, tell):
