@@ -6,6 +6,8 @@ import pathlib
 import signal
 import sys
 
+import pytest
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -24,3 +26,10 @@ def pytest_collection_finish(session):
     del session
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected():
+    """Collect garbage after each module: what cycles hold does not add up."""
+    yield
+    gc.collect()

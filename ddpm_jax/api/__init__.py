@@ -266,7 +266,9 @@ class Run(edits.Edits):
         config, params = self._trained.config, self.params(weights)
         schedule = self.schedule
         if steps is not None:
-            schedule = build_process.respaced(self._asked(steps=steps), "sampling")
+            schedule = build_process.respaced(
+                self._asked("denoiser()", steps=steps), "sampling"
+            )
         tables = process.tables(schedule)
         return tables, reverse.denoiser(
             tables,
@@ -276,21 +278,18 @@ class Run(edits.Edits):
             x_0_hooks=build_sampling.hooks(config),
         )
 
-    def _asked(self, *, editing=None, evaluation=None, **fields):
+    def _asked(self, where="sample()", *, editing=None, evaluation=None, **fields):
         """Return the config with what was given of sampling, editing, evaluation."""
         config = self.config
-        given = {
-            name: arguments.plain(name, value) if name in arguments.ARGUMENTS else value
-            for name, value in fields.items()
-            if value is not None
-        }
+        given = {n: value for n, value in fields.items() if value is not None}
+        given = arguments.plain_fields(given)
         if "steps" in given:
             config.sampling.respacing = ""  # one replaces the other
         nested = config.to_dict()
         nested["sampling"].update(given)
-        nested["editing"].update(editing or {})
-        nested["evaluation"].update(evaluation or {})
-        config = reading.from_dict(nested, where="sample()")
+        nested["editing"].update(arguments.plain_fields(editing or {}))
+        nested["evaluation"].update(arguments.plain_fields(evaluation or {}))
+        config = reading.from_dict(nested, where=where)
         rules.check_types(config)
         rules.check_values(config)
         return config

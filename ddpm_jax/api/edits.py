@@ -181,7 +181,9 @@ class Edits:
         Raises:
             Refusal: a run whose images have no bits, or test images that are not there.
         """
-        config = self._asked(evaluation=evaluation)
+        variants = arguments.plain("variants", variants)
+        own = {"variants": variants}
+        config = self._asked("compress()", editing=own, evaluation=evaluation)
         edit.check_run(config, self._trained.facts, "compress")
         trained = dataclasses.replace(self._trained, config=config)
         prepared = likelihood.prepare(config, trained.facts)
@@ -197,7 +199,8 @@ class Edits:
 
     def _editing(self, mode, editing, settings, labels, seed, weights, **own):
         """Return the config of an edit with what was given."""
-        given = {**(editing or {}), **{k: v for k, v in own.items() if v is not None}}
+        editing = arguments.by_name("editing", editing)
+        given = {**editing, **{k: v for k, v in own.items() if v is not None}}
         for name in OF_FILES:
             if name in given:
                 raise errors.Refusal(
@@ -205,6 +208,7 @@ class Edits:
                     "writes: leave it out"
                 )
         config = self._asked(
+            f"{mode}()",
             labels=arguments.labels_of(labels),
             seed=seed,
             weights=weights,

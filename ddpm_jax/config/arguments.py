@@ -22,6 +22,9 @@ ARGUMENTS = {
     "guidance_scale": REAL,
     "method": NAME,
     "weights": NAME,
+    "variants": WHOLE,
+    "frames": WHOLE,
+    "strength": REAL,
 }
 OF_FIELDS = {"num_samples": "num", "labels": "labels"} | {n: n for n in ARGUMENTS}
 FIELD = re.compile(r"(?:--config\.)?\bsampling\.(\w+)")
@@ -58,6 +61,25 @@ def plain(name, value):
     if isinstance(value, bool) or not isinstance(value, KINDS[good]):
         raise errors.Refusal(f"{name}={value!r}: give {good}")
     return float(value) if good == REAL else value
+
+
+def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields, and those that are arguments too as `plain` gives them."""
+    return {n: plain(n, v) if n in ARGUMENTS else v for n, v in fields.items()}
+
+
+def by_name(name: str, fields) -> Mapping[str, Any]:
+    """Return fields that were given by name; None is none.
+
+    Raises:
+        Refusal: something else than a mapping from names.
+    """
+    fields = {} if fields is None else fields
+    if not isinstance(fields, Mapping) or not all(isinstance(n, str) for n in fields):
+        raise errors.Refusal(
+            f'{name}={fields!r}: give fields by name, such as {{"method": "guided"}}'
+        )
+    return fields
 
 
 def labels_of(labels) -> tuple | None:

@@ -1,7 +1,8 @@
 """One image forward and back: x_t, and what the network says of it at any t.
 
 The noise is that of image 0 of a seed, as --mode=vary draws it: the way back from t is
-a variation with the strength (t + 1)/T, which begins at the x_t that is shown.
+a variation with the strength (t + 1)/T, which begins at the x_t that is shown. That is
+so up to t = T − 2: strength 1 begins at noise alone.
 """
 
 from typing import NamedTuple
@@ -44,6 +45,11 @@ class Seen(NamedTuple):
     x_0: np.ndarray
     noise: np.ndarray
     alpha_bar: float
+
+
+def last_of(num_steps: int) -> int:
+    """Return the last t, of T steps, from which the way back begins at x_t."""
+    return num_steps - 2
 
 
 class Explainer:

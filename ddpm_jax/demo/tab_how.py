@@ -8,6 +8,7 @@ from ddpm_jax.demo import explain, jobs, tab_sample, tab_vary, uploads, view
 
 TITLE = "How it works"
 NO_CLASS = "no class"
+LEAST = 3  # steps: the slider has two ends, and t = T − 1 is none of them
 COLUMNS = 8  # of the way forward
 
 
@@ -18,6 +19,8 @@ def reason(player) -> str:
         key for key, spec in specs.items() if key != "label" and spec.none is None
     ]
     told = f"its network is always told {needed[0]!r}" if needed else ""
+    if player.config.diffusion.num_steps < LEAST:
+        told = f"its process has fewer than {LEAST} steps"
     return tab_sample.reason(player) or uploads.reason(player) or told
 
 
@@ -25,7 +28,7 @@ def add(tab) -> None:
     """Add a picture, a slider of t, and what the network sees and says there."""
     gr, player = tab.gr, tab.player
     explainer = explain.Explainer(player)
-    last = explainer.schedule.num_steps - 1
+    last = explain.last_of(explainer.schedule.num_steps)
     gr.HTML(explain.FORMULAS)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
@@ -86,7 +89,7 @@ def way_back(player, one, t, label, seed, prompt=None):
     if one is None:
         raise errors.Refusal("there is no picture: upload one, or take a sample")
     whole = player.config.diffusion.num_steps
-    t = jobs.whole("t", t, 0, whole - 1)
+    t = jobs.whole("t", t, 0, explain.last_of(whole))
     told = label in player.facts.class_names and told_classes(player)
     return tab_vary.job_of(
         player,
@@ -111,8 +114,8 @@ def shown(explainer, player, one, t, label, seed) -> tuple[str, str]:
     Raises:
         Refusal: values out of range.
     """
-    last = explainer.schedule.num_steps - 1
-    t = jobs.whole("t", t, 0, last)
+    whole = explainer.schedule.num_steps
+    t = jobs.whole("t", t, 0, explain.last_of(whole))
     chart = explain.drawn(explainer.schedule, t)
     if one is None:
         return "", chart
@@ -125,7 +128,7 @@ def shown(explainer, player, one, t, label, seed) -> tuple[str, str]:
     images = [images_lib.to_stored(a, levels) for a in (x_0, *found[:3])]
     words = ["x_0", f"x_t at t = {t}", "x̂_0, its estimate of x_0", "ε̂, of the noise"]
     error = np.sqrt(np.mean((found.x_0 - x_0) ** 2)) * 127.5
-    times = np.linspace(0, last, COLUMNS).round().astype(int)
+    times = np.linspace(0, whole - 1, COLUMNS).round().astype(int)
     way = images_lib.to_stored(explainer.forward(x_0, times, seed=seed), levels)
     return (
         view.pictures(np.stack(images), words, "seen")

@@ -103,21 +103,47 @@ def with_holes(given: plans.Given, holes) -> plans.Given:
 
     Args:
         given: the pictures, [n, H, W, C].
-        holes: bool [n, H, W], or [H, W] for all.
+        holes: bool, or 0 and 1, [n, H, W], or [H, W] for all.
 
     Raises:
-        Refusal: no pictures, or holes of another shape.
+        Refusal: no pictures, holes of another shape or type, or one that leaves all or
+            nothing of a picture to be made.
     """
     if not given.count:
         raise errors.Refusal("nothing to fill: give pictures and holes")
-    holes = np.asarray(holes, bool)
+    holes = _of_zeros_and_ones(plans.array_of("holes", holes))
     shape = given.stored.shape[:3]
     if holes.shape not in (shape, shape[1:]):
         raise errors.Refusal(
             f"holes of shape {holes.shape} for pictures of shape {given.stored.shape}: "
             f"give {shape[1:]} for all, or {shape}"
         )
-    return given._replace(holes=np.broadcast_to(holes, shape))
+    holes = np.broadcast_to(holes, shape)
+    for name, share in zip(given.names, holes.mean(axis=(1, 2)), strict=True):
+        if share in (0, 1):
+            which = "all" if share else "no"
+            raise errors.Refusal(
+                f"the hole of {name} has {which} pixels: give a hole that has some of "
+                "the picture, True where something is to be made"
+            )
+    return given._replace(holes=holes)
+
+
+def _of_zeros_and_ones(holes: np.ndarray) -> np.ndarray:
+    """Return holes as bool.
+
+    Raises:
+        Refusal: other values, NaN among them.
+    """
+    if holes.dtype.kind not in "biuf":
+        raise errors.Refusal(f"holes of type {holes.dtype}: give bool, or 0 and 1")
+    other = holes[(holes != 0) & (holes != 1)]
+    if other.size:
+        raise errors.Refusal(
+            f"holes with the value {other[0]:g}: give bool, or 0 and 1, where 1 is to "
+            "be made"
+        )
+    return holes.astype(bool)
 
 
 # ---- methods: config → parts of the recipe, and fields of config.editing -------------

@@ -24,6 +24,7 @@ from ddpm_jax.sampling import sampler
 LIKELIEST = "likeliest"  # of sampling.labels and editing.image_labels
 PAIRS = 64  # of t and noise
 FIRST, KEPT = 16, 10  # pairs for every class, and the classes that see all pairs
+STAND_INS = ("index:0", "index:1")  # for a class that is not found yet
 SURE = 2.0  # standard errors between the best two
 
 
@@ -48,15 +49,17 @@ def is_asked(config, facts) -> bool:
     return bool(_fields(config)) and LIKELIEST not in facts.class_names
 
 
-def check(config, given) -> None:
+def check(config, facts, given) -> None:
     """Refuse to look for classes where the network cannot tell them.
 
     Args:
         config: of the run.
+        facts: of its data.
         given: the pictures, see `plans.Given`.
 
     Raises:
-        Refusal: no pictures, pictures with holes, or a network without classes.
+        Refusal: no pictures, pictures with holes, or a network without classes, or with
+            one alone.
     """
     field = ".".join(_fields(config)[0])
     if given.stored is None or given.holes is not None:
@@ -69,6 +72,11 @@ def check(config, given) -> None:
         raise errors.Refusal(
             f"{field}={LIKELIEST} on a run without classes: its network does not tell "
             "them apart; name the class, or leave it out"
+        )
+    if len(facts.class_names) < 2:
+        raise errors.Refusal(
+            f"{field}={LIKELIEST} on a run with one class, {facts.class_names[0]}: "
+            "name it"
         )
 
 
@@ -89,9 +97,14 @@ def settled(opened, config, given):
         num_classes=len(opened.facts.class_names),
     )
     tell(found, given.names, opened.facts.class_names)
+    return with_classes(config, tuple(f"index:{label}" for label in found.labels))
+
+
+def with_classes(config, classes: tuple[str, ...]):
+    """Return the config with classes, such as "index:3", where it asks for them."""
     config = config.copy_and_resolve_references()
     for section, name in _fields(config):
-        config[section][name] = tuple(f"index:{label}" for label in found.labels)
+        config[section][name] = classes
     return config
 
 

@@ -19,6 +19,7 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.editing import edit, latents, likeliest
+from ddpm_jax.runtime import console
 from ddpm_jax.sampling import archive, generation, sampler
 from ddpm_jax.sampling import recipe as recipe_lib
 
@@ -118,7 +119,7 @@ def from_arrays(pictures, facts) -> Given:
     """
     if pictures is None:
         return NOTHING
-    pictures = np.asarray(pictures)
+    pictures = array_of("pictures", pictures)
     pictures = pictures[None] if pictures.ndim == 3 else pictures
     if pictures.shape[1:] != facts.shape or not len(pictures):
         raise errors.Refusal(
@@ -135,12 +136,27 @@ def from_arrays(pictures, facts) -> Given:
     return Given(names, "python", pictures)
 
 
+def array_of(name: str, given) -> np.ndarray:
+    """Return an argument as an array.
+
+    Raises:
+        Refusal: lists of several lengths.
+    """
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise errors.Refusal(
+            f"{name} are of several shapes: give one array, all of one shape"
+        ) from error
+
+
 def planned(
     make: Callable, config, facts, given: Given, opening: Callable
 ) -> tuple[edit.Opened, Plan]:
     """Return the opened run, and the plan of an edit.
 
-    Nothing is opened before the plan stands, but where a class has to be found first.
+    Nothing is opened before the plan stands; where a class has to be found first, a
+    plan with a stand-in for it.
 
     Args:
         make: `(config, facts, given) → Plan`.
@@ -152,13 +168,31 @@ def planned(
     shape = None if given.stored is None else given.stored.shape[1:]
     opened = None
     if likeliest.is_asked(config, facts):
-        likeliest.check(config, given)
+        likeliest.check(config, facts, given)
+        _check_with_any_class(make, config, facts, given)
         opened = opening(config, shape)
         config = likeliest.settled(opened, config, given)
     plan = make(config, facts, given)
     if opened is None:
         opened = opening(plan.config, shape)
     return opened._replace(config=plan.config), plan
+
+
+def _check_with_any_class(make, config, facts, given):
+    """Refuse what no class permits, before all classes are scored.
+
+    Two are tried: an edit may refuse one that is given for the pictures already.
+    """
+    for stand_in in likeliest.STAND_INS:
+        try:
+            with console.quietly():  # the plan that is carried out says it
+                make(likeliest.with_classes(config, (stand_in,)), facts, given)
+        except errors.Refusal as refusal:
+            refused = refusal
+        else:
+            return
+    told = str(refused).replace(stand_in, likeliest.LIKELIEST)
+    raise errors.Refusal(told) from refused
 
 
 def keep(

@@ -1,11 +1,24 @@
 """What the program says to its user."""
 
 import contextlib
+import contextvars
 import os
 import sys
 
 _others = ""
 """What marks lines of a process other than 0, e.g. "process 2: "; "" in process 0."""
+
+_is_quiet = contextvars.ContextVar("is_quiet", default=False)
+
+
+@contextlib.contextmanager
+def quietly():
+    """Return a context in which nothing is said, of this thread; errors are told."""
+    before = _is_quiet.set(True)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(before)
 
 
 def silence(process: int) -> None:
@@ -23,7 +36,7 @@ def say(line: str) -> None:
 
     Processes other than 0 say nothing: they would say the same.
     """
-    if not _others:
+    if not _others and not _is_quiet.get():
         _write(sys.stdout, line)
 
 

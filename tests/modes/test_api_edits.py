@@ -82,6 +82,12 @@ def test_variations(run, copy, paths, tell):
     np.testing.assert_array_equal(same, np.stack([PICTURES, PICTURES], axis=1))
 
 
+def test_numbers_of_numpy_are_numbers(run):
+    """Strength 0 gives the pictures back."""
+    given = {"strength": np.float32(0), "variants": np.int64(1), "labels": 7}
+    np.testing.assert_array_equal(run.vary(PICTURES, **given), PICTURES[:, None])
+
+
 def test_variations_of_a_sample(run, copy, tell):
     made = run.vary(labels=3, editing={"from_sample": "2@24"})
     expected = commanded(tell, "vary", copy, "--labels=3", "--from-sample=2@24")
@@ -149,7 +155,13 @@ def test_nothing_is_written(run, first_run):
         (lambda r: r.inpaint(PICTURES, HOLE[:4], labels=3), "holes of shape"),
         (lambda r: r.inpaint(PICTURES / 255.0, HOLE, labels=3), "uint8"),
         (lambda r: r.inpaint(PICTURES[:, :4], HOLE, labels=3), "pictures of shape"),
-        (lambda r: r.inpaint(PICTURES, HOLE, editing={"metod": "x"}), "metod"),
+        (
+            lambda r: r.inpaint(PICTURES, HOLE, editing={"metod": "x"}),
+            r"metod.*inpaint\(\)",
+        ),
+        (lambda r: r.inpaint(PICTURES, HOLE & False, labels=3), "no pixels"),
+        (lambda r: r.vary(PICTURES, labels=3, editing=["a"]), r"\['a'\].*by name"),
+        (lambda r: r.vary(PICTURES, labels="likeliest", strength=2), "strength=2"),
         (
             lambda r: r.inpaint(PICTURES, HOLE, labels=3, editing={"quality": "great"}),
             "best",
@@ -161,6 +173,10 @@ def test_nothing_is_written(run, first_run):
         (lambda r: r.interpolate(PICTURES[:1], labels=3), "1 pictures"),
         (lambda r: r.animate("dance"), "dance"),
         (lambda r: r.compress(num_images=-1), "num_images"),
+        (lambda r: r.compress(variants=0), "variants=0"),
+        (lambda r: r.compress(variants=-1), "variants=-1"),
+        (lambda r: r.compress(variants=1.5), "variants=1.5.*whole number"),
+        (lambda r: r.compress(num_image=1), r"num_image.*compress\(\)"),
     ],
 )
 def test_refusals(run, call, words):

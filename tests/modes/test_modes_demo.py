@@ -555,6 +555,9 @@ def test_the_way_back_begins_at_the_x_t_that_is_shown(player, kept):
     chain = begin(player.opened.weights.params, given, *batch)
     np.testing.assert_allclose(chain.x[0], seen.x_t, atol=1e-6)
     assert "--strength=0.5" in job.arguments
+    # At t = 23, the last of 24, the chain would begin at noise alone.
+    with pytest.raises(errors.Refusal, match=r"t is 23.* 22"):
+        tab_how.way_back(player, kept, 23, "3", 4)
 
 
 # ---- the server ----------------------------------------------------------------------

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from ddpm_jax.runtime import console
+
 PROGRAM = """
 import os, sys
 from ddpm_jax.runtime import console
@@ -70,3 +72,12 @@ def test_a_reader_that_has_gone_away(tmp_path):
 )
 def test_no_stream_at_all(tmp_path, before):
     run(tmp_path, before=before)
+
+
+def test_quietly_nothing_is_said_and_errors_are_told(capsys):
+    with console.quietly():
+        console.say("one")
+        console.tell_error("two")
+    console.say("three")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("three\n", "two\n")
