@@ -128,7 +128,7 @@ def test_fingerprints_tell_data_apart():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("digit", "train"), {}, "unknown data source 'digit': .*cifar10, digits"),
+        (("digit", "train"), {}, "unknown data source 'digit': .*cifar10, .*digits"),
         (("digits", "validation"), {}, "unknown split 'validation': .*train, test"),
         (("digits", "train"), {"test_fraction": 0.0}, "test_fraction 0.0 is not"),
         (("digits", "train"), {"test_fraction": 1.0}, "test_fraction 1.0 is not"),

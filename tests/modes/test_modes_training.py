@@ -235,12 +235,12 @@ def test_a_full_disk_is_one_sentence_and_costs_no_step(trained, tell, monkeypatc
 def test_data_that_fail_cost_no_step(trained, tell, monkeypatch):
     fetch, calls = dataset.Dataset.fetch, []
 
-    def failing(self, indices, draws=None):
+    def failing(self, indices, *draws):
         calls.append(len(indices))
         # Batches of 16; four are prepared ahead of the steps that are taken.
         if calls.count(16) > 6:
             raise OSError(errno.EIO, "Input/output error", "images/7.png")
-        return fetch(self, indices, draws)
+        return fetch(self, indices, *draws)
 
     monkeypatch.setattr(dataset.Dataset, "fetch", failing)
     told = tell(
