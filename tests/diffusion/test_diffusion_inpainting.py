@@ -322,7 +322,8 @@ class Remembering:
         ({"resamplings": 2, "jump": 20}, "jump of 20 .* choose 1 … 19"),
         (
             {"resamplings": 2, "jump": 1, "solver": Remembering()},
-            "'repaint' with the solver Remembering.*choose sampling.method=ancestral or ddim",
+            "'repaint' with the solver Remembering.*choose "
+            "sampling.method=ancestral or ddim",
         ),
     ],
 )
