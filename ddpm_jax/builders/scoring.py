@@ -52,16 +52,27 @@ def validator(config, facts: DataInfo, network: functional.Network, dataset, *, 
         "mesh": mesh,
         "batch_size": sampler.rounded_batch(min(count, config.train.batch_size), mesh),
     }
-    process, apply = schedule(config), network.apply
-    loss = validation.make_validator(process, apply, objective(config, facts), **fixed)
+    loss = validation.make_validator(
+        schedule(config), network.apply, objective(config, facts), **fixed
+    )
     if facts.text is None or not config.train.label_dropout:
         return loss
-    to_text = sensitivity.make_sensitivity(
-        process,
-        apply,
+    to_text = sensitivity_to_text(config, network, **fixed)
+    return lambda params: loss(params) | to_text(params)
+
+
+def sensitivity_to_text(config, network: functional.Network, **fixed):
+    """Return the compiled sensitivity of a run that reads text.
+
+    Args:
+        config, network: of the run.
+        **fixed: images, their condition and the like, see `metrics.sensitivity`.
+    """
+    return sensitivity.make_sensitivity(
+        schedule(config),
+        network.apply,
         network.condition_spec,
         prediction=config.diffusion.prediction,
         variance=config.diffusion.variance,
         **fixed,
     )
-    return lambda params: loss(params) | to_text(params)

@@ -8,12 +8,10 @@ import numpy as np
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
-from ddpm_jax.evaluation import cards, feature_networks
+from ddpm_jax.evaluation import cards, feature_networks, sample_sets
 from ddpm_jax.metrics import prompts, table
 from ddpm_jax.runtime import distributed
-from ddpm_jax.runtime.cluster import shared_disk
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import generation
 
 READER = "shapes"  # the one source whose images are read exactly
 SPLITS = {"seen": "test", "never_seen": "unseen"}  # as a card names them
@@ -146,21 +144,8 @@ def made_of(trained, weights, captions) -> np.ndarray | None:
     config = trained.config.copy_and_resolve_references()
     config.sampling.prompts = tuple(captions)
     recipe = build_sampling.recipe(config, trained.facts)
-    store = generation.open_store(trained.run_dir.samples, recipe, weights)
-    made_by = build_sampling.make_sampler(
-        recipe, config, trained.network, trained.mesh, weights=weights
-    )
-    if not generation.generate_until(
-        store,
-        made_by,
-        weights,
-        len(captions),
-        batch_size=config.sampling.batch_size,
-        levels=trained.facts.levels,
-    ):
-        return None
-    shared_disk.wait_until(lambda: store.is_finished(len(captions)), store.archive)
-    return store.first(len(captions))
+    store = sample_sets.made(trained, config, recipe, weights, len(captions))
+    return None if store is None else store.first(len(captions))
 
 
 def told(share: prompts.Share) -> str:

@@ -103,26 +103,8 @@ def of_run(trained, given: low_res.Given | None = None) -> Subject:
         if given is not None and not given.source.make(count):
             return None
         say(f"step {weights.step}, {weights.why}")
-        store = generation.open_store(trained.run_dir.samples, recipe, weights)
-        made = generation.generate_until(
-            store,
-            build_sampling.make_sampler(
-                recipe,
-                config,
-                trained.network,
-                trained.mesh,
-                weights=weights,
-                given=given,
-            ),
-            weights,
-            count,
-            batch_size=config.sampling.batch_size,
-            levels=facts.levels,
-        )
-        if not made:
-            return None
-        shared_disk.wait_until(lambda: store.is_finished(count), store.archive)
-        return image_sets.of_path(str(store.archive), FIELD)
+        store = made(trained, config, recipe, weights, count, given=given)
+        return None if store is None else image_sets.of_path(str(store.archive), FIELD)
 
     told = recipe.as_dict(weights)
     return Subject(
@@ -138,6 +120,39 @@ def of_run(trained, given: low_res.Given | None = None) -> Subject:
         },
         images=images,
     )
+
+
+def made(trained, config, recipe, weights, count: int, *, given=None):
+    """Return the archive of the first images of a recipe, made as far as need be.
+
+    They are kept under samples/, where --mode=sample finds them.
+
+    Args:
+        trained: the run, on its devices.
+        config: of the run, with what the recipe was made of.
+        recipe: of the images.
+        weights: to make them with.
+        count: of the images.
+        given: what an upsampler enlarges.
+
+    Returns:
+        The `sampling.archive` store; None where making them was interrupted.
+    """
+    store = generation.open_store(trained.run_dir.samples, recipe, weights)
+    is_made = generation.generate_until(
+        store,
+        build_sampling.make_sampler(
+            recipe, config, trained.network, trained.mesh, weights=weights, given=given
+        ),
+        weights,
+        count,
+        batch_size=config.sampling.batch_size,
+        levels=trained.facts.levels,
+    )
+    if not is_made:
+        return None
+    shared_disk.wait_until(lambda: store.is_finished(count), store.archive)
+    return store
 
 
 def check_request(names, path: str, workdir: str) -> None:

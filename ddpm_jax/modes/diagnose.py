@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_jax.builders import captions, data_marks, trained_run
+from ddpm_jax.builders import captions, data_marks, scoring, trained_run
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
@@ -15,7 +15,7 @@ from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import sources
 from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
-from ddpm_jax.metrics import oracle, sensitivity
+from ddpm_jax.metrics import oracle
 from ddpm_jax.report import html
 from ddpm_jax.runtime import compilation, devices, files
 from ddpm_jax.runtime.console import say
@@ -241,12 +241,9 @@ def of_told(probe, params, split, t, u) -> Checked:
 def of_text(trained, used, split) -> dict:
     """Measure how much captions change what is predicted."""
     config = trained.config
-    measure_it = sensitivity.make_sensitivity(
-        build_process.schedule(config),
-        trained.network.apply,
-        trained.network.condition_spec,
-        prediction=config.diffusion.prediction,
-        variance=config.diffusion.variance,
+    measure_it = scoring.sensitivity_to_text(
+        config,
+        trained.network,
         images=split.images,
         condition=split.condition,
         seed=config.evaluation.seed,
