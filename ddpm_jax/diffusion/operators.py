@@ -30,7 +30,6 @@ TRIALS = 8  # random images of the dot-product test
 TOLERANCE = 1e-3  # of that test, relative; float32 reaches 1e-5
 HIGHEST = jax.lax.Precision.HIGHEST  # a measurement is no place for bfloat16
 ITERATIONS = 200  # of the search for an image that was measured so
-CONSISTENT = 0.01  # of the largest value: what may be left of a measurement then
 
 
 def _pytree(*data: str, meta: tuple[str, ...] = ()):
@@ -179,10 +178,10 @@ def check_adjoint(operator, shape: tuple[int, ...]) -> None:
 
 
 def inconsistency(operator, measured) -> np.ndarray:
-    """Return what no image explains of each measurement, over its largest value, [n].
+    """Return what no image explains of each measurement, float32 [n].
 
-    That is |y − A x| at its largest element, for x = Aᵀ z with z by conjugate gradients
-    from A Aᵀ z = y.
+    That is |y − A x| at its largest element, for x by conjugate gradients from AᵀA x =
+    Aᵀy, which always has a solution.
 
     Args:
         operator: A and Aᵀ, of these n measurements.
@@ -190,13 +189,13 @@ def inconsistency(operator, measured) -> np.ndarray:
     """
 
     def product(values):
-        return operator.forward(operator.adjoint(values))
+        return operator.adjoint(operator.forward(values))
 
     def left(measured):
-        found = reconstruction.conjugate_gradients(product, measured, ITERATIONS)
-        rest = jnp.abs(measured - product(found)).reshape(len(measured), -1)
-        largest = jnp.abs(measured).reshape(len(measured), -1).max(axis=1)
-        return rest.max(axis=1) / jnp.where(largest > 0, largest, 1.0)
+        pulled = operator.adjoint(measured)
+        found = reconstruction.conjugate_gradients(product, pulled, ITERATIONS)
+        rest = jnp.abs(measured - operator.forward(found))
+        return rest.reshape(len(measured), -1).max(axis=1)
 
     return np.asarray(jax.jit(left)(jnp.asarray(measured, jnp.float32)))
 
@@ -225,24 +224,25 @@ def _products(one, other):
 def projected(operator, measured, *, iterations: int) -> samplers.StepTransform:
     """Return the step transform that makes A x = y at t_next = −1, for exact y.
 
-    x moves by Aᵀ (A Aᵀ)⁻¹ (y − A x), the shortest way; for a mask this puts the known
-    pixels in.
+    x moves the shortest way, which for a mask puts the known pixels in. It is found by
+    conjugate gradients from AᵀA d = Aᵀ(y − A x), which come nearer with every iteration
+    even where no d leads to y.
 
     Args:
         operator: A and Aᵀ.
         measured: y, [B, ...].
-        iterations: of conjugate gradients; where A Aᵀ is a multiple of the identity, or
-            a mask, one is enough.
+        iterations: of conjugate gradients; where AᵀA is a multiple of a projection, as
+            for a mask or means of blocks, one is enough.
     """
 
     def product(values):
-        return operator.forward(operator.adjoint(values))
+        return operator.adjoint(operator.forward(values))
 
     def transform(x, t_next, noise):
         del noise
-        residual = measured - operator.forward(x)
-        weights = reconstruction.conjugate_gradients(product, residual, iterations)
+        pulled = operator.adjoint(measured - operator.forward(x))
+        move = reconstruction.conjugate_gradients(product, pulled, iterations)
         is_last = jnp.reshape(t_next < 0, (-1, *[1] * (x.ndim - 1)))
-        return jnp.where(is_last, x + operator.adjoint(weights), x)
+        return jnp.where(is_last, x + move, x)
 
     return transform

@@ -4,7 +4,6 @@ y = A x + σ_y n in the values of the networks, −1 … 1. It is given, or made
 that is taken for the truth.
 """
 
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,6 +19,9 @@ from ddpm_jax.editing import edit, likeliest, operators, plans
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.console import say
 
+CONSISTENT = 0.01  # of the largest value: what may be left of an exact measurement, …
+STEP = 2 / 255  # … or a step of 8 bits, where it is of our own values
+OWN = "own"  # word of a measurement by a user's functions
 EXACT = ".npy"  # files of measurements as they are, in the values of the networks
 
 
@@ -94,11 +96,9 @@ def from_files(config, saved, image: Sequence[str], mask: Sequence[str]) -> Meas
         say(f"measured by {config.editing.operator}: {told_shape(found)}")
     else:
         found = _read(config, saved, image, mask)
-    for path, values in zip(image, found.values, strict=True):
+    for name, values in zip(found.names, found.values, strict=True):
         content = build_editing.fingerprint(values)
-        distributed.check_alike(
-            {f"--image={path}": content}, "give every host the same files"
-        )
+        distributed.check_alike({name: content}, "give every host the same files")
     return checked(found, config, saved.facts)
 
 
@@ -116,6 +116,7 @@ def from_arrays(config, facts, values, operator) -> Measurement:
     Raises:
         Refusal: measurements that do not fit, or an operator that is not linear.
     """
+    config.editing.operator = operator if isinstance(operator, str) else ""
     check_settings(config, facts)
     shape = facts.shape
     values = plans.array_of("measurements", values)
@@ -124,17 +125,17 @@ def from_arrays(config, facts, values, operator) -> Measurement:
             f"measurements of type {values.dtype}: give floats in the values of the "
             "networks, where black is −1 and white 1"
         )
-    config.editing.operator = operator if isinstance(operator, str) else ""
     if isinstance(operator, str):
         own = operators.of_name(operator, operators.Measured(shape))
     else:
         own = _of_functions(operator, shape)
     wanted = measured_shape(own, shape)
-    values = values[None] if values.shape == wanted else values
+    values = values[None] if values.shape in ((), wanted) else values
     if isinstance(operator, str):
-        own = _named(config, facts, len(values) if values.ndim else 1, None)
+        own = _named(config, facts, len(values), None)
+    word = "python" if isinstance(operator, str) else OWN
     names = tuple(f"measurement {number}" for number in range(len(values)))
-    return checked(Measurement(names, "python", values, own), config, facts)
+    return checked(Measurement(names, word, values, own), config, facts)
 
 
 def check_settings(config, facts) -> None:
@@ -227,15 +228,16 @@ def told_shape(found: Measurement) -> str:
 
 
 def _check_consistent(found, name):
-    """Refuse exact measurements that no image has."""
+    """Refuse exact measurements that no image has, but for their rounding."""
     operator = found.operator.of(np.arange(found.count))
     left = linear.inconsistency(operator, found.values)
-    for which, share in zip(found.names, left, strict=True):
-        if not share <= linear.CONSISTENT:
+    rounding = 0.0 if found.word == OWN else STEP
+    for which, one, rest in zip(found.names, found.values, left, strict=True):
+        if not rest <= max(CONSISTENT * np.abs(one).max(), rounding):
             raise errors.Refusal(
-                f"{which} with editing.noise=0: {name} makes it of no image (the "
-                f"nearest one leaves {100 * share:.2g} % of its largest value); say "
-                "how much noise there is, --noise=0.05, where white − black is 2"
+                f"{which} with editing.noise=0: {name} makes it of no image, and the "
+                f"nearest one leaves {rest:.2g} of it; say how much noise there is, "
+                "--noise=0.05, where white − black is 2"
             )
 
 
@@ -277,28 +279,25 @@ def _of_functions(operator, shape):
 
 def _read(config, saved, image, mask) -> Measurement:
     """Return the measurements in files, and say what they are."""
-    facts = saved.facts
-    name = config.editing.operator
-    masks_of = name == "mask"
-    if masks_of:  # pictures of the run's size, with a mask each
-        pictures = [_picture(path, facts.shape, facts, name) for path in image]
-        holes = _holes(mask, pictures, config)
-        operator = _named(config, facts, len(image), holes)
-        values = np.stack([picture.values for picture in pictures])
-    else:
-        operator = _named(config, facts, len(image), None)
-        wanted = measured_shape(operator, facts.shape)
-        values = np.stack([_values(path, wanted, facts, name) for path in image])
-    names = tuple(pathlib.Path(path).name for path in image)
-    found = Measurement(names, edit.name_of(image, values), values, operator)
-    say(f"{len(image)} measurements by {name}: {told_shape(found)}")
-    return found
+    facts, name = saved.facts, config.editing.operator
+    wanted = facts.shape
+    if name != "mask":
+        wanted = measured_shape(_named(config, facts, 1, None), facts.shape)
+    found = []
+    for path in image:
+        read = _exact if path.endswith(EXACT) else _picture
+        found += read(path, wanted, facts, name)
+    holes = _holes(mask, found, config)
+    operator = _named(config, facts, len(found), holes)
+    values = np.stack([picture.values for picture in found])
+    names = tuple(pathlib.Path(picture.name).name for picture in found)
+    given = Measurement(names, edit.name_of(image, found), values, operator)
+    say(f"{len(found)} measurements by {name}: {told_shape(given)}")
+    return given
 
 
-def _values(path, wanted, facts, name) -> np.ndarray:
-    """Return the measurement in a file."""
-    if not path.endswith(EXACT):
-        return _picture(path, wanted, facts, name).values
+def _exact(path, wanted, facts, name) -> list[inputs.Picture]:
+    """Return the measurements in a .npy file, one or several."""
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -306,15 +305,23 @@ def _values(path, wanted, facts, name) -> np.ndarray:
             f"{path} is no .npy file of numbers, or is not there: save a measurement "
             "with numpy.save"
         ) from error
-    if values.shape != wanted or values.dtype.kind != "f":
+    several = values[None] if values.shape == wanted else values
+    if several.shape[1:] != wanted or values.dtype.kind != "f":
         raise errors.Refusal(
             f"{path} holds {values.dtype} {list(values.shape)}: {name} makes floats "
-            f"{list(wanted)} of an image of this run, −1 black and 1 white"
+            f"{list(wanted)} of an image {list(facts.shape)} of this run, −1 black and "
+            "1 white"
         )
-    return values.astype(np.float32)
+    names = [path]
+    if len(several) > 1:
+        names = [f"{path}[{number}]" for number in range(len(several))]
+    return [
+        inputs.Picture(one, values, None, values, ())
+        for one, values in zip(names, several.astype(np.float32), strict=True)
+    ]
 
 
-def _picture(path, wanted, facts, name) -> inputs.Picture:
+def _picture(path, wanted, facts, name) -> list[inputs.Picture]:
     """Return the picture in a file, which is measured as it is."""
     picture = inputs.read_picture(
         path, shape=tuple(wanted), levels=facts.levels, keep_size=1
@@ -324,11 +331,11 @@ def _picture(path, wanted, facts, name) -> inputs.Picture:
     size, own = picture.fitted.shape[:2], f"{facts.shape[0]}x{facts.shape[1]}"
     if size != tuple(wanted[:2]):
         raise errors.Refusal(
-            f"{os.fspath(path)} is {size[0]}x{size[1]}, and {name} makes "
-            f"{wanted[0]}x{wanted[1]} of an image of this run, {own}: give a "
-            "measurement of that size, or --degrade to have this picture measured"
+            f"{path} is {size[0]}x{size[1]}, and {name} makes {wanted[0]}x{wanted[1]} "
+            f"of an image of this run, {own}: give a measurement of that size, or "
+            "--degrade to have this picture measured"
         )
-    return picture
+    return [picture]
 
 
 def _holes(mask, pictures, config) -> np.ndarray | None:

@@ -148,7 +148,8 @@ def mask(value, measured):
     if measured.holes is None:
         raise errors.Refusal(
             "operator mask without a mask: give --mask=FILE, white where nothing is "
-            "known, or a picture with transparent pixels"
+            "known, or a picture with transparent pixels; in Python, "
+            "diffusion.operators.Mask"
         )
     return operators.Mask(measured.holes[..., None])
 

@@ -89,7 +89,7 @@ def test_results_are_measured_again_in_their_turn():
     [
         (IMAGES, "superres:2", {}, r"\[3, 8, 8, 1\].*makes \[4, 4, 1\]"),
         (SMALL[:0], "superres:2", {}, r"shape \[0, 4, 4, 1\]"),
-        (SMALL[0, 0, 0, 0], "superres:2", {}, r"shape \[\]"),
+        (SMALL[0, 0, 0, 0], "superres:2", {}, r"shape \[1\]"),
         (SMALL.astype(int), "superres:2", {}, "int64.*floats"),
         ([SMALL[0], SMALL[1, :2]], "superres:2", {}, "several shapes"),
         (WITH_NAN, "superres:2", {}, "1 of 16"),
