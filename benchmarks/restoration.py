@@ -149,7 +149,7 @@ def gaussian(args):
         y = np.asarray(operator.forward(images))
         y = y + np.float32(args.noise) * random.standard_normal(y.shape, np.float32)
         y = measurements.without_holes(operator, y)
-        middle, deviation = law.posterior(operator.of([0]), args.noise, y)
+        middle, deviation = law.posterior(operator, args.noise, y)
         for likelihood in args.likelihoods.split(","):
             began = time.perf_counter()
             make = chain(likelihood, args.iterations, args.noise, law.shape)
