@@ -109,7 +109,7 @@ class Law:
 
     def __init__(self, shape, args):
         self.shape, size = shape, int(np.prod(shape))
-        self.data = covariance(shape, args.condition)
+        self.data = args.variance * covariance(shape, args.condition)
         schedule = process.Schedule.from_betas(schedules.make_betas("linear", LENGTH))
         alpha_bar = schedule.alpha_bar[:, None, None]
         # E[noise | x_t] = √(1−ᾱ) (ᾱ S + (1−ᾱ) I)⁻¹ x_t
@@ -139,7 +139,10 @@ class Law:
 def gaussian(args):
     """Print the table of Gaussian images."""
     random = np.random.default_rng(0)
-    print(f"{args.images} images, condition {args.condition:g}, {args.steps} steps")
+    print(
+        f"{args.images} images of variance {args.variance:g}, condition "
+        f"{args.condition:g}; noise {args.noise:g}, {args.steps} steps"
+    )
     for name in args.operators.split(","):
         law = Law(COLOURS if name == "grey" else GREYS, args)
         images = law.images(args.images, random)
@@ -234,6 +237,7 @@ def main():
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--condition", type=float, default=25.0)
+    parser.add_argument("--variance", type=float, default=1.0)
     parser.add_argument("--noise", type=float, default=NOISE)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--labels", action="store_true")
