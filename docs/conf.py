@@ -44,6 +44,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 toc_object_entries = False
 pygments_style = "friendly"
 
@@ -133,17 +134,18 @@ def _escaped(line):
         return line
     field = FIELD.match(line)
     if field:
-        return field[1] + _escaped(field[2])
+        return re.sub(r"(?<!\\)\*", r"\\*", field[1]) + _escaped(field[2])
     parts = CODE.split(line)
     for number, part in enumerate(parts):
         if CODE.fullmatch(part):
             parts[number] = f"``{part.strip('`')}``"
-            if number + 1 < len(parts) and re.match(r"\w", parts[number + 1]):
-                parts[number + 1] = "\\ " + parts[number + 1]
         else:
             bullet = re.match(r"\s*[*-] ", part) if number == 0 else None
             head = bullet[0] if bullet else ""
-            parts[number] = head + re.sub(r"([\\*|_`])", r"\\\1", part[len(head) :])
+            # Code ends where a space follows it; "\\ " is one that is not shown.
+            head += "\\ " if number and re.match(r"\w", part) else ""
+            rest = part[len(bullet[0]) :] if bullet else part
+            parts[number] = head + re.sub(r"([\\*|_`])", r"\\\1", rest)
     return "".join(parts)
 
 

@@ -111,7 +111,7 @@ def parse(
     elif positional:
         raise near_misses.of_argument(positional[0], modes)
     if mode.needs == modes_lib.NOTHING:
-        return Command(mode.name, flags=own)
+        return Command(mode.name, parser.workdir, flags=own)
 
     overrides = overrides_lib.renamed(fields)
     names = overrides_lib.names_of(overrides)

@@ -18,9 +18,10 @@ from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors, keys
-from ddpm_jax.diagnosis import measure
+from ddpm_jax.diagnosis import defects, leaves, measure
 from ddpm_jax.diffusion import process, respacing, schedules
 from ddpm_jax.metrics import oracle
 from ddpm_jax.runs import checkpoints
@@ -58,21 +59,27 @@ class Verdict(NamedTuple):
     numbers: str
 
 
-def run() -> None:
+def run(workdir: str = "") -> None:
     """Print what this machine is and whether it computes what it should.
+
+    Args:
+        workdir: a run, of whose network every parameter is looked at too; "" for none.
 
     Raises:
         Refusal: a check failed; told after everything has been printed.
     """
+    saved = trained_run.read(workdir) if workdir else None
     compilation.enable_cache()
     say(f"ddpm_jax on {platform.platform()}")
     _print("versions", version_lines(versions.versions()))
     _print("devices", device_lines())
     _print("machine", machine_lines())
     _print("speed", speed_lines())
+    _print("repeatability", [("", defects.repeatability())])
+    _print("known defects of jaxlib", defects.lines())
     say("\nself-test, float32 (a minute at most)")
     started, failed, count = time.perf_counter(), [], 0
-    for name, check in checks():
+    for name, check in (*checks(), *checks_of(saved)):
         begun = time.perf_counter()
         verdict = _verdict(check)
         count += 1
@@ -223,6 +230,12 @@ def checks() -> Iterator[tuple[str, Callable[[], Verdict]]]:
             )
     yield "checkpoint", checkpoint
     yield "train step", train_step
+
+
+def checks_of(saved) -> Iterator[tuple[str, Callable[[], Verdict]]]:
+    """Yield the checks of a run's network; none without a run."""
+    if saved is not None:
+        yield "parameters of the run", lambda: Verdict(*leaves.of_run(saved))
 
 
 def accelerator() -> Verdict:

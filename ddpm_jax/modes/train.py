@@ -18,7 +18,7 @@ from ddpm_jax.data import images, inspection, pipeline
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.models import custom, functional
-from ddpm_jax.runs import checkpoints, directory, metric_writers, place
+from ddpm_jax.runs import checkpoints, directory, goodput, metric_writers, place
 from ddpm_jax.runtime import compilation, devices, distributed, sharding, versions
 from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
@@ -150,17 +150,19 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
                     command=messages.how_to_go_on(network, workdir),
                 ),
                 speed=build_planning.speed(config, facts, network, mesh),
+                ledger=goodput.Ledger(run_dir, started),
             )
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
             outcome = loop.run(job, batches, state, first_step, missing)
+    spent = job.ledger.ended(outcome.step)
     if outcome.why == loop.STOPPED:
         say(
             f"stopped by {stop.signal_name} at step {outcome.step}; everything is saved"
         )
-        say(f"go on with: {messages.how_to_go_on(network, workdir)}")
+        say(f"{spent}\ngo on with: {messages.how_to_go_on(network, workdir)}")
         return
     took = progress.duration(time.perf_counter() - started)
-    say(f"finished {outcome.step} steps in {took}")
+    say(f"finished {outcome.step} steps in {took}; {spent}")
     say(closing(config, run_dir, network, workdir))
 
 

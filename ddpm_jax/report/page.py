@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ddpm_jax.models import custom
 from ddpm_jax.report import cards as cards_lib
-from ddpm_jax.report import chain_section, figures, grids, hints, html
+from ddpm_jax.report import chain_section, figures, grids, hints, html, time_spent
 from ddpm_jax.report import history as history_lib
 from ddpm_jax.runs import commands, directory
 from ddpm_jax.runtime import files
@@ -40,6 +40,7 @@ def write(
         "Is this normal?": hints.element(history, config),
         "Samples while training": _film(run_dir),
         "Training": figures.training(history),
+        "Where the time went": time_spent.element(run_dir),
         "Likelihood by timestep": cards_lib.bound(cards),
         "Accuracy by noise level": cards_lib.accuracy(cards),
         "Bound of the chain": chain_section.element(run_dir, cards),

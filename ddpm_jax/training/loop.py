@@ -13,7 +13,7 @@ import jax
 from ddpm_jax.core import errors
 from ddpm_jax.data import pipeline
 from ddpm_jax.runs import best as best_lib
-from ddpm_jax.runs import checkpoints, metric_writers
+from ddpm_jax.runs import checkpoints, goodput, metric_writers
 from ddpm_jax.runs import place as place_lib
 from ddpm_jax.runtime import distributed, hang_watch
 from ddpm_jax.runtime.cluster import preemption
@@ -41,6 +41,7 @@ class Job:
         go_back: `() → (state, step)`, the last good state with new draws ahead of it.
         note_bad: `(BadStep, state)`, told of every step whose update was left out.
         speed: keyword arguments of `progress.Progress`: the work of an image.
+        ledger: where the time goes.
     """
 
     train: object
@@ -54,6 +55,7 @@ class Job:
     go_back: Callable[[], tuple[state_lib.TrainState, int]]
     note_bad: Callable[[nonfinite.BadStep, state_lib.TrainState], None]
     speed: dict
+    ledger: goodput.Ledger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,7 @@ def run(
             job.writer.write({"step": done, "went_back_from": outcome.step})
             with job.batches_from(done) as again:
                 outcome = attempt(job, again, state, done)
+        job.ledger.note(outcome.step)
     except (errors.Refusal, OSError, jax.errors.JaxRuntimeError) as error:
         report(job, "stopped", reason=str(error).splitlines()[0])
         raise
@@ -144,6 +147,7 @@ class _Loop:
     def run(self, missing) -> Outcome:
         """Take steps until train.steps, a request to stop, or too many bad ones."""
         job, train, due = self.job, self.job.train, intervals.due
+        job.ledger.begin(self.done)
         if missing and (ended := self.make_up(missing)):
             return ended
         for batch in self.kept_batches():
@@ -170,13 +174,13 @@ class _Loop:
                     turned = self.watch.turn(self.done, self.batches.wait_seconds)
                     self.log(filter(None, [turned]))
             if saves:
-                job.saved.save(self.done, self.state)
+                self.save()
             if looks and not stopping:
                 self.look(looks, is_saved=saves)
             if looks and job.stop.agreed():
                 # Here, so that what was cut short is made up for at the next start.
                 if not saves:
-                    job.saved.save(self.done, self.state)
+                    self.save()
                 return Outcome(self.done, STOPPED)
             if ends:
                 break
@@ -201,8 +205,14 @@ class _Loop:
             return Outcome(self.done, FINISHED)
         return None
 
+    def save(self) -> None:
+        """Save the state; what training waits for here is no training."""
+        with self.job.ledger.spending(goodput.SAVING):
+            self.job.saved.save(self.done, self.state)
+
     def log(self, records) -> None:
         """Write and print records, and bring the report up to date."""
+        self.job.ledger.note(self.done, self.batches.wait_seconds)
         for record in records:
             self.job.writer.write(record)
             say(progress.line(record, self.job.train.steps))
@@ -212,11 +222,12 @@ class _Loop:
         """Make what is due now: grids, validation, evaluation; keep the best step."""
         job = self.job
         self.moving.rest()  # what follows may rightly take an hour
-        with self.keeping(is_saved=is_saved):
+        looking = job.ledger.spending(goodput.LOOKING)
+        with self.keeping(is_saved=is_saved), looking:
             best = job.observer.look(self.state, self.done, parts, self.best)
         if best:
             if not is_saved:
-                job.saved.save(self.done, self.state)
+                self.save()
             job.saved.keep_best(best)
             self.best = best
         self.watch.pause()
