@@ -86,6 +86,47 @@ def remark(found: list[Held]) -> str:
     )
 
 
+def unreached(
+    network: functional.Network, shape, *, float_timesteps: bool
+) -> list[str]:
+    """Return the paths of parameters without a gradient, as far as tracing tells.
+
+    Nothing is compiled or computed. What only numbers show, `without_gradient` finds.
+
+    Args:
+        network, shape, float_timesteps: see `held`.
+    """
+    gradient = jax.grad(lambda params, *given: jnp.sum(network.apply(params, *given)))
+    inputs = _inputs(network, shape, float_timesteps)
+    traced = jax.make_jaxpr(gradient)(network.shapes, *inputs).jaxpr
+    reached = set(traced.invars)
+    for equation in traced.eqns:
+        # A literal has no place in a set.
+        given = [v for v in equation.invars if not hasattr(v, "val")]
+        if reached.intersection(given):
+            reached.update(equation.outvars)
+    return [
+        path
+        for path, out in zip(
+            functional.by_path(network.shapes), traced.outvars, strict=True
+        )
+        if hasattr(out, "val") or out not in reached
+    ]
+
+
+def remarks(network: functional.Network, shape, *, float_timesteps: bool) -> list[str]:
+    """Return what is odd about the parameters of a network, a sentence each."""
+    options = {"float_timesteps": float_timesteps}
+    still = unreached(network, shape, **options)
+    said = [remark(held(network, shape, **options))]
+    if still:
+        shown = ", ".join(still[:3]) + (
+            f" and {len(still) - 3} more" * (len(still) > 3)
+        )
+        said.append(f"the output depends on no number of {shown}: it is never trained")
+    return [sentence for sentence in said if sentence]
+
+
 def without_gradient(
     network: functional.Network, params, shape, *, num_steps: float, seed: int = 0
 ) -> list[str]:

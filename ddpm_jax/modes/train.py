@@ -16,6 +16,7 @@ from ddpm_jax.config import paths, reading
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images, inspection, pipeline
 from ddpm_jax.data import order as order_lib
+from ddpm_jax.diagnosis import leaves
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.models import custom, functional
 from ddpm_jax.runs import checkpoints, directory, goodput, metric_writers, place
@@ -189,6 +190,10 @@ def say_what_is_trained(config, facts, network, mesh, dataset) -> None:
         say(line)
     if remark := class_labels.remark(facts.class_names):
         say(f"noticed: {remark}")
+    if custom.note(network):
+        rescaled = config.diffusion.rescale_timesteps
+        for line in leaves.remarks(network, facts.shape, float_timesteps=rescaled):
+            say(f"noticed: {line}")
 
 
 def remarks(dataset) -> list[str]:

@@ -37,8 +37,14 @@ def held(init, apply):
     return leaves.held(network, SHAPE, float_timesteps=False)
 
 
+def traced(init, apply):
+    network = ddpm_jax.network(init, apply)
+    return leaves.unreached(network, SHAPE, float_timesteps=False)
+
+
 def test_a_sound_network_has_all_gradients():
     assert still(init, apply) == []
+    assert traced(init, apply) == []
     assert held(init, apply) == []
 
 
@@ -55,6 +61,11 @@ def test_an_unused_parameter_is_named():
         return {**init(key), "blocks": [{"bias": jnp.ones(3)}]}
 
     assert still(with_more, apply) == ["blocks/0/bias"]
+    assert traced(with_more, apply) == ["blocks/0/bias"]
+    (said,) = leaves.remarks(
+        ddpm_jax.network(with_more, apply), SHAPE, float_timesteps=False
+    )
+    assert "no number of blocks/0/bias: it is never trained" in said
 
 
 def test_a_stopped_parameter_is_named():
@@ -63,6 +74,7 @@ def test_a_stopped_parameter_is_named():
         return apply({**params, "time": frozen}, *given)
 
     assert still(init, stopped) == ["time"]
+    assert traced(init, stopped) == ["time"]
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])
