@@ -1,7 +1,7 @@
 """Arrays of 7 and 8 axes: the same numbers as of the flat ones, and no crash.
 
-jaxlib 0.10.2 crashes in fused sums of arrays with so many axes. A crash takes its process
-with it, so another one computes.
+jaxlib 0.10.2 crashes in fused sums of arrays with so many axes. A crash takes its
+process with it, so another one computes.
 """
 
 import os
