@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shutil
 import tempfile
 import time
@@ -32,17 +31,6 @@ from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 from ddpm_jax.training import step
 
-# First and last release that the tests run on.
-TESTED = {
-    "python": ("3.11", "3.12"),
-    "jax": ("0.10", "0.12"),
-    "jaxlib": ("0.10", "0.12"),
-    "flax": ("0.12", "0.12"),
-    "optax": ("0.2", "0.2"),
-    "orbax-checkpoint": ("0.12", "0.12"),
-    "grain": ("0.2", "0.2"),
-    "numpy": ("2.0", "2.5"),
-}
 GIB = 2**30
 MAX_DEVIATION = 5.0  # standard errors; one of 10⁵ correct machines would exceed it
 NUM_SAMPLES = 8192
@@ -116,21 +104,19 @@ def _verdict(check):
 def version_lines(found: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Yield every package with its version, marked where it has not been tested."""
     for package, version in found.items():
-        if package not in TESTED:
+        if package not in versions.TESTED:
             yield package, version
             continue
-        first, last = TESTED[package]
+        first, last = versions.TESTED[package]
         span = f"tested: {first}" + (f" … {last}" if last != first else "")
-        if not _release(first) <= _release(version) <= _release(last):
-            newer = _release(version) > _release(last)
+        if (
+            not versions.release(first)
+            <= versions.release(version)
+            <= versions.release(last)
+        ):
+            newer = versions.release(version) > versions.release(last)
             span = f"NOT TESTED, {'newer' if newer else 'older'} than {span}"
         yield package, f"{version:<12} {span}"
-
-
-def _release(version):
-    """Return (major, minor); of what is no version, (−1, −1)."""
-    match = re.match(r"(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if match else (-1, -1)
 
 
 def device_lines() -> Iterator[tuple[str, str]]:

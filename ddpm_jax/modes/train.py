@@ -190,6 +190,8 @@ def say_what_is_trained(config, facts, network, mesh, dataset) -> None:
         say(line)
     if remark := class_labels.remark(facts.class_names):
         say(f"noticed: {remark}")
+    if found := versions.newer(versions.versions()):
+        say(f"noticed: {', '.join(found)} is newer than what ddpm_jax is tested with")
     if custom.note(network):
         rescaled = config.diffusion.rescale_timesteps
         for line in leaves.remarks(network, facts.shape, float_timesteps=rescaled):
