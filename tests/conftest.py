@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import itertools
 import os
 import pathlib
 import shutil
@@ -35,11 +36,18 @@ def pytest_collection_finish(session):
     gc.set_threshold(50_000, 20, 20)
 
 
+MODULES = itertools.count(1)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _collected():
-    """Collect garbage after each module: what cycles hold does not add up."""
+    """Collect garbage now and then: what cycles hold does not add up.
+
+    It takes seconds, for nothing that JAX remembers is garbage.
+    """
     yield
-    gc.collect()
+    if next(MODULES) % 8 == 0:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
