@@ -1,5 +1,6 @@
 """Training, from top to bottom: data, network, state, the loop, the end."""
 
+import functools
 import math
 import time
 
@@ -27,7 +28,9 @@ from ddpm_jax.training import crash_report, loop, messages, progress
 LOOKED_AT = 64  # images, before the first step
 
 
-def run(config, workdir, network: functional.Network | None = None) -> None:
+def run(  # noqa: PLR0915 - the story of a training run, in order
+    config, workdir, network: functional.Network | None = None
+) -> None:
     """Train, or go on training, the run in `workdir`.
 
     Args:
@@ -79,8 +82,8 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network, marks)
-        missing = monitor.missing(config.train, run_dir, first_step)
-        if first_step >= config.train.steps and not missing:
+        overdue = monitor.overdue(config.train, run_dir, first_step)
+        if first_step >= config.train.steps and not overdue:
             say(f"the run has its {config.train.steps} steps already")
             say(closing(config, run_dir, network, workdir))
             return
@@ -116,44 +119,61 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
             # The first batches are prepared while the step compiles.
             batches_from(first_step) as batches,
         ):
-            job = loop.Job(
-                train=config.train,
+            take_step = compilation.compile_ahead(
+                build_step.jitted_step(train_step, abstract, mesh),
+                abstract,
+                build_step.abstract_batch(config, facts, network, mesh),
+                what="the train step",
+            )
+            evaluate = monitor.make(
+                config,
+                facts,
+                network,
+                mesh,
+                dataset=dataset,
+                run_dir=run_dir,
                 writer=writer,
-                saved=saved,
-                place=where,
-                compiled=compilation.compile_ahead(
-                    build_step.jitted_step(train_step, abstract, mesh),
-                    abstract,
-                    build_step.abstract_batch(config, facts, network, mesh),
-                    what="the train step",
-                ),
-                observer=monitor.Observer(
-                    config,
-                    facts,
-                    network,
-                    mesh,
-                    dataset=dataset,
-                    run_dir=run_dir,
-                    writer=writer,
-                    should_stop=stop.agreed,
-                ),
-                stop=stop,
-                batches_from=batches_from,
-                go_back=lambda: go_back(
-                    config, run_dir, saved, abstract, network, mesh
-                ),
-                note_bad=crash_report.Notes(
-                    kinds.of(config).reads(network),
-                    run_dir,
-                    order,
-                    dataset,
-                    command=messages.how_to_go_on(network, workdir),
-                ),
-                speed=build_planning.speed(config, facts, network, mesh),
+                should_stop=stop.agreed,
+            )
+            report_bad_step = crash_report.Notes(
+                kinds.of(config).reads(network),
+                run_dir,
+                order,
+                dataset,
+                command=messages.how_to_go_on(network, workdir),
+            )
+            new_progress = functools.partial(
+                progress.Progress,
+                last_step=config.train.steps,
+                batch_size=config.train.batch_size,
+                **build_planning.speed(config, facts, network, mesh),
             )
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
-            outcome = loop.run(job, batches, state, first_step, missing)
-    if outcome.why == loop.STOPPED:
+            outcome = loop.run(
+                state,
+                batches,
+                take_step,
+                done=first_step,
+                last_step=config.train.steps,
+                log_every=config.train.log_every,
+                checkpoint_every=config.train.checkpoint_every,
+                max_bad_steps=config.train.max_bad_steps,
+                parts_due=lambda done: monitor.due(config.train, done),
+                overdue=overdue,
+                monitor=evaluate,
+                report=monitor.reporter(run_dir, where),
+                report_bad_step=report_bad_step,
+                roll_back=lambda: roll_back(
+                    config, run_dir, saved, abstract, network, mesh
+                ),
+                batches_from=batches_from,
+                new_progress=new_progress,
+                checkpoints=saved,
+                writer=writer,
+                place=where,
+                stop=stop,
+            )
+    if not outcome.is_finished:
         say(
             f"stopped by {stop.signal_name} at step {outcome.step}; everything is saved"
         )
@@ -242,7 +262,7 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
     return restored.state, restored.step
 
 
-def go_back(config, run_dir, saved, abstract, network, mesh):
+def roll_back(config, run_dir, saved, abstract, network, mesh):
     """Return the last good state, from which every draw is another, and its step."""
     say("going back to the last good checkpoint, with new draws of t and noise")
     saved.wait()
