@@ -47,6 +47,7 @@ def test_old_names_and_values_are_read(renamed, capsys):
 def test_a_value_is_renamed_in_its_field_and_its_type_only(renamed):
     assert stored(model={"remat": True}).model.remat == "blocks"
     assert stored(model={"remat": False}).model.remat == "none"
+    assert stored(model={"initialisation": "ho"}).model.initialisation == "ddpm"
     assert stored(data={"flip": True}).data.flip is True
     assert stored(sampling={"seed": 1}).sampling.seed == 1
     assert reading.present_value("seed", True) is True  # which equals 1 for Python

@@ -57,7 +57,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.qkv_order = "legacy"  # packing of attention; new: ADM 64x64, DDPM
     model.attention_scale = "split"  # d^-1/4 on q and k; product: d^-1/2 on q·k (DDPM)
     model.middle_attention = "normed"  # plain (no GroupNorm), none: some of diffusers
-    model.initialisation = "openai"  # of the weights: openai, ho (DDPM), torch
+    model.initialisation = "openai"  # of the weights: openai, ddpm, torch
     model.pool = "attention"  # of a classifier: adaptive, spatial, spatial_v2
     model.inpainting = False  # sees known pixels and their mask, as GLIDE's networks do
     model.patch_size = 4  # of a clip: side of the patches that it reads

@@ -7,17 +7,12 @@ entries of one file or under prefixes of the names; both are names with dots her
 import re
 from collections.abc import Callable, Mapping
 
+from ddpm_jax.convert.formats import FORMATS
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
 Names = dict[str, str]
 
-MARKS = {
-    # Family → names, each set of which marks it.
-    "openai": ({"time_embed.0.weight", "input_blocks.0.0.weight"},),
-    "diffusers": ({"time_embedding.linear_1.weight", "conv_in.weight"},),
-    "ho": ({"temb/dense0/W", "conv_in/W"}, {"temb.dense.0.weight", "conv_in.weight"}),
-}
 WRAPPERS = {
     # What training programs put before every name of a network that they wrap.
     "module": "DataParallel",
@@ -111,14 +106,14 @@ def choose(
 
 def _networks(shapes):
     """Return (names by label of every network known here, notes)."""
-    anchors = {sorted(marks)[0] for family in MARKS.values() for marks in family}
+    every = [marks for record in FORMATS.values() for marks in record.marks]
+    anchors = {sorted(marks)[0] for marks in every}
     prefixes = {
         name.removesuffix(anchor)
         for name in shapes
         for anchor in anchors
         if name == anchor or name.endswith(f".{anchor}")
     }
-    every = [marks for family in MARKS.values() for marks in family]
     prefixes = sorted(
         prefix
         for prefix in prefixes

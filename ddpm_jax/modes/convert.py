@@ -13,7 +13,7 @@ from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
-from ddpm_jax.convert import certificate, families, mapping, recognise
+from ddpm_jax.convert import certificate, formats, mapping, recognise
 from ddpm_jax.convert import open as open_lib
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
@@ -63,7 +63,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
 
     leaves = functional.by_path(network.shapes)
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
-    entries = families.entries(opened.family, shapes, told.fields)
+    entries = formats.FORMATS[opened.format].entries(shapes, told.fields)
     mapping.check(entries, shapes, opened.shapes, told.fields)
     params = load(network, entries, opened, mesh)
     say(f"{functional.num_parameters(network.shapes):,} parameters in their places")
@@ -196,7 +196,7 @@ def receipt(opened, told, parity) -> dict:
         "source": str(opened.path),
         "sha256": opened.sha256,
         "bytes": opened.bytes,
-        "family": opened.family,
+        "family": opened.format,
         "published": told.published,
         "weights": f"weights imported from {opened.path.name}",
         "notes": list(opened.notes),

@@ -7,7 +7,8 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 
-from ddpm_jax.convert import mapping, names
+from ddpm_jax.convert import mapping, names, torch_reference
+from ddpm_jax.convert.format import Format
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
@@ -23,7 +24,7 @@ DIALECT = {
     "model.qkv_order": "new",
     "model.attention_scale": "product",
     "model.middle_attention": "normed",
-    "model.initialisation": "ho",
+    "model.initialisation": "ddpm",
     "model.num_heads": 1,
     "model.head_channels": 0,
     "model.scale_shift": False,
@@ -233,3 +234,24 @@ def recognise(shapes: Mapping[str, Shape]) -> dict[str, object]:
     }
     fields["facts.learned_variance"] = kernel("conv_out")[out] == 2 * data_channels
     return fields
+
+
+def reference(opened, fields, inputs):
+    """Return the output of PyTorch, see `format.Format`."""
+    del fields
+    return torch_reference.ddpm_unet(opened.tensors, inputs["x"], inputs["t"])
+
+
+FORMAT = Format(
+    name="ddpm",
+    about="weights of the DDPM code",
+    marks=(
+        frozenset({"temb/dense0/W", "conv_in/W"}),
+        frozenset({"temb.dense.0.weight", "conv_in.weight"}),
+    ),
+    recognise=recognise,
+    code="the DDPM code",
+    dialect=DIALECT,
+    entries=entries,
+    reference=reference,
+)
