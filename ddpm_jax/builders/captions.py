@@ -9,11 +9,9 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders.data import DataInfo, TextFacts
-from ddpm_jax.core import errors
+from ddpm_jax.core import arrays, errors
 from ddpm_jax.data import captions_classes
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.models import text as text_lib
@@ -63,8 +61,8 @@ def with_text(config, facts: DataInfo, dataset: dataset_lib.Dataset) -> DataInfo
     if not config.model.text_layers:
         return facts
     made_of = made(config, dataset)
-    _say_what_is_cut(made_of, dataset.captions(_spread(len(dataset), LOOKED_AT)))
-    kept = tuple(dataset.captions(_spread(len(dataset), KEPT)))
+    _say_what_is_cut(made_of, dataset.captions(arrays.spread(len(dataset), LOOKED_AT)))
+    kept = tuple(dataset.captions(arrays.spread(len(dataset), KEPT)))
     return dataclasses.replace(facts, text=TextFacts(made_of.to_json(), kept))
 
 
@@ -80,10 +78,6 @@ def made(config, dataset: dataset_lib.Dataset) -> encoding.Tokenizer:
         context=config.model.text_context or None,
         path=config.data.vocabulary,
     )
-
-
-def _spread(count, limit):
-    return np.unique(np.linspace(0, count - 1, limit).astype(np.int64))
 
 
 def _say_what_is_cut(tokenizer, texts):

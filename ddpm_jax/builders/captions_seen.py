@@ -7,6 +7,7 @@ import numpy as np
 
 from ddpm_jax.builders import captions as build_captions
 from ddpm_jax.builders import trained_run
+from ddpm_jax.core import arrays
 from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.runs import directory
 from ddpm_jax.text import encoding, words
@@ -48,7 +49,7 @@ def of_images(dataset: Dataset, indices: np.ndarray) -> list[tuple[str, ...]]:
 
 def shown(dataset: Dataset) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """Return some images float32 [n, H, W, C] and the captions of each."""
-    indices = _spread(len(dataset), SHOWN)
+    indices = arrays.spread(len(dataset), SHOWN)
     # The images first: where one cannot be read, the next one comes with its captions.
     images = dataset.fetch(indices)["image"]
     return images, of_images(dataset, indices)
@@ -66,7 +67,7 @@ def look(config, dataset: Dataset, workdir) -> Seen:
         Refusal: no such tokenizer can be made.
     """
     made, of_run = _tokenizer(config, dataset, workdir)
-    of_each = of_images(dataset, _spread(len(dataset), MAX_IMAGES))
+    of_each = of_images(dataset, arrays.spread(len(dataset), MAX_IMAGES))
     texts = tuple(dict.fromkeys(text for texts in of_each for text in texts))
     unknown, once = _words(made, texts)
     known = set(unknown)
@@ -100,10 +101,6 @@ def _words(tokenizer, texts):
     unknown = {word: n for word, n in counts.items() if word not in known}
     once = (word for word, n in counts.items() if n == 1 and word in known)
     return collections.Counter(unknown), tuple(sorted(once))
-
-
-def _spread(count, limit):
-    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
 
 
 def facts(seen: Seen) -> list[tuple[str, str]]:

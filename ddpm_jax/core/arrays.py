@@ -41,6 +41,16 @@ def number(value) -> float | None:
     return None if found is None else float(found)
 
 
+def spread(count: int, limit: int) -> np.ndarray:
+    """Return at most `limit` indices of 0 … count − 1, evenly spaced, int64."""
+    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
+
+
+def padded_range(start: int, size: int, stop: int) -> np.ndarray:
+    """Return `size` indices from `start` on; the last one below `stop` is repeated."""
+    return np.minimum(np.arange(start, start + size), stop - 1)
+
+
 def on_device(value: np.ndarray) -> jax.Array:
     """Return host numbers on the device: it is meant, see `flags`."""
     with flags.as_written():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 from ddpm_jax.data import captions as captions_lib
 from ddpm_jax.data import captions_tables, decoding, files, reading, tables
 
@@ -61,7 +61,7 @@ class Found:
         """
         missing = self.without(chosen)
         if missing:
-            listed = ", ".join(missing[:NAMED]) + (", …" * (len(missing) > NAMED))
+            listed = wording.few(missing)
             first = f"{os.path.splitext(missing[0])[0]}{files.TEXT}"
             add = f"into {first}" if self.origin == BESIDE else f"into {self.origin}"
             raise errors.Refusal(

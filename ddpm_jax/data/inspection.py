@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ddpm_jax.core import arrays
 from ddpm_jax.data import decoding, files, reading, survey
 from ddpm_jax.data.dataset import Dataset
 
@@ -61,7 +62,7 @@ def inspect_files(images: files.Images, say: Callable[[str], None]) -> FilesFoun
     looked = survey.survey(images, say)
     names = [images.entries[index].name for index in looked.readable]
     if len(names) > MAX_DECODED:
-        names = [names[i] for i in _spread(len(names), MAX_DECODED)]
+        names = [names[i] for i in arrays.spread(len(names), MAX_DECODED)]
     verdicts = []
     for start in range(0, len(names), PROGRESS_EVERY):
         if start:
@@ -135,9 +136,9 @@ class Seen:
 
 def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> Seen:
     """Fetch evenly spaced images as training would, `limit` at most; sum them up."""
-    batch = dataset.fetch(_spread(len(dataset), limit))
+    batch = dataset.fetch(arrays.spread(len(dataset), limit))
     image, label = batch["image"], batch["label"]
-    shown = _spread(len(image), NUM_EXAMPLES)
+    shown = arrays.spread(len(image), NUM_EXAMPLES)
     pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
     counts = np.bincount(label, minlength=dataset.num_classes or 0)
     return Seen(
@@ -175,8 +176,3 @@ def _of_range(largest, seen):
     if factor < 2:
         return f"{told}; stretch their contrast"
     return f"{told}; multiplied by {factor:,} they would use all of it"
-
-
-def _spread(count, limit):
-    """Return at most `limit` indices of 0 … count − 1, evenly spaced."""
-    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)

@@ -58,7 +58,7 @@ def look(fetch, count: int, limit: int, levels: int) -> Seen:
         fetch: indices → {"image": float32 [n, H, W, C]}.
         levels: grey values of the data, evenly spaced from −1 to 1.
     """
-    index = spread(count, limit)
+    index = arrays.spread(count, limit)
     total = squares = 0.0
     lows, highs, off_grid, finite, pooled = [], [], [], [], []
     for start in range(0, len(index), FETCHED):
@@ -87,11 +87,6 @@ def look(fetch, count: int, limit: int, levels: int) -> Seen:
         channel_std=np.sqrt(np.maximum(channel_var, 0)),
         pooled=np.concatenate(pooled),
     )
-
-
-def spread(count: int, limit: int) -> np.ndarray:
-    """Return at most `limit` indices of 0 … count − 1, evenly spaced, int64."""
-    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
 
 
 def pool(image: np.ndarray) -> np.ndarray:
@@ -232,7 +227,7 @@ def make_probe(
     def probe(params, images, condition, index, t, told) -> Probed:
         parts = []
         for start in range(0, len(index), batch_size):
-            rows = np.minimum(np.arange(start, start + batch_size), len(index) - 1)
+            rows = arrays.padded_range(start, batch_size, len(index))
             of_image = index[rows]
             batch = {"index": of_image, "t": t[rows], "told": told[rows]}
             batch = {name: v.astype(np.int32) for name, v in batch.items()}

@@ -9,6 +9,7 @@ from ddpm_jax import config as config_lib
 from ddpm_jax.builders import chains, paper_2015
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import schedule as build_schedule
+from ddpm_jax.core import arrays
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import learned_rates
@@ -121,7 +122,7 @@ def _terms(trained, setup, weights, prepared, stop) -> chain_bound.Terms | None:
 
 
 def _batch(dataset, start, size, count):
-    index = np.minimum(np.arange(start, start + size), count - 1)
+    index = arrays.padded_range(start, size, count)
     image = dataset.fetch(index)["image"].astype(np.float32)
     return {"image": image, "index": index.astype(np.int32)}
 

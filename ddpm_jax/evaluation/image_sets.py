@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import arrays, errors
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import decoding, files, marks, npz, reading, survey
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import array_files
 from ddpm_jax.metrics import conversion
+from ddpm_jax.runtime import files as runtime_files
 from ddpm_jax.runtime import home
 from ddpm_jax.runtime.console import say
 
@@ -52,7 +53,7 @@ def of_dataset(dataset: dataset_lib.Dataset, crop: str) -> ImageSet:
 
     def rows(count):
         # A split may be sorted by class.
-        chosen = np.linspace(0, len(dataset) - 1, count).astype(np.int64)
+        chosen = arrays.spread(len(dataset), count)
         for start in range(0, count, ROWS):
             yield images_lib.to_uint8(
                 dataset.fetch(chosen[start : start + ROWS])["image"]
@@ -143,7 +144,8 @@ def _of_array(path, field):
         def rows(count):
             return map(convert, stored(count))
 
-    return ImageSet(path.name, tuple(shape[1:]), shape[0], sha256(path), rows)
+    digest = runtime_files.sha256(path)
+    return ImageSet(path.name, tuple(shape[1:]), shape[0], digest, rows)
 
 
 def _conversion(path, dtype, parts):
@@ -151,12 +153,6 @@ def _conversion(path, dtype, parts):
         return conversion.to_uint8(dtype, conversion.range_of(parts))
     except errors.Refusal as refusal:
         raise errors.Refusal(f"{path} holds {refusal}") from refusal
-
-
-def sha256(path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- folders -------------------------------------------------------------------------

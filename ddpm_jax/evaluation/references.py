@@ -11,7 +11,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.evaluation import array_files, feature_networks, image_sets
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import statistics
-from ddpm_jax.runtime import distributed, home
+from ddpm_jax.runtime import distributed, files, home
 from ddpm_jax.runtime.console import say
 
 FEATURE_IMAGES = 10_000
@@ -60,7 +60,7 @@ def of_path(path: str) -> Reference:
     images = image_sets.of_path(path, field) if has_images else None
     if not has_statistics and images is None:
         statistics.load(place)  # its sentence tells what the file holds
-    digest = images.hash if images else image_sets.sha256(place)
+    digest = images.hash if images else files.sha256(place)
     return Reference(place.name, digest, images, place if has_statistics else None)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ddpm_jax.builders import kinds, low_res
 from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.core import arrays
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.report import sample_plots
 from ddpm_jax.runtime import distributed, files, image_grid
@@ -76,8 +77,7 @@ def drawing(run, sample):
 
     @functools.cache
     def channels_of_data():
-        count = min(COMPARED_IMAGES, len(dataset))
-        chosen = np.linspace(0, len(dataset) - 1, count).astype(np.int64)
+        chosen = arrays.spread(len(dataset), COMPARED_IMAGES)
         return channels_of(dataset.fetch(chosen)["image"], "data")
 
     def draw_grid(state, done):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import classification, keys
+from ddpm_jax.core import arrays, classification, keys
 from ddpm_jax.diffusion import process
 from ddpm_jax.runtime import sharding
 
@@ -107,7 +107,7 @@ def evaluate(
     while count < num_images:
         if should_stop():
             return None
-        index = np.minimum(np.arange(count, count + batch_size), num_images - 1)
+        index = arrays.padded_range(count, batch_size, num_images)
         own = index[sharding.process_rows(mesh, batch_size)]
         fetched = dataset.fetch(own)
         batch = {"index": own.astype(np.int32)}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import conditions, keys
+from ddpm_jax.core import arrays, conditions, keys
 from ddpm_jax.diffusion import likelihood, process, reverse
 from ddpm_jax.runtime import sharding
 
@@ -203,7 +203,7 @@ def evaluate(
     """
     while sums.count < num_images and not should_stop():
         start = sums.count
-        index = np.minimum(np.arange(start, start + batch_size), num_images - 1)
+        index = arrays.padded_range(start, batch_size, num_images)
         batch = fetched(dataset, index, mesh, condition_spec)
         scores = scorer(params, batch["index"], batch["image"], batch["condition"])
         sums = sums.add(scores, min(batch_size, num_images - start))

@@ -16,7 +16,7 @@ NEAR = 3  # of them, those that look like the unknown one
 
 
 @dataclasses.dataclass(frozen=True)
-class Words:
+class Words(encoding.Tokenizer):
     """Word i of the vocabulary is token i; padding is the token after the last.
 
     Case and punctuation do not count. A word that is not in the vocabulary is refused:
@@ -32,7 +32,7 @@ class Words:
     kind = "words"
 
     def __post_init__(self):
-        encoding.check_context(self.context)
+        super().__post_init__()
         for word in self.words:
             if split(word) != [word]:
                 raise errors.Refusal(
@@ -53,17 +53,11 @@ class Words:
     def padding(self) -> int:
         return len(self.words)
 
-    @property
-    def fingerprint(self) -> str:
-        return encoding.fingerprint(self.to_json())
-
-    def encode(self, text: str) -> encoding.Encoded:
-        encoding.check_text(text)
+    def ids(self, text: str) -> list[int]:
         unknown = self.unknown(text)
         if unknown:
             raise errors.Refusal(self._refusal(unknown))
-        ids = [self._ids[word] for word in split(text)]
-        return encoding.padded(ids, self.context, self.padding, text)
+        return [self._ids[word] for word in split(text)]
 
     def decode(self, tokens: Iterable[int]) -> str:
         return " ".join(

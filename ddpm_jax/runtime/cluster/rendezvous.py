@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 from ddpm_jax.runtime.cluster import peers
 
 PROTOCOL = 1
@@ -253,21 +253,16 @@ class _Desk:
             (card.process, channel.where) for channel, card in self.channels.items()
         )
         told = [f"{process} from {where}" for process, where in there]
-        said = f" ({_listed(told)} {_have(told)})" if told else ""
+        said = f" ({wording.listed(told)} {_have(told)})" if told else ""
         for process, where in self._ended.items():
             said += f"; {process} had, from {where}, and has ended: see what it said"
         _, port = split_address(address)
         return (
-            f"process{'es' if missing[1:] else ''} {_listed(missing)} of {self._count} "
-            f"{_have(missing)} not called in after {timeout:g} s{said}: start the same "
-            f"command there; port {port} of {socket.gethostname()} must be reachable"
+            f"process{'es' if missing[1:] else ''} {wording.listed(missing)} of "
+            f"{self._count} {_have(missing)} not called in after {timeout:g} s{said}: "
+            f"start the same command there; port {port} of {socket.gethostname()} must "
+            "be reachable"
         )
-
-
-def _listed(items) -> str:
-    """Return "a, b and c"."""
-    *others, last = map(str, items)
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _have(items) -> str:
