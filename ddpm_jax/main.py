@@ -62,7 +62,7 @@ def main(argv=None) -> int:
     except errors.Refusal as refusal:
         if debug:
             raise
-        console_lib.tell_error(f"error: {refusal}")
+        console_lib.say_error(f"error: {refusal}")
         return 1
     except OSError as error:
         # Disks fill up and vanish; that is no defect of ours if a file is to blame.
@@ -72,7 +72,7 @@ def main(argv=None) -> int:
         if error.errno in FULL_DISK:
             told += "; make room and give the same command again: it goes on from "
             told += "what is saved"
-        console_lib.tell_error(f"error: {told}")
+        console_lib.say_error(f"error: {told}")
         return 1
     except KeyboardInterrupt:
         # Modes catch the signal themselves once there is something to save.

@@ -70,15 +70,17 @@ def validator(config, facts: DataInfo, network, test, train, *, mesh):
     )
 
 
-def recipe(config, facts: DataInfo, *, given=None) -> chain_sampler.ChainRecipe:
+def recipe(
+    config, facts: DataInfo, *, given=None, texts=None
+) -> chain_sampler.ChainRecipe:
     """Return what decides the samples, apart from the weights.
 
     Args:
         config: of the run.
         facts: of its data.
-        given: of upsamplers, always None here.
+        given, texts: of upsamplers and of runs with texts, always None here.
     """
-    del given
+    del given, texts
     chains.check(config, facts)
     seed, steps = config.sampling.seed, config.diffusion.num_steps
     settings = (

@@ -29,6 +29,7 @@ def recipe(
     path=None,
     kept=None,
     given: low_res.Given | None = None,
+    texts: prompts.Prompts | None = None,
     completes: bool = False,
 ) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
@@ -42,6 +43,7 @@ def recipe(
         path: of an edit, see `diffusion.samplers`; None for the solver's own.
         kept: the respaced process of an edit; None for that of config.sampling.
         given: what an upsampler enlarges.
+        texts: from `prompts.of`, where they are resolved already.
         completes: whether the edit has a picture to complete.
 
     Raises:
@@ -57,7 +59,7 @@ def recipe(
     if given is None or "label" not in given.source.carried:
         asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
         _check_told(config, asked, given)
-    texts = prompts.of(config, facts, given)
+    texts = texts or prompts.of(config, facts, given)
     if not build_guidance.leaves_classes_out(config.sampling):
         prompts.check_told(texts, given)
     if config.sampling.prompts and build_guidance.leaves_classes_out(config.sampling):

@@ -144,7 +144,7 @@ def to_resume(workdir) -> SavedRun | None:
     return saved
 
 
-def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRun:
+def open_run(run, config=None, *, mesh=None, network=None) -> TrainedRun:
     """Open a run for everything but training.
 
     Args:
@@ -154,7 +154,6 @@ def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRu
         mesh: devices to restore to; None for those that the config asks for.
         network: the user's own that the run was trained with; None for the one that its
             config describes.
-        say: told, in a line each, of checkpoints that could not be used.
 
     Raises:
         Refusal: no run, no checkpoint, or a config that says another network.
@@ -180,11 +179,9 @@ def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRu
         whole = build_training.abstract_state(config, network, mesh)
         abstract = whole.replace(opt_state=(), timesteps=())
     with checkpoints.Checkpoints(run_dir.checkpoints) as stored:
-        restored = stored.restore(
-            abstract, chosen_step(config, stored, say), partial=True
-        )
+        restored = stored.restore(abstract, chosen_step(config, stored), partial=True)
         fingerprint = stored.fingerprint(restored.step)
-    say_skipped(restored, say)
+    say_skipped(restored)
     return TrainedRun(
         run_dir=run_dir,
         config=config,
@@ -198,7 +195,7 @@ def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRu
     )
 
 
-def chosen_step(config, saved_states: checkpoints.Checkpoints, say) -> int | None:
+def chosen_step(config, saved_states: checkpoints.Checkpoints) -> int | None:
     """Return the step that sampling.checkpoint asks for, None for the newest whole one.
 
     Raises:
@@ -226,7 +223,7 @@ def chosen_step(config, saved_states: checkpoints.Checkpoints, say) -> int | Non
     return best.step
 
 
-def say_skipped(restored: checkpoints.Restored, say) -> None:
+def say_skipped(restored: checkpoints.Restored) -> None:
     """Name every checkpoint that was newer but could not be used."""
     for step, reason in restored.skipped:
         say(f"checkpoint {step} was not used: {reason}")
@@ -356,18 +353,16 @@ def process_changes(source, config) -> str:
     return _told(theirs, ours, names)
 
 
-def transfer(config, params, *, mesh, say):
+def transfer(config, params, *, mesh):
     """Return `params` with every leaf of a run's weights that fits, and what was done.
 
     Args:
         config: of the new run; train.init_from names the run to start from.
         params: freshly drawn parameters on their shardings.
         mesh: the devices of `params`.
-        say: told which leaves were loaded and which start fresh, and what changes of
-            the process.
     """
     workdir = config.train.init_from
-    source = open_run(workdir, mesh=mesh, say=say)
+    source = open_run(workdir, mesh=mesh)
     weights = source.weights("auto", field="weights")
     given = functional.by_path(weights.params)
     fresh = []

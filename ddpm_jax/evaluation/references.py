@@ -17,7 +17,7 @@ from ddpm_jax.runtime.console import say
 FEATURE_IMAGES = 10_000
 """Images whose features are kept one by one, as in ADM's protocol."""
 
-TELL_SECONDS = 10
+PRINT_SECONDS = 10
 
 PROXY_IMAGES = 50_000
 """Images that proxies are compared with: they are to be quick."""
@@ -146,7 +146,7 @@ def load_statistics(
         batch_size=batch_size,
         summed=summed,
         groups=1,
-        on_batch=teller(count),
+        on_batch=progress_printer(count),
     )
     if measured.num_images < count:
         return None
@@ -184,22 +184,22 @@ def load_features(
         batch_size=batch_size,
         summed=(),
         kept=("pool",),
-        on_batch=teller(count),
+        on_batch=progress_printer(count),
     )
     return measured.kept["pool"] if measured.num_images == count else None
 
 
-def teller(count: int) -> Callable[[int], None]:
+def progress_printer(count: int) -> Callable[[int], None]:
     """Return what says how many of `count` images are measured, every few seconds."""
     said = time.monotonic()
 
-    def tell(done):
+    def say_progress(done):
         nonlocal said
-        if time.monotonic() - said > TELL_SECONDS:
+        if time.monotonic() - said > PRINT_SECONDS:
             said = time.monotonic()
             say(f"{done}/{count} images measured")
 
-    return tell
+    return say_progress
 
 
 def until(

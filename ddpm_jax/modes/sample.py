@@ -30,7 +30,8 @@ def run(config, workdir) -> None:
     saved.run_dir.check_writable()
     compilation.enable_cache()
     given = cascade.given(config, saved.facts)
-    recipe = kind.recipe(config, saved.facts, given=given)
+    texts = prompts.of(config, saved.facts, given)
+    recipe = kind.recipe(config, saved.facts, given=given, texts=texts)
     classes = build_sampling.classes(config, saved.facts, given=given)
     wanted = build_sampling.num_samples(config, classes)
     if given is not None:
@@ -43,7 +44,6 @@ def run(config, workdir) -> None:
         say(f"classes: {classes}")
         if remark := class_labels.remark(classes.names):
             say(f"note: {remark}")
-    texts = prompts.of(config, saved.facts, given)
     told = [] if texts is None or not recipe.is_conditional else texts.told()
     told += build_sampling.guidance_told(config, saved.facts, saved.imported)
     for line in told:

@@ -243,7 +243,7 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
     if saved.latest_step() is None:
         return new_state(config, run_dir, abstract, network, mesh), 0
     restored = saved.restore(abstract)
-    trained_run.say_skipped(restored, say)
+    trained_run.say_skipped(restored)
     if restored.step > config.train.steps:
         raise errors.Refusal(
             f"train.steps={config.train.steps}: the run has taken {restored.step} "
@@ -290,7 +290,7 @@ def new_state(config, run_dir, abstract, network, mesh):
     say("drawing the initial weights …")
     params = build_training.initial_params(config, network, mesh)
     if config.train.init_from:
-        params = trained_run.transfer(config, params, mesh=mesh, say=say)
+        params = trained_run.transfer(config, params, mesh=mesh)
     return build_training.initial_state(config, params, abstract)
 
 

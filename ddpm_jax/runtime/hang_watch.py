@@ -47,7 +47,7 @@ class Watch:
             waited = time.monotonic() - self._beaten
             if waited < self._limit:
                 continue
-            console.tell_at_once(
+            console.say_at_once(
                 f"nothing has moved for {waited:.0f} s while {self._doing}: if another "
                 "process or a disk hangs, end all and give the same command again; "
                 "the stacks of this process:"

@@ -55,7 +55,7 @@ for late in (0, 2):
             answers.append(stop.agreed(late))
         told[f"agreed {late}"] = [answers, stop.requested, stop.signal_name]
 console.say("said")
-console.tell_error("told")
+console.say_error("told")
 distributed.barrier("the end")
 distributed.finish()
 told["after"] = [distributed.count(), distributed.from_first(process)]
@@ -165,13 +165,13 @@ def test_lines_of_other_processes(capfd):
     console.silence(2)
     try:
         console.say("said")
-        console.tell_error("told")
-        console.tell_at_once("told at once")
+        console.say_error("told")
+        console.say_at_once("told at once")
     finally:
         console.silence(0)
     out, err = capfd.readouterr()
     assert out == ""
     assert err == "process 2: told\n\nprocess 2: told at once\n"
     console.say("said")
-    console.tell_error("told")
+    console.say_error("told")
     assert capfd.readouterr() == ("said\n", "told\n")

@@ -196,7 +196,7 @@ class Lifeline:
         if reason and self._needs_no_news(reason):
             return
         where = news.get("where") or self._channels[0].where
-        console.tell_at_once(
+        console.say_at_once(
             f"process {process} ({where}) stopped: {reason}"
             if reason
             else f"process {process} ({where}) has ended without finishing: this one "
