@@ -68,11 +68,11 @@ def main(argv=None) -> int:
         # Disks fill up and vanish; that is no defect of ours if a file is to blame.
         if debug or error.filename is None:
             raise
-        told = f"{error.filename}: {error.strerror}"
+        sentence = f"{error.filename}: {error.strerror}"
         if error.errno in FULL_DISK:
-            told += "; make room and give the same command again: it goes on from "
-            told += "what is saved"
-        console_lib.say_error(f"error: {told}")
+            sentence += "; make room and give the same command again: it goes on from "
+            sentence += "what is saved"
+        console_lib.say_error(f"error: {sentence}")
         return 1
     except KeyboardInterrupt:
         # Modes catch the signal themselves once there is something to save.
@@ -108,7 +108,7 @@ def _together(command):
     from ddpm_jax.runtime import distributed
     from ddpm_jax.runtime.cluster import launch as launch_lib
 
-    place = dataclasses.asdict(command.together)
+    place = dataclasses.asdict(command.placement)
     timeout = place.pop("timeout")
     launch = launch_lib.find(os.environ, **place)
     if processes == modes.SINGLE:

@@ -19,7 +19,7 @@ LONG = 4_096  # tokens that are counted of one caption
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class CaptionStatistics:
     """Captions of evenly spaced images of a split.
 
     Attributes:
@@ -55,7 +55,7 @@ def shown(dataset: Dataset) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     return images, of_images(dataset, indices)
 
 
-def look(config, dataset: Dataset, workdir) -> Seen:
+def statistics(config, dataset: Dataset, workdir) -> CaptionStatistics:
     """Return what the tokenizer that the config asks for makes of captions.
 
     Args:
@@ -73,7 +73,7 @@ def look(config, dataset: Dataset, workdir) -> Seen:
     known = set(unknown)
     readable = [text for text in texts if known.isdisjoint(words.split(text))]
     long = dataclasses.replace(made, context=LONG)
-    return Seen(
+    return CaptionStatistics(
         tokenizer=made,
         of_run=of_run,
         texts=texts,
@@ -103,7 +103,7 @@ def _words(tokenizer, texts):
     return collections.Counter(unknown), tuple(sorted(once))
 
 
-def facts(seen: Seen) -> list[tuple[str, str]]:
+def facts(seen: CaptionStatistics) -> list[tuple[str, str]]:
     """Return what is worth a line, in pairs of name and text."""
     one = seen.tokenizer
     named = f"{one.kind}, {one.vocabulary_size:,} tokens"
@@ -114,8 +114,8 @@ def facts(seen: Seen) -> list[tuple[str, str]]:
     ]
     if len(seen.lengths):
         low, middle, high = np.percentile(seen.lengths, (0, 50, 100)).astype(int)
-        told = f"{low:,} … {high:,}, half of them at most {middle:,}"
-        pairs.append(("tokens of a caption", told))
+        shown = f"{low:,} … {high:,}, half of them at most {middle:,}"
+        pairs.append(("tokens of a caption", shown))
     pairs.append(("captions that lose their end", f"{len(seen.cut):,}"))
     pairs.append(("unknown words", f"{len(seen.unknown):,}"))
     if isinstance(one, words.Words):

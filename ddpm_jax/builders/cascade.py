@@ -210,10 +210,10 @@ class Stage:
         if self.classes is not None:
             say(f"classes: {self.classes}")
         texts = prompts.of(self._config, self._saved.facts, self.given)
-        told = build_sampling.guidance_told(
+        lines = build_sampling.guidance_lines(
             self._config, self._saved.facts, self._saved.imported
         )
-        for line in [*(texts.told() if texts else ()), *told]:
+        for line in [*(texts.told() if texts else ()), *lines]:
             say(line)
         was_finished = distributed.from_first(self._store.is_finished(count))
         done = generation.generate_until(

@@ -171,11 +171,11 @@ def check_alike(dataset: sources.Dataset, marks=None) -> None:
     Raises:
         Refusal: names the process and both fingerprints.
     """
-    told = f"{len(dataset)} images, fingerprint {dataset.fingerprint()}"
+    described = f"{len(dataset)} images, fingerprint {dataset.fingerprint()}"
     if marks:
-        told += f", content {marks_lib.digest(marks)}"
+        described += f", content {marks_lib.digest(marks)}"
     distributed.check_alike(
-        {f"the {dataset.split} split of the data": told},
+        {f"the {dataset.split} split of the data": described},
         "give every host the same data",
     )
 

@@ -194,7 +194,7 @@ def deviations(config) -> np.ndarray:
         return np.sqrt(1 / alpha_bar - 1)
 
 
-def told(config, one: Given) -> list[str]:
+def described(config, one: Given) -> list[str]:
     """Return what is enlarged, in a line each.
 
     Args:
@@ -298,7 +298,7 @@ def of_pictures(
         return found if labels is None else {**found, LABEL: labels[index]}
 
     return Source(
-        name=given_images.told(path),
+        name=given_images.described(path),
         fingerprint=pictures.fingerprint,
         shape=pictures.images.shape[1:],
         count=len(pictures.images),

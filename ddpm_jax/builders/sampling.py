@@ -196,7 +196,7 @@ def of_facts(asked: recipe_lib.Recipe, config, facts: DataInfo, *made_of, **opti
     return make_sampler(asked, config, *made_of, **options)
 
 
-def guidance_told(config, facts: DataInfo, imported: dict | None) -> list[str]:
+def guidance_lines(config, facts: DataInfo, imported: dict | None) -> list[str]:
     """Return what guides the samples of config.sampling, in a line each.
 
     Args:
@@ -204,7 +204,7 @@ def guidance_told(config, facts: DataInfo, imported: dict | None) -> list[str]:
         facts: of its data.
         imported: the receipt of its conversion, None for a run that was trained here.
     """
-    return build_guidance.told(config, facts, guides_lib.named(config), imported)
+    return build_guidance.described(config, facts, guides_lib.named(config), imported)
 
 
 def solver(config):
@@ -305,8 +305,8 @@ class Classes(NamedTuple):
     def __str__(self) -> str:
         if self.are_drawn:
             return f"each drawn from all {len(self.names)}"
-        told = class_labels.told(self.labels, self.names)
-        return told if self.repeats == 1 else f"{told}, {self.repeats} of each"
+        names = class_labels.described(self.labels, self.names)
+        return names if self.repeats == 1 else f"{names}, {self.repeats} of each"
 
 
 def classes(

@@ -124,16 +124,16 @@ def _find(images, texts, how, stamp):
         found.get(entry.name, ()) for entry in images.entries
     )
     origin, captioned = origin or BESIDE, int(np.count_nonzero(captions.counts))
-    told = [
+    lines = [
         f"captions: {captions.counts.sum():,} for {captioned:,} of {len(images):,} "
         f"images, from {origin}"
     ]
     if origin != BESIDE and beside:
-        told.append(
+        lines.append(
             f"{len(set(beside.values())):,} {files.TEXT} files beside images are not "
             "read: data.captions=files reads them instead"
         )
-    return Found(captions, origin, _without_ignored(images, used), tuple(told))
+    return Found(captions, origin, _without_ignored(images, used), tuple(lines))
 
 
 def _without_ignored(images, used):

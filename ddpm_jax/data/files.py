@@ -176,9 +176,9 @@ def remarks(images: Images) -> list[str]:
     found = []
     if images.runs:
         count = len(images.runs)
-        told = f"directories of {count} runs" if count > 1 else "directory of a run"
+        where = f"directories of {count} runs" if count > 1 else "directory of a run"
         found.append(
-            f"passed over the {told} ({wording.few(images.runs)}): the pictures there "
+            f"passed over the {where} ({wording.few(images.runs)}): the pictures there "
             "are results, not data"
         )
     if images.dangling:

@@ -137,6 +137,6 @@ def _by_folder(names):
     return np.array([classes.index(folder) for folder in folders], np.int32), classes
 
 
-def told(path: str) -> str:
+def described(path: str) -> str:
     """Return a short name of a path for tags: its last part."""
     return pathlib.PurePath(os.path.normpath(path)).name

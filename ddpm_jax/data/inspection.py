@@ -70,12 +70,12 @@ def inspect_files(images: files.Images, say: Callable[[str], None]) -> FilesFoun
         part = names[start : start + PROGRESS_EVERY]
         verdicts += reading.in_threads(lambda name: _verdict(images, name), part)
     judged = list(zip(names, verdicts, strict=True))
-    damaged = [(name, told) for name, told in judged if isinstance(told, str)]
+    damaged = [(name, verdict) for name, verdict in judged if isinstance(verdict, str)]
     return FilesFound(
         images=images,
         looked=looked,
         unreadable=(*looked.unreadable, *damaged),
-        constant=tuple(name for name, told in judged if told is True),
+        constant=tuple(name for name, verdict in judged if verdict is True),
         duplicates=_duplicates(images),
         num_decoded=len(names),
     )
@@ -110,7 +110,7 @@ def _duplicates(images):
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class ImageStatistics:
     """What the network sees, from evenly spaced images of a split.
 
     Attributes:
@@ -134,14 +134,14 @@ class Seen:
     num_images: int
 
 
-def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> Seen:
+def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> ImageStatistics:
     """Fetch evenly spaced images as training would, `limit` at most; sum them up."""
     batch = dataset.fetch(arrays.spread(len(dataset), limit))
     image, label = batch["image"], batch["label"]
     shown = arrays.spread(len(image), NUM_EXAMPLES)
     pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
     counts = np.bincount(label, minlength=dataset.num_classes or 0)
-    return Seen(
+    return ImageStatistics(
         examples=image[shown],
         labels=label[shown],
         mean_image=image.mean(axis=0),
@@ -154,7 +154,7 @@ def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> Seen:
     )
 
 
-def remarks(dataset: Dataset, seen: Seen) -> list[str]:
+def remarks(dataset: Dataset, seen: ImageStatistics) -> list[str]:
     """Return sentences about pixels that deserve a look."""
     found = []
     if dataset.levels is not None and seen.maximum - seen.minimum < 1:
@@ -168,11 +168,11 @@ def _of_range(largest, seen):
     low, high = (
         round((value + 1) / 2 * largest) for value in (seen.minimum, seen.maximum)
     )
-    told = (
+    message = (
         f"values go from {low:,} to {high:,} of 0 … {largest:,}: the images are dim, "
         "or of another range than their type says"
     )
     factor = largest // max(high, 1)
     if factor < 2:
-        return f"{told}; stretch their contrast"
-    return f"{told}; multiplied by {factor:,} they would use all of it"
+        return f"{message}; stretch their contrast"
+    return f"{message}; multiplied by {factor:,} they would use all of it"

@@ -78,18 +78,18 @@ def remark(images: files.Images, labels: Labels) -> str:
         name.startswith(f"{labels.names[0]}/") for name in names
     ):
         return ""
-    told = f"one class, {labels.names[0]!r}: every image lies in that folder"
+    message = f"one class, {labels.names[0]!r}: every image lies in that folder"
     common = posixpath.commonpath([posixpath.dirname(name) for name in names])
     below = [name.removeprefix(f"{common}/").partition("/") for name in names]
     folders = sorted({folder for folder, slash, _ in below if slash})
     if not all(slash for _, slash, _ in below) or 2 * len(folders) > len(names):
-        return told
+        return message
     listed = wording.few(folders)
     if {folder.lower() for folder in folders} <= SPLIT_FOLDERS:
         advice = images.how_to_open(f"{common}/{folders[-1]}")
-        return f"{told}, and below it are the splits {listed}: for one, {advice}"
+        return f"{message}, and below it are the splits {listed}: for one, {advice}"
     advice = images.how_to_open(common)
-    return f"{told}; for classes by the folders below ({listed}), {advice}"
+    return f"{message}; for classes by the folders below ({listed}), {advice}"
 
 
 def check_integers(ids, what: str) -> None:

@@ -71,8 +71,8 @@ def digest(marks: Mapping[str, Mark]) -> str:
     """Return what changes with the content of any file, wherever the files lie."""
     found = hashlib.sha256()
     for name, mark in sorted(marks.items()):
-        told = [name, mark.size, mark.label, mark.digest, mark.captions]
-        found.update(json.dumps(told).encode())
+        facts = [name, mark.size, mark.label, mark.digest, mark.captions]
+        found.update(json.dumps(facts).encode())
     return found.hexdigest()
 
 

@@ -26,7 +26,7 @@ CHAIN_SAMPLES = 8192
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class DataStatistics:
     """What the network sees of a split, from evenly spaced images.
 
     Attributes:
@@ -51,7 +51,7 @@ class Seen:
     pooled: np.ndarray
 
 
-def look(fetch, count: int, limit: int, levels: int) -> Seen:
+def statistics(fetch, count: int, limit: int, levels: int) -> DataStatistics:
     """Look at up to `limit` of `count` images, a few in memory at a time.
 
     Args:
@@ -75,7 +75,7 @@ def look(fetch, count: int, limit: int, levels: int) -> Seen:
     second = squares / len(index)
     channel_mean = mean.mean(axis=(0, 1))
     channel_var = second.mean(axis=(0, 1)) - channel_mean**2
-    return Seen(
+    return DataStatistics(
         index=index,
         minimum=float(np.min(lows)),
         maximum=float(np.max(highs)),
@@ -256,7 +256,7 @@ def by_t(probe, params, images, condition, t: np.ndarray) -> Probed:
     return jax.tree.map(lambda v: v.reshape(len(t), -1, *v.shape[1:]), found)
 
 
-def by_told(probe, params, images, condition, levels, told) -> np.ndarray:
+def by_given_t(probe, params, images, condition, levels, told) -> np.ndarray:
     """Return the error of ε̂ at each noise level for each t told: [levels, told]."""
     count = len(images)
     index = np.tile(np.arange(count), len(levels) * len(told))

@@ -84,7 +84,7 @@ def images(batch: np.ndarray, columns: int, alt: str) -> html.Html:
     return grids.inline(pixels, columns=columns, alt=alt, limit=PICTURE_BYTES)
 
 
-def data(seen: measure.Seen, examples: np.ndarray) -> html.Html:
+def data(seen: measure.DataStatistics, examples: np.ndarray) -> html.Html:
     """Return what the network sees."""
     caption = "Images as the network sees them"
     mean = html.figure(images(seen.mean[None], 1, "the mean image"), "Their mean")

@@ -46,15 +46,15 @@ def _software() -> dict:
     found = {"versions": versions.versions()}
     if (PACKAGE.parent / ".git").exists() and shutil.which("git"):
         command = "git --no-optional-locks describe --always --dirty --abbrev=40"
-        told = subprocess.run(
+        result = subprocess.run(
             [*command.split(), "--exclude=*"],
             cwd=PACKAGE,
             capture_output=True,
             text=True,
             check=False,
         )
-        if told.returncode == 0:
-            found["commit"] = told.stdout.strip()
+        if result.returncode == 0:
+            found["commit"] = result.stdout.strip()
     return found
 
 

@@ -188,8 +188,8 @@ def _of_law(config, betas, made) -> dict:
     if law.log_likelihood is not None:
         found["log_likelihood_of_the_data"] = law.log_likelihood
     for name, samples in (("x_1", made.states[0]), ("x_0", made.images)):
-        for told, value in law.judge(samples[:JUDGED], float(betas[0])).items():
-            found[f"{told}_of_{name}"] = value
+        for what, value in law.judge(samples[:JUDGED], float(betas[0])).items():
+            found[f"{what}_of_{name}"] = value
     return found
 
 

@@ -138,8 +138,8 @@ def _of_array(path, field):
 
     rows = stored
     if 0 not in shape and dtype != np.uint8:
-        convert, told = _conversion(path, dtype, stored(shape[0]))
-        say(f"note: {path} holds {told}")
+        convert, remark = _conversion(path, dtype, stored(shape[0]))
+        say(f"note: {path} holds {remark}")
 
         def rows(count):
             return map(convert, stored(count))

@@ -315,8 +315,8 @@ def _sample_scores(run, sample):
         if sum(map(len, made)) < count:
             return None
         scores = score_images(np.concatenate(made))
-        told = ", ".join(f"{score.metric} {score.value:.4f}" for score in scores)
-        say(f"{count} images of the {run.weights_name} weights: {told}")
+        listed = ", ".join(f"{score.metric} {score.value:.4f}" for score in scores)
+        say(f"{count} images of the {run.weights_name} weights: {listed}")
         return [(score.metric, score.value, score.standard_error) for score in scores]
 
     return score

@@ -132,7 +132,7 @@ def _swap(trained, weights, prepared):
         sides.append(images)
     found = prompts.swap_effect(pairs, *sides)
     for name, share in found.items():
-        say(f"  {name:<8} {told(share)}")
+        say(f"  {name:<8} {described(share)}")
     return found["asked"], {name: share._asdict() for name, share in found.items()}
 
 
@@ -148,7 +148,7 @@ def made_of(trained, weights, captions) -> np.ndarray | None:
     return None if store is None else store.first(len(captions))
 
 
-def told(share: prompts.Share) -> str:
+def described(share: prompts.Share) -> str:
     """Return "93.1 % (91.4 … 94.5 %, 1000 images)" for the terminal."""
     if share.share is None:
         return "none"
@@ -157,6 +157,6 @@ def told(share: prompts.Share) -> str:
 
 
 def _say_shares(what, found):
-    say(f"{what}: {told(found.whole)}")
+    say(f"{what}: {described(found.whole)}")
     for name, share in {**found.by_number, **found.by_attribute}.items():
-        say(f"  {name.replace('_', ' '):<12} {told(share)}")
+        say(f"  {name.replace('_', ' '):<12} {described(share)}")

@@ -88,10 +88,10 @@ def drawing(run, sample):
                 [*sample(state.params, GRID_IMAGES), made] if has_average else [made]
             )
             image_grid.write_png(path, _side_by_side(sides, columns))
-            told = (
+            what = (
                 "raw (left) and EMA weights (right)" if has_average else "raw weights"
             )
-            say(f"samples of {told}: {path}")
+            say(f"samples of {what}: {path}")
             run.writer.image(done, "samples", path)
         elif distributed.is_first():
             files.write_bytes(path, sample_plots.picture(f"step {done}", made))

@@ -106,7 +106,7 @@ def of_run(trained, given: low_res.Given | None = None) -> Subject:
         store = made(trained, config, recipe, weights, count, given=given)
         return None if store is None else image_sets.of_path(str(store.archive), FIELD)
 
-    told = recipe.as_dict(weights)
+    settings = recipe.as_dict(weights)
     return Subject(
         tag=f"{tag}-n{count}",
         shape=facts.shape,
@@ -114,7 +114,7 @@ def of_run(trained, given: low_res.Given | None = None) -> Subject:
         folder=trained.run_dir.evaluation,
         crop=config.data.crop,
         protocol={
-            **{"sampler" if k == "method" else k: v for k, v in told.items()},
+            **{"sampler" if k == "method" else k: v for k, v in settings.items()},
             "dtype": config.model.dtype,
             "crop": image_sets.crop_of(config.data.crop),
         },

@@ -45,13 +45,14 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     opened = open_lib.open_sources(source)
     say(f"{opened.path}: {opened.describe()}")
     values = dict(reading.leaves(config.to_dict()))
-    told = recognise.recognise(opened, {name: values[name] for name in sorted(given)})
-    for line in told.sentences():
+    decided = {name: values[name] for name in sorted(given)}
+    recognised = recognise.recognise(opened, decided)
+    for line in recognised.sentences():
         say(line)
     if "data.name" not in given:
         config.data.name = "folder"  # weights come without data; any may score them
-    config = filled(config, told.fields)
-    facts = facts_of(opened, told.fields)
+    config = filled(config, recognised.fields)
+    facts = facts_of(opened, recognised.fields)
     check_usable(config, facts)
     if config.model.kind != "clip" and config.model.text_layers and not facts.text:
         say(
@@ -63,13 +64,13 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
 
     leaves = functional.by_path(network.shapes)
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
-    entries = formats.FORMATS[opened.format].entries(shapes, told.fields)
-    mapping.check(entries, shapes, opened.shapes, told.fields)
+    entries = formats.FORMATS[opened.format].entries(shapes, recognised.fields)
+    mapping.check(entries, shapes, opened.shapes, recognised.fields)
     params = load(network, entries, opened, mesh)
     say(f"{functional.num_parameters(network.shapes):,} parameters in their places")
 
     compilation.enable_cache()
-    small = certificate.small_fields(told.fields)
+    small = certificate.small_fields(recognised.fields)
     small_network = build_network.network(
         filled(config, small), facts_of(opened, small)
     )
@@ -82,7 +83,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
             "importer"
         )
     jax.clear_caches()  # the certificate's program holds a copy of the weights
-    save(workdir, config, facts, params, receipt(opened, told, parity))
+    save(workdir, config, facts, params, import_record(opened, recognised, parity))
     say(f"converted in {progress.duration(time.perf_counter() - started)}")
     if use := use_of(config, facts, workdir):
         say(use)
@@ -101,8 +102,8 @@ def use_of(config, facts, workdir) -> str:
     if kind == "upsampler" and config.model.inpainting:
         return ""
     if kind in ("classifier", "upsampler") or build_network.makes_images_alone(config):
-        told = kinds.of(config).use(config, workdir)
-        return f"{told} {commands.PROMPT}" if config.model.text_layers else told
+        sentence = kinds.of(config).use(config, workdir)
+        return f"{sentence} {commands.PROMPT}" if config.model.text_layers else sentence
     return commands.complete(workdir)
 
 
@@ -190,18 +191,18 @@ def load(network, entries, opened, mesh):
     return jax.tree_util.tree_map_with_path(take, network.shapes, shardings)
 
 
-def receipt(opened, told, parity) -> dict:
+def import_record(opened, recognised, parity) -> dict:
     """Return what is noted in config.json of where the weights come from."""
     return {
         "source": str(opened.path),
         "sha256": opened.sha256,
         "bytes": opened.bytes,
         "family": opened.format,
-        "published": told.published,
+        "published": recognised.published,
         "weights": f"weights imported from {opened.path.name}",
         "notes": list(opened.notes),
-        "origin_of_fields": told.origin,
-        "assumed": list(told.assumed),
+        "origin_of_fields": recognised.origin,
+        "assumed": list(recognised.assumed),
         "certificate": parity.to_dict(),
     }
 

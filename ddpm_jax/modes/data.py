@@ -3,7 +3,7 @@
 import numpy as np
 
 from ddpm_jax.builders import captions as build_captions
-from ddpm_jax.builders import captions_told
+from ddpm_jax.builders import captions_summary
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.core import errors
 from ddpm_jax.data import files, images, inspection, labels
@@ -24,7 +24,7 @@ def run(config, workdir) -> None:
     """
     found = None
     if config.data.name in WITH_FILES:
-        found = inspection.inspect_files(captions_told.listing(config), say)
+        found = inspection.inspect_files(captions_summary.listing(config), say)
     refusal, dataset, seen = None, None, None
     try:
         dataset = build_data.dataset(config, "train")
@@ -36,7 +36,7 @@ def run(config, workdir) -> None:
         seen = inspection.inspect_dataset(dataset)
     except errors.Refusal as error:
         refusal = error
-    captions = captions_told.told(config, dataset if seen else None, workdir)
+    captions = captions_summary.summarise(config, dataset if seen else None, workdir)
     remarks = [
         *file_remarks(found),
         *seen_remarks(dataset, seen),

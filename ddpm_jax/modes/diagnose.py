@@ -122,8 +122,8 @@ class Split(NamedTuple):
 
     train: sources.Dataset
     test: sources.Dataset
-    seen: measure.Seen
-    held_out: measure.Seen
+    seen: measure.DataStatistics
+    held_out: measure.DataStatistics
     images: np.ndarray
     condition: dict[str, np.ndarray]
     real: np.ndarray
@@ -141,7 +141,7 @@ def load(trained: trained_run.TrainedRun) -> Split | str:
     except errors.Refusal as refusal:
         return str(refusal)
     seen, held_out = (
-        measure.look(dataset.fetch, len(dataset), limit, facts.levels)
+        measure.statistics(dataset.fetch, len(dataset), limit, facts.levels)
         for dataset, limit in ((train, TRAINING_IMAGES), (test, HELD_OUT))
     )
     batches = []
@@ -231,7 +231,7 @@ def of_told(probe, params, split, t, u) -> Checked:
         return
     levels = comparable[measure.spread(len(comparable), TOLD_LEVELS)]
     condition = {key: v[:TOLD_IMAGES] for key, v in split.condition.items()}
-    found = measure.by_told(
+    found = measure.by_given_t(
         probe, params, split.images[:TOLD_IMAGES], condition, levels, t
     )
     finding = predictions.noise_level(levels, t, found, int(np.diff(t).max()))
@@ -326,7 +326,7 @@ def of_copies(config, split, made):
         return outputs.not_finite("copies"), None
     among, index = split.seen.pooled, split.seen.index
     if config.data.flip:
-        mirrored = measure.look(
+        mirrored = measure.statistics(
             lambda rows: {"image": split.train.fetch(rows)["image"][:, :, ::-1]},
             len(split.train),
             TRAINING_IMAGES,

@@ -100,8 +100,8 @@ def compile_step(jitted, *args, what) -> jax.stages.Compiled | str:
 
 def temporaries_of(words: str) -> int | None:
     """Return the bytes that the TPU compiler would have needed, if it says so."""
-    told = re.search(r"temporaries \(([\d.]+)G\)", words)
-    return int(float(told[1]) * 2**30) if told else None
+    match = re.search(r"temporaries \(([\d.]+)G\)", words)
+    return int(float(match[1]) * 2**30) if match else None
 
 
 # ---- what is printed -----------------------------------------------------------------

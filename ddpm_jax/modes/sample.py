@@ -44,12 +44,12 @@ def run(config, workdir) -> None:
         say(f"classes: {classes}")
         if remark := class_labels.remark(classes.names):
             say(f"note: {remark}")
-    told = [] if texts is None or not recipe.is_conditional else texts.told()
-    told += build_sampling.guidance_told(config, saved.facts, saved.imported)
-    for line in told:
+    lines = [] if texts is None or not recipe.is_conditional else texts.told()
+    lines += build_sampling.guidance_lines(config, saved.facts, saved.imported)
+    for line in lines:
         say(line)
     if given is not None:
-        for line in low_res.told(config, given):
+        for line in low_res.described(config, given):
             say(line)
         if not given.source.make(wanted):
             return

@@ -135,12 +135,12 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 writer=writer,
                 should_stop=stop.agreed,
             )
-            report_bad_step = crash_report.Notes(
+            report_bad_step = crash_report.CrashReporter(
                 kinds.of(config).reads(network),
                 run_dir,
                 order,
                 dataset,
-                command=messages.how_to_go_on(network, workdir),
+                command=messages.resume_command(network, workdir),
             )
             new_progress = functools.partial(
                 progress.Progress,
@@ -177,7 +177,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         say(
             f"stopped by {stop.signal_name} at step {outcome.step}; everything is saved"
         )
-        say(f"go on with: {messages.how_to_go_on(network, workdir)}")
+        say(f"go on with: {messages.resume_command(network, workdir)}")
         return
     took = progress.duration(time.perf_counter() - started)
     say(f"finished {outcome.step} steps in {took}")
@@ -258,7 +258,7 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
         )
     moved = run_dir.truncate_metrics_after(restored.step)
     rate = float(build_training.learning_rate(config)(restored.step))
-    say(messages.receipt(restored, config, moved, rate=rate))
+    say(messages.resume_summary(restored, config, moved, rate=rate))
     return restored.state, restored.step
 
 

@@ -284,16 +284,16 @@ class CheckpointFiles:
         raise Unusable(f"{damage}; {aside}")
 
     def _nothing_to_restore(self, step, skipped) -> errors.Refusal:
-        told = "; ".join(f"step {number}: {reason}" for number, reason in skipped)
+        reasons = "; ".join(f"step {number}: {reason}" for number, reason in skipped)
         if step is not None:
             known = ", ".join(map(str, self.steps())) or "none"
             return errors.Refusal(
-                f"no usable checkpoint of step {step} in {self.root} ({told}): "
+                f"no usable checkpoint of step {step} in {self.root} ({reasons}): "
                 f"published steps are {known}"
             )
         if skipped:
             return errors.Refusal(
-                f"no usable checkpoint in {self.root} ({told}): restore one from a "
+                f"no usable checkpoint in {self.root} ({reasons}): restore one from a "
                 "copy, or train again in another --workdir"
             )
         return errors.Refusal(

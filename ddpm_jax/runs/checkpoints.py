@@ -334,11 +334,11 @@ def _by_first(look):
             found = look()
         except errors.Refusal as error:
             refusal = error
-    found, told = distributed.from_first([found, refusal and str(refusal)])
+    found, reason = distributed.from_first([found, refusal and str(refusal)])
     if refusal:
         raise refusal
-    if told:
-        raise errors.Refusal(told)
+    if reason:
+        raise errors.Refusal(reason)
     return found
 
 

@@ -30,7 +30,7 @@ class _Group:
 
     index = 0
     count = 1
-    line: peers.Lifeline | None = None
+    line: peers.PeerWatchdog | None = None
 
 
 _group = _Group()
@@ -65,11 +65,11 @@ def start(
     facts = {name: rendezvous.brief(fact) for name, fact in facts.items()}
     console.silence(launch.process_id)
     if launch.process_id == 0:
-        channels = rendezvous.hold(where, count, facts, timeout=timeout, advice=advice)
+        channels = rendezvous.serve(where, count, facts, timeout=timeout, advice=advice)
     else:
         first = rendezvous.join(where, launch.process_id, count, facts, timeout=timeout)
         channels = {0: first}
-    _group.line = peers.Lifeline(launch.process_id, channels)
+    _group.line = peers.PeerWatchdog(launch.process_id, channels)
 
     import jax
 

@@ -11,7 +11,7 @@ from ddpm_jax.runtime import console
 LIMIT = 600.0  # seconds
 
 
-class Watch:
+class HangWatchdog:
     """Context manager; call `beat` whenever something has been done.
 
     Nothing is ended, for what takes long may be no hang: a network disk, a compilation.
@@ -24,9 +24,11 @@ class Watch:
         self._limit = limit
         self._beaten, self._doing = time.monotonic(), "starting"
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="stall", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, name="hang-watchdog", daemon=True
+        )
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "HangWatchdog":
         self._thread.start()
         return self
 

@@ -208,9 +208,9 @@ def _check_same_request(changed, folder):
 def _check_alike(there, given, folder):
     """Refuse (type, shape) of images that are not those of the images there."""
     if there != given:
-        told = [f"{dtype} images of {list(shape)}" for dtype, shape in (there, given)]
+        kinds = [f"{dtype} images of {list(shape)}" for dtype, shape in (there, given)]
         raise errors.Refusal(
-            f"{folder} holds {told[0]}, and {told[1]} cannot be added: move that "
+            f"{folder} holds {kinds[0]}, and {kinds[1]} cannot be added: move that "
             "folder away, or choose another sampling.seed"
         )
 

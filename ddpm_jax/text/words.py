@@ -83,10 +83,10 @@ class Words(encoding.Tokenizer):
         ]
         ordered = list(dict.fromkeys([*near, *self.words]))
         more = len(ordered) - SHOWN
-        told = ", ".join(ordered[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+        shown = ", ".join(ordered[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
         named = ", ".join(repr(word) for word in unknown[:SHOWN])
         word = "word" if len(unknown) == 1 else "words"
-        return f"unknown {word} {named}: this run knows {told}"
+        return f"unknown {word} {named}: this run knows {shown}"
 
 
 def from_captions(captions: Iterable[str], context: int | None = None) -> Words:

@@ -51,7 +51,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
     overdue: Sequence[str],
     monitor: Callable[..., best_lib.Best | None],
     report: Callable[..., None],
-    report_bad_step: Callable[[nonfinite.BadStep, state_lib.TrainState], None],
+    report_bad_step: Callable[[nonfinite.NonFiniteStep, state_lib.TrainState], None],
     roll_back: Callable[[], tuple[state_lib.TrainState, int]],
     batches_from: Callable[[int], pipeline.Prefetcher],
     new_progress: Callable[..., progress.Progress],
@@ -93,7 +93,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
 
     def begin():
         rolled_back = int(state.draw_epoch) > 0
-        bad = nonfinite.BadSteps(max_bad_steps, rolled_back=rolled_back)
+        bad = nonfinite.NonFiniteSteps(max_bad_steps, rolled_back=rolled_back)
         return checkpoints.best(), new_progress(first_step=done), bad
 
     def saved_on_failure(*, is_saved=False):
@@ -130,7 +130,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
 
     with (
         _reported_on_failure(report),
-        hang_watch.Watch() as watchdog,
+        hang_watch.HangWatchdog() as watchdog,
         contextlib.ExitStack() as opened,
     ):
         best, steps, bad = begin()

@@ -26,7 +26,7 @@ def describe(config, facts, network, mesh, noun: str) -> str:
     )
 
 
-def receipt(restored, config, moved: int, *, rate: float) -> str:
+def resume_summary(restored, config, moved: int, *, rate: float) -> str:
     """Return the line that lists every part of a resume.
 
     Args:
@@ -75,7 +75,7 @@ def closing(run_dir, network, workdir, use: str) -> str:
     )
 
 
-def how_to_go_on(network, workdir) -> str:
+def resume_command(network, workdir) -> str:
     """Return the command that resumes a run."""
     if custom.note(network):
         return f"ddpm_jax.train(config, {str(workdir)!r}, network=…)"

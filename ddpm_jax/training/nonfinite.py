@@ -21,7 +21,7 @@ SHOWN_IMAGES = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class BadStep:
+class NonFiniteStep:
     """A step whose update was left out.
 
     Attributes:
@@ -33,7 +33,7 @@ class BadStep:
     metrics: dict[str, Any]
 
 
-class BadSteps:
+class NonFiniteSteps:
     """Finds bad steps and decides whether training goes on.
 
     Args:
@@ -47,7 +47,7 @@ class BadSteps:
         self._waiting = collections.deque()
         self._in_a_row = []  # numbers of the steps
 
-    def add(self, step: int, metrics: dict[str, Any]) -> list[BadStep]:
+    def add(self, step: int, metrics: dict[str, Any]) -> list[NonFiniteStep]:
         """Take the device metrics of a step; return bad ones that are now known.
 
         Waits for the step `lag` steps ago and for no later one.
@@ -55,7 +55,7 @@ class BadSteps:
         self._waiting.append((step, metrics))
         return self._look(leave=self._lag)
 
-    def drain(self) -> list[BadStep]:
+    def drain(self) -> list[NonFiniteStep]:
         """Look at all steps that are left, and wait for them.
 
         Call it before the state is saved or used, and at the end.
@@ -66,7 +66,7 @@ class BadSteps:
     def verdict(self) -> str:
         """GO_ON, or after `limit` bad steps in a row ROLL_BACK the first time and STOP.
 
-        A verdict other than GO_ON is final: go back with a new `BadSteps`.
+        A verdict other than GO_ON is final: go back with a new `NonFiniteSteps`.
         """
         if len(self._in_a_row) < self._limit:
             return GO_ON
@@ -96,7 +96,7 @@ class BadSteps:
                 if self.verdict == GO_ON:
                     self._in_a_row = []
                 continue
-            found.append(BadStep(step, jax.device_get(metrics)))
+            found.append(NonFiniteStep(step, jax.device_get(metrics)))
             if self.verdict == GO_ON:
                 self._in_a_row.append(step)
         return found
@@ -106,7 +106,7 @@ class BadSteps:
 
 
 def crash_record(
-    bad: BadStep,
+    bad: NonFiniteStep,
     *,
     block_names: tuple[str, ...],
     image_ids,

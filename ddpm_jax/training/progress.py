@@ -162,8 +162,8 @@ def _mean(values):
 def line(record: dict[str, Any], last_step: int) -> str:
     """Return a record as the line that is printed."""
     quarters = " ".join(_short(record[f"loss_q{q}"]) for q in range(losses.QUARTERS))
-    told = record.get("accuracy")
-    accuracy = "" if told is None else f"  accuracy {100 * told:.1f} %"
+    share = record.get("accuracy")
+    accuracy = "" if share is None else f"  accuracy {100 * share:.1f} %"
     mfu = f"  MFU {100 * record['mfu']:.0f} %" if "mfu" in record else ""
     updates = "update" if record["skipped"] == 1 else "updates"
     skipped = f"  {record['skipped']} {updates} skipped" if record["skipped"] else ""

@@ -147,7 +147,7 @@ def told(apply, name="linear"):
     alpha_bar = np.cumprod(1 - gaussian_run.betas(name))[T]
     u = alpha_bar / (1 - alpha_bar) * gaussian_run.STD**2
     levels = T[predictions.in_band(u)][:5]
-    errors = measure.by_told(probe, ONE, HELD_OUT[:16], {}, levels, T)
+    errors = measure.by_given_t(probe, ONE, HELD_OUT[:16], {}, levels, T)
     assert errors.shape == (len(levels), len(T))
     return predictions.noise_level(levels, T, errors, 13)
 

@@ -27,7 +27,7 @@ def call(address):
         def start(process, count, facts=FACTS, *, timeout=30.0, **options):
             if process == 0:
                 return pool.submit(
-                    rendezvous.hold, address, count, facts, timeout=timeout, **options
+                    rendezvous.serve, address, count, facts, timeout=timeout, **options
                 )
             return pool.submit(
                 rendezvous.join, address, process, count, facts, timeout=timeout
@@ -129,7 +129,7 @@ def test_a_fact_that_only_one_has_is_a_difference(facts, told):
 
 def card(**changes):
     values = {"process": 1, "count": 2, "host": "other", "facts": FACTS, **changes}
-    fields = dataclasses.asdict(rendezvous.Card(**values))
+    fields = dataclasses.asdict(rendezvous.Hello(**values))
     return json.dumps({"ddpm_jax": rendezvous.PROTOCOL, **fields}).encode() + b"\n"
 
 

@@ -186,23 +186,23 @@ def save(path, content: Content) -> tuple[str, ...]:
         {"format": "pt", "provenance": native.to_json(content.provenance)},
     )
     steps = scheduler["num_train_timesteps"]
-    told = [
+    lines = [
         f"load it with diffusers.DDPMPipeline.from_pretrained, and give it "
         f"num_inference_steps of 1 … {steps}: it takes 1000 by itself"
     ]
     if labels is not None:
-        told = [
+        lines = [
             "load it with diffusers.UNet2DModel and DDPMScheduler and give the network "
             "class_labels: DDPMPipeline does not; set_timesteps takes 1 … "
             f"{steps} of them"
         ]
     if fields["diffusion.variance"] == "learned_range":
-        told.append(
+        lines.append(
             "the network returns its variance beside the mean, which DDIMScheduler and "
             "DDIMPipeline fail at: keep DDPMScheduler, or give others the first half "
             "of the channels"
         )
-    return tuple(told)
+    return tuple(lines)
 
 
 FORMAT = Format(

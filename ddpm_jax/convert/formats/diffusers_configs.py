@@ -31,13 +31,13 @@ def read(source, findings) -> tuple[int, ...]:
             "which its heads, padding and time embedding are unknown: give the folder "
             "that save_pretrained wrote"
         )
-    told, assumed = unet_fields(source.configs["config.json"])
-    attended = told.pop("facts.attended_levels")
-    findings.require(told, UNET)
+    fields, assumed = unet_fields(source.configs["config.json"])
+    attended = fields.pop("facts.attended_levels")
+    findings.require(fields, UNET)
     findings.assumed += assumed
     if "scheduler_config.json" in source.configs:
-        told, assumed = scheduler_fields(source.configs["scheduler_config.json"])
-        findings.prefer(told, SCHEDULER)
+        fields, assumed = scheduler_fields(source.configs["scheduler_config.json"])
+        findings.prefer(fields, SCHEDULER)
         findings.assumed += assumed
     return attended
 

@@ -110,7 +110,7 @@ class Channel:
         self.connection.close()
 
 
-class Lifeline:
+class PeerWatchdog:
     """Watches the connections of this process from a thread, until `leave`.
 
     When another process fails or is lost, the thread writes the sentence and ends this
@@ -133,7 +133,7 @@ class Lifeline:
         self._reason = ""
         self._waker, self._wake = socket.socketpair()
         self._thread = threading.Thread(
-            target=self._watch, name="lifeline", daemon=True
+            target=self._watch, name="peer-watchdog", daemon=True
         )
         self._thread.start()
 
