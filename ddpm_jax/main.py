@@ -70,7 +70,7 @@ def main(argv=None) -> int:
             raise
         sentence = f"{error.filename}: {error.strerror}"
         if error.errno in FULL_DISK:
-            sentence += "; make room and give the same command again: it goes on from "
+            sentence += "; make room and run the same command again to resume from "
             sentence += "what is saved"
         console_lib.say_error(f"error: {sentence}")
         return 1

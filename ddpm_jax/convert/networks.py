@@ -100,7 +100,7 @@ def choose(
     passed += [name for name in shapes if name not in inside] + others
     if passed:
         listed = ", ".join(passed[:LISTED]) + (" …" if len(passed) > LISTED else "")
-        notes.append(f"passed over, as no part of the network: {listed}")
+        notes.append(f"skipped, as no part of the network: {listed}")
     return {key: name for key, name in names.items() if key not in extra}, notes
 
 
@@ -175,8 +175,8 @@ def _best(path, found):
 def _of_prefix(label):
     """Return a note for every part of what the names of the only network begin with."""
     return [
-        f"the names began with {part + '.'!r} "
-        f"({WRAPPERS.get(part, 'an entry of the file')}): taken off"
+        f"removed the prefix {part + '.'!r} of all names "
+        f"({WRAPPERS.get(part, 'an entry of the file')})"
         for part in filter(None, label.split("."))
     ]
 

@@ -178,12 +178,12 @@ def remarks(images: Images) -> list[str]:
         count = len(images.runs)
         where = f"directories of {count} runs" if count > 1 else "directory of a run"
         found.append(
-            f"passed over the {where} ({wording.few(images.runs)}): the pictures there "
+            f"skipped the {where} ({wording.few(images.runs)}): the pictures there "
             "are results, not data"
         )
     if images.dangling:
         found.append(
-            f"left out {len(images.dangling):,} links whose targets cannot be "
+            f"skipped {len(images.dangling):,} links whose targets cannot be "
             f"reached ({wording.few(images.dangling)}): restore these, or remove "
             "the links"
         )

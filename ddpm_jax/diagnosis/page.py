@@ -155,11 +155,11 @@ def noise_level(levels, told, errors) -> html.Html:
         [
             charts.chart(
                 lines,
-                title="Error, relative to the lowest, by the t that is told",
-                x_label="t told",
+                title="Error, relative to the lowest, by the t that is given",
+                x_label="t given",
                 log=True,
                 below="One line for each t whose noise was added: it should be lowest "
-                "where that t is told.",
+                "where that t is given.",
             )
         ]
     )

@@ -208,11 +208,11 @@ def noise_level(
     misled = share < MISLED
     if not misled.any():
         return Finding(
-            "timesteps", OK, "the network is best when told the true t", reason
+            "timesteps", OK, "the network is best when given the true t", reason
         )
     place = int(np.argmin(share))
     said = (
-        f"at the noise of t = {levels[place]:,} the network is best when told "
+        f"at the noise of t = {levels[place]:,} the network is best when given "
         f"t = {preferred[place]:,} ({findings.percent(share[place])} of "
         f"its error); so at {misled.sum()} of {len(levels)} levels"
     )

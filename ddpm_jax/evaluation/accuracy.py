@@ -71,7 +71,7 @@ def score(trained, prepared: Prepared) -> None:
             on_batch=lambda done: say(f"{done}/{count} images"),
         )
     if result is None:
-        say(f"stopped by {stop.signal_name}; the same command measures anew")
+        say(f"stopped by {stop.signal_name}; run the same command to measure again")
         return
     write(trained, dataset, result, weights.kind, path)
 

@@ -69,7 +69,7 @@ def score(trained, prepared: Prepared) -> None:
     with preemption.StopRequest() as stop:
         terms = _terms(trained, setup, weights, prepared, stop)
         if terms is None:
-            say(f"stopped by {stop.signal_name}; the same command measures anew")
+            say(f"stopped by {stop.signal_name}; run the same command to measure again")
             return
         averaged = _averaged(trained, setup, weights, prepared)
     betas = _betas(config, weights)

@@ -97,7 +97,7 @@ def score(trained, prepared) -> bool:
         partial.remove()
     if stopped:
         say(f"stopped by {stop.signal_name} after {sums.count} of {num_images} images")
-        say("the same command goes on from there")
+        say("run the same command to resume")
     return not stopped
 
 

@@ -67,7 +67,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     entries = formats.FORMATS[opened.format].entries(shapes, recognised.fields)
     mapping.check(entries, shapes, opened.shapes, recognised.fields)
     params = load(network, entries, opened, mesh)
-    say(f"{functional.num_parameters(network.shapes):,} parameters in their places")
+    say(f"{functional.num_parameters(network.shapes):,} parameters mapped")
 
     compilation.enable_cache()
     small = certificate.small_fields(recognised.fields)

@@ -43,7 +43,7 @@ def run(config, workdir) -> None:
         *captions.remarks,
     ]
     for remark in remarks:
-        say(f"noticed: {remark}")
+        say(f"warning: {remark}")
     page = data_page.page(
         f"Data: {config.data.path or config.data.name}",
         refusal=refusal and str(refusal),

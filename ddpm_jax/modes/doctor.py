@@ -161,7 +161,7 @@ def machine_lines() -> Iterator[tuple[str, str]]:
     )
     cache = jax.config.jax_compilation_cache_dir
     if not cache:
-        yield "compiled programs", "not kept: every start compiles anew"
+        yield "compiled programs", "not cached: every start compiles again"
     elif not Path(cache).is_dir():
         yield "compiled programs", f"kept in {cache}"
     else:

@@ -160,7 +160,7 @@ def score_samples(config, subject, groups, mesh) -> None:
             scores = measure(config, subject, images, group, network, mesh, stop)
             if scores is None:
                 say(f"stopped by {stop.signal_name}: no image is lost")
-                say("the same command goes on from there")
+                say("run the same command to resume")
                 return
             write(subject, images, group, network, *scores, notes)
 

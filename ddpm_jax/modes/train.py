@@ -84,7 +84,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         write_config(run_dir, config, facts, network, marks)
         overdue = monitor.overdue(config.train, run_dir, first_step)
         if first_step >= config.train.steps and not overdue:
-            say(f"the run has its {config.train.steps} steps already")
+            say(f"the run has taken its {config.train.steps} steps already")
             say(closing(config, run_dir, network, workdir))
             return
         every = config.train.checkpoint_every
@@ -177,7 +177,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         say(
             f"stopped by {stop.signal_name} at step {outcome.step}; everything is saved"
         )
-        say(f"go on with: {messages.resume_command(network, workdir)}")
+        say(f"resume with: {messages.resume_command(network, workdir)}")
         return
     took = progress.duration(time.perf_counter() - started)
     say(f"finished {outcome.step} steps in {took}")
@@ -206,7 +206,7 @@ def say_what_is_trained(config, facts, network, mesh, dataset) -> None:
     for line in remarks(dataset):
         say(line)
     if remark := class_labels.remark(facts.class_names):
-        say(f"noticed: {remark}")
+        say(f"warning: {remark}")
 
 
 def remarks(dataset) -> list[str]:
@@ -215,7 +215,7 @@ def remarks(dataset) -> list[str]:
         return []
     seen = inspection.inspect_dataset(dataset, limit=LOOKED_AT)
     found = inspection.remarks(dataset, seen)
-    return [f"noticed: {remark}; see --mode=data" for remark in found]
+    return [f"warning: {remark}; see --mode=data" for remark in found]
 
 
 def check_new(config, facts, network) -> None:
@@ -264,7 +264,7 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
 
 def roll_back(config, run_dir, saved, abstract, network, mesh):
     """Return the last good state, from which every draw is another, and its step."""
-    say("going back to the last good checkpoint, with new draws of t and noise")
+    say("rolling back to the last good checkpoint, with new draws of t and noise")
     saved.wait()
     state, step = start_state(config, run_dir, saved, abstract, network, mesh)
     epoch = np.int32(int(state.draw_epoch) + 1)
@@ -287,7 +287,7 @@ def new_state(config, run_dir, abstract, network, mesh):
             "the run has no checkpoint yet: it starts again at step 0"
             + (f"; {moved} lines moved to metrics.superseded.jsonl" if moved else "")
         )
-    say("drawing the initial weights …")
+    say("initialising the weights …")
     params = build_training.initial_params(config, network, mesh)
     if config.train.init_from:
         params = trained_run.transfer(config, params, mesh=mesh)

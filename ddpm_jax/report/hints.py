@@ -92,8 +92,8 @@ def left_out(history, config) -> Iterator[Hint]:
         first = next(step for step, count in zip(steps, skipped, strict=True) if count)
         yield Hint(
             "watch",
-            f"{sum(skipped):,} updates were not finite and left out, the first by step "
-            f"{first:,}.",
+            f"{sum(skipped):,} updates were not finite and were skipped, the first by "
+            f"step {first:,}.",
             "The files in crashes/ name the images, timesteps and blocks of the "
             "network.",
         )
@@ -105,7 +105,7 @@ def went_back(history, config) -> Iterator[Hint]:
     for to, back in zip(*history.numbers("went_back_from"), strict=True):
         yield Hint(
             "watch",
-            f"Training went back from step {back:,} to {to:,}.",
+            f"Training rolled back from step {back:,} to {to:,}.",
             "Too many updates in a row were not finite; from there on it draws other "
             "timesteps and noise. metrics.superseded.jsonl and crashes/ hold what was.",
         )

@@ -50,8 +50,8 @@ class HangWatchdog:
             if waited < self._limit:
                 continue
             console.say_at_once(
-                f"nothing has moved for {waited:.0f} s while {self._doing}: if another "
-                "process or a disk hangs, end all and give the same command again; "
+                f"no progress for {waited:.0f} s while {self._doing}: if another "
+                "process or a disk hangs, end all and run the same command again; "
                 "the stacks of this process:"
             )
             faulthandler.dump_traceback(sys.__stderr__, all_threads=True)

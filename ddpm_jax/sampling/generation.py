@@ -134,5 +134,5 @@ def _make_missing(store, made_by, weights, wanted, batch_size, levels) -> bool:
         stopped = stop.agreed()  # after the last batch too: more may follow
     if stopped:
         say(f"stopped by {stop.signal_name} after {done} of {wanted} images")
-        say("the same command goes on from there")
+        say("run the same command to resume")
     return not stopped

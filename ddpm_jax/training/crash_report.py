@@ -51,6 +51,6 @@ class CrashReporter:
         )
         path = self._run_dir.write_crash(bad.step, record)
         say(
-            f"step {bad.step} was not finite: its update is left out"
+            f"step {bad.step} was not finite: its update is skipped"
             + (f", see {path}" if path else "")
         )

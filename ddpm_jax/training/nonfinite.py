@@ -76,7 +76,8 @@ class NonFiniteSteps:
     def reason(self) -> str:
         """The sentence behind a verdict other than GO_ON, without its full stop."""
         steps = ", ".join(str(step) for step in self._in_a_row)
-        again = " again, after going back to a checkpoint," if self._rolled_back else ""
+        again = " again, after rolling back to a checkpoint,"
+        again = again if self._rolled_back else ""
         return f"loss, gradient or update of step {steps} was{again} not finite"
 
     def refusal(self) -> errors.Refusal:
@@ -187,7 +188,7 @@ def _explanation(bad, image_ids, block_names, param_norms):
     else:
         what = "loss and gradient are finite but the update is not"
         help_ = f"Adam's moments have grown too large: {lower}"
-    return f"{what}, so this update was left out; {help_}"
+    return f"{what}, so this update was skipped; {help_}"
 
 
 def _not_finite(names, values):

@@ -371,7 +371,7 @@ def test_an_unreadable_image_is_named_once_and_replaced_by_the_next(tmp_path):
     again = load(tmp_path).fetch([len(names) - 1, 5])["image"]
     np.testing.assert_array_equal(again, expected[[-1, 5]])
     assert dataset.count_unreadable() == 2
-    named = [line for line in said if "left out" in line]
+    named = [line for line in said if "skipped" in line]
     assert sorted(named) == sorted(set(named))
     assert [names[5] in line or names[-1] in line for line in named] == [True, True]
 
@@ -381,7 +381,7 @@ def test_text_named_png_is_left_out_from_the_start(tmp_path):
     said = []
     dataset = load(tmp_path, said=said)
     assert len(dataset) + len(load(tmp_path, "test")) == 209
-    assert "left out: 100.png is text, not an image" in said
+    assert "skipped: 100.png is text, not an image" in said
     assert dataset.count_unreadable() == 1
 
 
@@ -515,7 +515,7 @@ def test_the_directories_of_runs_are_passed_over_and_it_is_said(tmp_path, beside
     write(tmp_path, {"x.png": encoded(pixels(0))})
     load(tmp_path, said=said, labels="none")
     assert said[-1] == (
-        "passed over the directory of a run (runs/a): the pictures there are results, "
+        "skipped the directory of a run (runs/a): the pictures there are results, "
         "not data"
     )
 

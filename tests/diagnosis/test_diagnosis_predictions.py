@@ -171,7 +171,7 @@ def test_timesteps_in_another_unit_are_found():
 
     finding = told(half)
     assert finding.verdict == findings.PROBLEM
-    assert "is best when told t =" in finding.said
+    assert "is best when given t =" in finding.said
 
 
 def test_a_network_that_ignores_t_is_not_misled():

@@ -149,7 +149,7 @@ def test_refusal_names_the_steps_and_what_to_do():
         watch.add(step, values)
     refusal = watch.refusal()
     assert isinstance(refusal, errors.Refusal)
-    for part in ("44, 45, 46", "after going back", "train.learning_rate", "crashes/"):
+    for part in ("44, 45, 46", "after rolling back", "train.learning_rate", "crashes/"):
         assert part in str(refusal)
 
 

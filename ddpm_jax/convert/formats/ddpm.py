@@ -195,7 +195,7 @@ def recognise(shapes: Mapping[str, Shape]) -> dict[str, object]:
         key = scheme.separator.join((*name, leaf))
         if key not in shapes:
             raise errors.Refusal(
-                f"the file begins like one of the DDPM code but has no {key}: it is "
+                f"the file looks like one of the DDPM code but has no {key}: it is "
                 "cut short or of another network"
             )
         return shapes[key]

@@ -135,7 +135,7 @@ def _require(shapes: Iterable[str], keys):
     missing = [key for key in keys if key not in shapes]
     if missing:
         raise errors.Refusal(
-            f"the file begins like one of diffusers but has no {missing[0]}: it is cut "
+            f"the file looks like one of diffusers but has no {missing[0]}: it is cut "
             "short or of another network"
         )
 

@@ -66,7 +66,7 @@ def not_carried(config: Mapping[str, object], carried: Iterable[str]) -> list[st
         )
     known = {*carried, *CARRIED_OTHERWISE}
     lines += [
-        f"{key} = {value!r} of {SCHEDULER} is not known here and was passed over: what "
+        f"{key} = {value!r} of {SCHEDULER} is not known here and was skipped: what "
         "it changes there is not done"
         for key, value in config.items()
         if key not in known and not key.startswith("_") and value not in (None, False)

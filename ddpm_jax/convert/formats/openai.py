@@ -158,7 +158,7 @@ def _check_whole(shapes):
         missing += [key for key in ("out.2.weight",) if key not in shapes]
     if missing:
         raise errors.Refusal(
-            f"the file begins like one of the OpenAI code but has no {missing[0]}: it "
+            f"the file looks like one of the OpenAI code but has no {missing[0]}: it "
             "is cut short or of another network"
         )
 

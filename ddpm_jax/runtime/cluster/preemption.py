@@ -123,10 +123,11 @@ class StopRequest:
                 first = now
                 self._ask(number[0])
                 say_at_once(
-                    f"{NAMES[number[0]]}: stopping after saving; once more ends at once"
+                    f"{NAMES[number[0]]}: stopping after saving; again quits without "
+                    "saving"
                 )
             else:
-                say_at_once(f"{NAMES[number[0]]} again: ending at once, without saving")
+                say_at_once(f"{NAMES[number[0]]} again: quitting without saving")
                 os._exit(SECOND_SIGNAL_STATUS)
 
 
