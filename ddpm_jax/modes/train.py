@@ -149,7 +149,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 **build_planning.speed(config, facts, network, mesh),
             )
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
-            outcome = loop.run(
+            step, is_finished = loop.run(
                 state,
                 batches,
                 take_step,
@@ -173,14 +173,12 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 place=where,
                 stop=stop,
             )
-    if not outcome.is_finished:
-        say(
-            f"stopped by {stop.signal_name} at step {outcome.step}; everything is saved"
-        )
+    if not is_finished:
+        say(f"stopped by {stop.signal_name} at step {step}; everything is saved")
         say(f"resume with: {messages.resume_command(network, workdir)}")
         return
     took = progress.duration(time.perf_counter() - started)
-    say(f"finished {outcome.step} steps in {took}")
+    say(f"finished {step} steps in {took}")
     say(closing(config, run_dir, network, workdir))
 
 

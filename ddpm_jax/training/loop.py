@@ -6,7 +6,6 @@ roll back) is decided by values that all of them see at the same step.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 
@@ -23,13 +22,6 @@ from ddpm_jax.training import nonfinite, progress
 from ddpm_jax.training import state as state_lib
 
 LATE = 2  # steps after which a request to stop is met, where several must hear of it
-
-
-class Outcome(NamedTuple):
-    """How the loop ended: after which step, and whether training is finished."""
-
-    step: int
-    is_finished: bool
 
 
 def is_due(done: int, every: int) -> bool:
@@ -59,8 +51,8 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
     writer: metric_writers.Writer,
     place: place_lib.Place,
     stop: preemption.StopRequest,
-) -> Outcome:
-    """Train from step `done` to `last_step`; the report then says how it ended.
+) -> tuple[int, bool]:
+    """Train; return after which step the loop ended and whether training is finished.
 
     The order within a step is what makes a resume exact: the batch of step n is used
     once, then the state after n+1 steps may be saved, and only then is it evaluated.
@@ -69,8 +61,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
         state: after `done` steps; donated.
         batches: from step `done` on.
         take_step: `(state, batch) → (state, metrics)`.
-        done: steps taken.
-        last_step: steps to take in all.
+        done, last_step: steps taken so far, and to take in all.
         log_every, checkpoint_every: intervals in steps.
         max_bad_steps: non-finite steps in a row that are too many.
         parts_due: `done → names` of the parts of the monitor that are due.
@@ -78,7 +69,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
         monitor: `(state, done, parts, best) → best`: evaluates the state; the new best
             step, if it is.
         report: `(status, reason=…)`: writes the report.
-        report_bad_step: called with every step whose update was left out.
+        report_bad_step: called with every step whose update was skipped.
         roll_back: `() → (state, done)`, the last good state with new draws ahead of it.
         batches_from: `done → batches` from that step on.
         new_progress: `(first_step=…) → Progress`.
@@ -96,8 +87,24 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
         bad = nonfinite.NonFiniteSteps(max_bad_steps, rolled_back=rolled_back)
         return checkpoints.best(), new_progress(first_step=done), bad
 
+    @contextlib.contextmanager
     def saved_on_failure(*, is_saved=False):
-        return _saved_on_failure(checkpoints, place, done, state, is_saved=is_saved)
+        """Save the state if data, writing or evaluation fails: no step taken is lost.
+
+        Where the last step's save is under way that is as good, unless the run was
+        renamed meanwhile. One process can do so; of several the others would not know.
+        """
+        try:
+            yield
+        except Exception:
+            if (
+                distributed.count() == 1
+                and not (is_saved and place.moved_to() is None)
+                and done not in (0, checkpoints.latest_step())
+            ):
+                checkpoints.save(done, state)
+            place.check()  # what tells more than the file that is missing
+            raise
 
     def check_finite(bad_steps):
         for step in bad_steps:
@@ -126,7 +133,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
             report("finished")
         else:
             report("stopped", reason=stop.signal_name)
-        return Outcome(done, is_finished)
+        return done, is_finished
 
     with (
         _reported_on_failure(report),
@@ -203,27 +210,4 @@ def _reported_on_failure(report):
         yield
     except (errors.Refusal, OSError, jax.errors.JaxRuntimeError) as error:
         report("stopped", reason=str(error).splitlines()[0])
-        raise
-
-
-@contextlib.contextmanager
-def _saved_on_failure(checkpoints, place, done, state, *, is_saved):
-    """Save the state if data, writing or evaluation fails: no step taken is lost.
-
-    One process can do so alone; of several the others would not know.
-
-    Args:
-        is_saved: whether the last step's save is under way, which is as good, unless
-            the run was renamed meanwhile.
-    """
-    try:
-        yield
-    except Exception:
-        if (
-            distributed.count() == 1
-            and not (is_saved and place.moved_to() is None)
-            and done not in (0, checkpoints.latest_step())
-        ):
-            checkpoints.save(done, state)
-        place.check()  # what tells more than the file that is missing
         raise

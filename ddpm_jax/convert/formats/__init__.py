@@ -7,16 +7,7 @@ from ddpm_jax.convert.formats import clip, ddpm, diffusers, native, openai
 
 FORMATS = {
     record.name: record
-    for record in (
-        openai.FORMAT,
-        diffusers.FORMAT,
-        ddpm.FORMAT,
-        clip.FORMAT,
-        native.FORMAT,
-    )
+    for record in (f.FORMAT for f in (openai, diffusers, ddpm, clip, native))
 }
-EXPORTS = {
-    record.export.name: record
-    for record in (native.FORMAT, diffusers.FORMAT, openai.FORMAT)
-}
+EXPORTS = {record.export.name: record for record in FORMATS.values() if record.export}
 """Formats that are written too, by the name of --format."""
