@@ -84,7 +84,7 @@ def _say_what_is_cut(tokenizer, texts):
     cut = encoding.cut(tokenizer, texts)
     if cut:
         console.say(
-            f"warning: {len(cut):,} of {len(texts):,} captions that were looked at "
+            f"warning: {len(cut):,} of {len(texts):,} captions that were read "
             f"have more than {tokenizer.context} tokens and lose their end; see "
             "--mode=data, and model.text_context"
         )

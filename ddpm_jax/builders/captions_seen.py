@@ -12,7 +12,7 @@ from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.runs import directory
 from ddpm_jax.text import encoding, words
 
-MAX_IMAGES = 2_500  # whose captions are looked at; evenly spaced beyond
+MAX_IMAGES = 2_500  # whose captions are read; evenly spaced beyond
 DRAWS = (np.arange(8) + 0.5) / 8  # that find up to eight captions of an image
 SHOWN = 12  # images that are shown with theirs
 LONG = 4_096  # tokens that are counted of one caption
@@ -25,7 +25,7 @@ class CaptionStatistics:
     Attributes:
         tokenizer: what reads them.
         of_run: whether it is that of a run that exists, and not made of these captions.
-        texts: the captions that were looked at, each once.
+        texts: the inspected captions, each once.
         lengths: tokens of each, int64 [n], `LONG` at most.
         cut: sentences of the tokenizer about captions that lose their end.
         unknown: words that it does not know, commonest first, with their numbers.

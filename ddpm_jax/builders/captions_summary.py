@@ -17,7 +17,7 @@ class Summary(NamedTuple):
     Attributes:
         described: "facts", "shown" and "lists" as the page shows them; None where
             there is nothing to tell.
-        remarks: sentences about what deserves a look.
+        remarks: sentences.
     """
 
     described: dict | None
@@ -116,7 +116,7 @@ def _facts_of_files(found, missing):
 
 
 def _remarks(seen):
-    """Yield what deserves a look in what a tokenizer makes of captions."""
+    """Yield remarks about what a tokenizer makes of captions."""
     if seen.cut:
         longest = int(seen.lengths.max())
         yield (

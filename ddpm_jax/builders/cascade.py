@@ -246,7 +246,7 @@ class Stage:
         """Return images of these numbers, and what was asked of them, by key.
 
         Args:
-            index: [n], below what `make` was told.
+            index: [n], below the number given to `make`.
             carried: keys of the condition that go along.
         """
         found = {low_res.KEY: images_lib.from_stored(self._images[index])}

@@ -87,7 +87,7 @@ def dataset(
     """Return a split of the configured data.
 
     Args:
-        say: told, a line each, what was noticed about the files.
+        say: called with a line for each remark about the files.
         captions: instead of data.captions, which only a run that reads text follows:
             captions that nobody reads are no part of a run's data.
 

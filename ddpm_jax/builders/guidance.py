@@ -122,7 +122,7 @@ def described(
         config: of the run that is sampled.
         facts: of its data.
         guides: from `guides.named`.
-        imported: the receipt of the run's conversion, None without one.
+        imported: the import record of the run, None without one.
     """
     sampling, lines = config.sampling, []
     scale = guidance_scale(sampling)
@@ -162,7 +162,7 @@ def described(
 
 
 def leaves_classes_out(sampling) -> bool:
-    """Return whether no network is told a class, at no t."""
+    """Return whether no network is given a class, at any t."""
     return (
         guidance_scale(sampling) == 0
         and tuple(map(float, sampling.guidance_interval)) == WHOLE

@@ -59,7 +59,7 @@ class Given:
     Attributes:
         source: of the small images.
         level: 0 for no noise, see `data.low_res`.
-        alpha_bar: of the process; None for a network that is told no level.
+        alpha_bar: of the process; None for a network that is given no level.
         seed: of the noise, from `stage_seed`.
     """
 

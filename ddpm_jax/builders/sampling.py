@@ -18,7 +18,7 @@ from ddpm_jax.sampling import sampler, transforms
 
 # Fields of config.sampling that change no image: how many, and how many at a time.
 CHANGE_NO_IMAGE = ("num_samples", "batch_size")
-# Fields that choose the weights; a recipe is told which were taken.
+# Fields that choose the weights; a recipe notes which were taken.
 OF_WEIGHTS = ("weights", "checkpoint")
 
 
@@ -115,7 +115,7 @@ def _fingerprints(guides, given) -> tuple[tuple[str, str], ...]:
 
 
 def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
-    """Return what the network, and a CLIP that guides it, are told of the texts."""
+    """Return the texts as conditions of the network and of a CLIP that guides it."""
     found = () if texts is None else texts.condition
     guide = guides.get(guides_lib.CLASSIFIER)
     if guide is None or guide.kind != "clip":
@@ -125,7 +125,7 @@ def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
 
 
 def _conditions(config, asked: "Classes | None", of_texts: tuple, guides) -> dict:
-    """Return what the recipe is told of the condition of each image."""
+    """Return what the recipe says of the condition of each image."""
     if asked is None:
         return {"condition": of_texts}
     keys = ["label"] if config.model.class_conditional else []
@@ -165,7 +165,7 @@ def make_sampler(
         weights: to sample with, where they are known: no run leads away from itself.
         trajectory: positions on the path whose results are kept.
         arrays: what an edit uses, by name; the recipe has their fingerprints.
-        given: what an upsampler enlarges, as `recipe` was told.
+        given: what an upsampler enlarges, as given to `recipe`.
     """
     guides = guides_lib.named(config)
     known = dict(asked.fingerprints)
@@ -202,7 +202,7 @@ def guidance_lines(config, facts: DataInfo, imported: dict | None) -> list[str]:
     Args:
         config: of the run.
         facts: of its data.
-        imported: the receipt of its conversion, None for a run that was trained here.
+        imported: its import record, None for a run that was trained here.
     """
     return build_guidance.described(config, facts, guides_lib.named(config), imported)
 

@@ -83,7 +83,7 @@ def at_size(config, saved: SavedRun, shape: tuple[int, int, int]):
 class TrainedRun:
     """A run and its newest whole checkpoint, on the devices that are here now.
 
-    `imported` is the receipt of a conversion, None for a run that was trained here.
+    `imported` is the import record, None for a run that was trained here.
     """
 
     run_dir: directory.RunDir

@@ -41,7 +41,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.resblock_updown = False  # resample inside residual blocks (ADM)
     model.kind = "unet"  # or upsampler, classifier, clip (imported alone)
     # … or gaussian_2015, binomial_2015: of nonequilibrium thermodynamics
-    model.low_res_noise = False  # an upsampler is told of noise on what it enlarges
+    model.low_res_noise = False  # an upsampler is given the level of noise
     model.network = "mlp"  # of the kinds of 2015: rbf, mlp, multiscale
     model.hidden_layers = 3  # of mlp, and of multiscale's convolutions
     model.readouts = 0  # of the time in rbf, mlp, multiscale; 0 for one a step
@@ -124,7 +124,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.writers = ()  # besides metrics.jsonl: tensorboard, wandb
     train.init_from = ""  # run whose weights to start from
     train.init_min_share = 0.5  # of the arrays that must fit; fewer are refused
-    train.max_bad_steps = 3  # non-finite in a row: go back to a checkpoint, once
+    train.max_bad_steps = 3  # non-finite in a row: roll back to a checkpoint, once
 
     config.sampling = sampling = config_dict.ConfigDict()
     sampling.method = "ancestral"  # or ddim, heun, dpmpp_2m, dpmpp_2s

@@ -1,4 +1,4 @@
-"""Which of the networks that a checkpoint holds is taken, and what is passed over.
+"""Which of the networks that a checkpoint holds is taken, and what is skipped.
 
 Training programs save networks beside averages of them, optimizers and counters, as
 entries of one file or under prefixes of the names; both are names with dots here.

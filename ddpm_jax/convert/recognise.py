@@ -56,7 +56,7 @@ class Recognised:
     def sentences(self) -> list[str]:
         """Return what was found in words: the name, each field's origin, the rest.
 
-        Fields that the weights do not depend on are in the receipt alone.
+        Fields that the weights do not depend on are in the import record alone.
         """
         known = "not one of the published files"
         if self.published:
@@ -151,7 +151,7 @@ class Findings:
             self.required.add(name)
 
     def prefer(self, values, origin):
-        """Take fields that are likely; a given value overrules them, and is told."""
+        """Take fields that are likely; a given value overrules them, with a note."""
         for name, value in _all_plain(values).items():
             if name in self.fields:
                 continue
@@ -163,7 +163,7 @@ class Findings:
                 )
 
     def default(self, values, origin):
-        """Take fields that nothing else told."""
+        """Take fields that nothing else decided."""
         for name, value in values.items():
             if name not in self.fields:
                 self.fields[name], self.origin[name] = value, origin

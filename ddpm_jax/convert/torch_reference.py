@@ -128,7 +128,7 @@ class OpenAI:
     def mix(self, qkv, heads, order, name=""):
         """Attend within packed [B, 3C, N] and return [B, C, N].
 
-        `name` is of the attention, for what else it looks at: see `in_front`.
+        `name` is of the attention, for what else it attends to: see `in_front`.
         """
         B, packed, N = qkv.shape
         d = packed // (3 * heads)

@@ -13,10 +13,10 @@ def expand_to(values: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def known(value) -> np.ndarray | None:
-    """Return a value on the host, or None where it cannot be looked at.
+    """Return a value on the host, or None where it cannot be read on the host.
 
-    That is one that is traced, or part of which lies on other machines. Outside of
-    compiled programs alone are values checked, so that no check costs a step anything.
+    That is one that is traced, or part of which lies on other machines. Values are
+    checked outside of compiled programs alone, so that no check costs a step anything.
     """
     if isinstance(value, jax.core.Tracer):
         return None
@@ -29,7 +29,7 @@ def number(value) -> float | None:
     """Return one number, such as a NumPy scalar or an array of rank 0, as a float.
 
     Returns:
-        None where it cannot be looked at, see `known`.
+        None where it cannot be read on the host, see `known`.
 
     Raises:
         Refusal: no number, or several.

@@ -79,7 +79,7 @@ def find(images: files.Images, how: str, say: Callable[[str], None]) -> Found | 
         how: "files" (a .txt file beside each image, a caption a line), the path of a
             table, "none", or "auto": the tables `files.TABLES` of any folder, else
             "files" if there is one such file, else "none".
-        say: told in a line or two what was found, once.
+        say: called once with what was found, in a line or two.
 
     Raises:
         Refusal: captions that cannot be read as such, or a value that means nothing.

@@ -65,7 +65,7 @@ class Images:
         open: name → binary file, or `Unreadable` raised; of `labels.csv` too.
         has_labels: whether there is a `labels.csv` in the root.
         inside: "photos/" where names start below that folder of a zip file, else "".
-        runs: the folders that are passed over, as they hold the results of a run.
+        runs: the folders that are skipped, as they hold the results of a run.
         dangling: links to files that are not there, and to themselves.
         texts: files that may hold captions, sorted by name.
         open_text: name of one of these → binary file.
@@ -131,7 +131,7 @@ def open_images(path) -> Images:
     """List the image files of a folder or of a .zip file.
 
     Folders are searched recursively, links included; hidden files and folders (and the
-    __MACOSX of zip files) are passed over, and below a folder the directories of runs,
+    __MACOSX of zip files) are skipped, and below a folder the directories of runs,
     whose pictures would make a run on the folder around it change its own data. Where
     no image of a zip file lies outside of one folder, nor labels.csv, names start below
     that folder, so that a zipped folder reads as the folder.

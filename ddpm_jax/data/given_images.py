@@ -56,7 +56,7 @@ def read(path: str, say: Callable[[str], None]) -> GivenImages:
 
     Args:
         path: a folder of pictures or of samples, a .zip or an .npz file.
-        say: told, a line each, what was noticed about the files.
+        say: called with a line for each remark about the files.
 
     Raises:
         Refusal: nothing there, something that is damaged, or pictures of several

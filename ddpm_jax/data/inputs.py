@@ -1,4 +1,4 @@
-"""Pictures that are given to be edited, and masks: read, fitted and told.
+"""Pictures that are given to be edited, and masks: read, fitted and described.
 
 A picture becomes what the network of a run takes, by the rule that cut its training
 images. A mask says which pixels are to be made: white ones, or transparent ones.

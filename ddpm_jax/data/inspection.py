@@ -11,7 +11,7 @@ from ddpm_jax.core import arrays
 from ddpm_jax.data import decoding, files, reading, survey
 from ddpm_jax.data.dataset import Dataset
 
-MAX_DECODED = 20_000  # files whose pixels are looked at; evenly spaced beyond
+MAX_DECODED = 20_000  # files whose pixels are decoded; evenly spaced beyond
 MAX_SEEN = 1_000  # preprocessed images for mean and range
 NUM_EXAMPLES = 64
 PROGRESS_EVERY = 2_000  # files
@@ -57,7 +57,7 @@ def inspect_files(images: files.Images, say: Callable[[str], None]) -> FilesFoun
 
     Args:
         images: from `files.open_images`.
-        say: told, in a line each, how far it is.
+        say: called with a line of progress now and then.
     """
     looked = survey.survey(images, say)
     names = [images.entries[index].name for index in looked.readable]
@@ -117,10 +117,10 @@ class ImageStatistics:
         examples: float32 [n, H, W, C], up to 64 images in [−1, 1].
         labels: int32 [n], theirs.
         mean_image: float32 [H, W, C].
-        minimum, maximum: over all values of the images looked at.
+        minimum, maximum: over all values of the inspected images.
         channel_mean, channel_std: [C].
-        class_counts: images of each class among those looked at; () without classes.
-        num_images: how many were looked at.
+        class_counts: inspected images of each class; () without classes.
+        num_images: how many were inspected.
     """
 
     examples: np.ndarray
@@ -155,7 +155,7 @@ def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> ImageStatistics:
 
 
 def remarks(dataset: Dataset, seen: ImageStatistics) -> list[str]:
-    """Return sentences about pixels that deserve a look."""
+    """Return remarks about pixels."""
     found = []
     if dataset.levels is not None and seen.maximum - seen.minimum < 1:
         found.append(_of_range(dataset.levels - 1, seen))

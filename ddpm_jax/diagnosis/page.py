@@ -145,10 +145,10 @@ def denoising(t: np.ndarray, probed: measure.Probed) -> html.Html:
     )
 
 
-def noise_level(levels, told, errors) -> html.Html:
-    """Return the error for each t told; each line has its lowest point at its own t."""
+def noise_level(levels, t_given, errors) -> html.Html:
+    """Return the error for each t given; a line should be lowest at its own t."""
     lines = [
-        charts.Line(f"t = {level}", told, row / row.min(), colour)
+        charts.Line(f"t = {level}", t_given, row / row.min(), colour)
         for colour, (level, row) in enumerate(zip(levels, errors, strict=True))
     ]
     return html.figures(

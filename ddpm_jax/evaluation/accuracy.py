@@ -17,14 +17,14 @@ NAME = table.ACCURACY
 
 
 class Prepared(NamedTuple):
-    """The test split and how many of its images to look at."""
+    """The test split and how many of its images to score."""
 
     dataset: dataset_lib.Dataset
     num_images: int
 
 
 def prepare(config, facts) -> Prepared:
-    """Return what is to be looked at.
+    """Return what is to be scored.
 
     Raises:
         Refusal: no test images, or others than the network takes.

@@ -298,7 +298,7 @@ def _sample_scores(run, sample):
 
     @functools.cache
     def scorer():
-        return sample_scorer.SampleScorer(
+        return sample_scorer.make(
             run.config,
             run.facts,
             run.dataset,
@@ -308,7 +308,7 @@ def _sample_scores(run, sample):
         )
 
     def score(params):
-        score_images = scorer().score
+        score_images = scorer()
         count = run.config.evaluation.in_training_samples
         made = sample(params, count, run.should_stop)
         made = [images_lib.to_uint8(part) for part in made]

@@ -196,7 +196,7 @@ def evaluate(
         batch_size: a multiple of the devices; the last batch is padded.
         condition_spec: what the network reads of the data besides images.
         should_stop: asked between batches.
-        on_batch: told the sums after each batch.
+        on_batch: called with the sums after each batch.
 
     Returns:
         The sums, of fewer images than asked for if stopped.

@@ -32,11 +32,11 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     Args:
         source: files or a folder, see `convert.open.open_sources`.
         workdir: where the run is to be; there must be none yet.
-        config: holds the values of the fields `given`; the others are told by the file.
+        config: holds the values of the fields `given`; the file decides the others.
         given: names of the fields that the user decided.
 
     Raises:
-        Refusal: the file is not understood, something about it is not told, the run
+        Refusal: the file is not understood, something about it must be given, the run
             could not be sampled from, or the converted network does not agree with a
             PyTorch forward pass of the file.
     """
@@ -155,7 +155,7 @@ def facts_of(opened, fields) -> build_data.DataInfo:
 
 
 def text_of(fields) -> build_data.TextFacts | None:
-    """Return the tokenizer of a network, None where it reads no text or none is told.
+    """Return the tokenizer of a network, None where it reads no text or it is unknown.
 
     The files of its vocabulary need not be here.
     """

@@ -70,7 +70,7 @@ def described(config, dataset, test, seen) -> dict:
     """Return what is trained on, for the page."""
     height, width, channels = dataset.shape
     if config.data.name in WITH_FILES and dataset.num_classes:
-        # Every file counts, not only those whose pixels were looked at.
+        # Every file counts, not only those whose pixels were decoded.
         listed = files.open_images(config.data.path)
         ids = labels.assign(listed, config.data.labels).ids
         counts = np.bincount(ids, minlength=dataset.num_classes).tolist()
@@ -139,7 +139,7 @@ def described_files(found: inspection.FilesFound) -> dict:
 
 
 def file_remarks(found: inspection.FilesFound | None) -> list[str]:
-    """Return sentences about files that deserve a look."""
+    """Return remarks about files."""
     if found is None:
         return []
     headers = found.looked.found
@@ -154,7 +154,7 @@ def file_remarks(found: inspection.FilesFound | None) -> list[str]:
 
 
 def seen_remarks(dataset, seen) -> list[str]:
-    """Return sentences about what training would see that deserve a look."""
+    """Return remarks about what training would see."""
     if seen is None:
         return []
     remarks = []

@@ -224,7 +224,7 @@ def of_network(trained, used, split) -> Checked:
 
 
 def of_told(probe, params, split, t, u) -> Checked:
-    """Check that the network is best when told the true t."""
+    """Check that the network is best when given the true t."""
     comparable = t[predictions.in_band(u)]
     if len(comparable) < 2:
         yield from not_checked(predictions.NOTHING_COMPARABLE, "timesteps")

@@ -62,7 +62,7 @@ def run() -> None:
     """Print what this machine is and whether it computes what it should.
 
     Raises:
-        Refusal: a check failed; told after everything has been printed.
+        Refusal: a check failed; raised after everything has been printed.
     """
     compilation.enable_cache()
     say(f"ddpm_jax on {platform.platform()}")

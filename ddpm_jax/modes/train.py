@@ -237,7 +237,7 @@ def own_rows(config, network, source: str, mesh) -> dict:
 
 
 def start_state(config, run_dir, saved, abstract, network, mesh):
-    """Return the state to go on from and its step; prints the receipt of a resume."""
+    """Return the state to go on from and its step; prints what was resumed."""
     if saved.latest_step() is None:
         return new_state(config, run_dir, abstract, network, mesh), 0
     restored = saved.restore(abstract)

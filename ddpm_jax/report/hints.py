@@ -20,7 +20,7 @@ STRONG_TINT = 0.3
 QUARTERS_SETTLED = 1000  # steps
 BY_HEART = 0.05  # more of the training than of the test images named right
 SPLITS = ("training_images", "validation")  # begin the names of what is validated
-QUARTERS = ("_q0", "_q1", "_q2", "_q3")  # end the names of what is told by t
+QUARTERS = ("_q0", "_q1", "_q2", "_q3")  # end the names of what is reported by t
 TOO_MUCH = ("red", "green", "blue")
 TOO_LITTLE = ("cyan", "magenta", "yellow")
 
@@ -100,7 +100,7 @@ def left_out(history, config) -> Iterator[Hint]:
 
 
 def went_back(history, config) -> Iterator[Hint]:
-    """Training that went back to a checkpoint."""
+    """Training that rolled back to a checkpoint."""
     del config
     for to, back in zip(*history.numbers("went_back_from"), strict=True):
         yield Hint(

@@ -62,7 +62,7 @@ def first_not_finite(state) -> str | None:
 
     It is reduced where it lies, by one small program for each shape, of which a network
     has few: a single program over all leaves takes longer to compile. Every process
-    looks at its own shards; there is nothing to exchange. Integers are passed over.
+    looks at its own shards; there is nothing to exchange. Integers are skipped.
     """
     flags = {
         path: _are_finite(part, _whole_axes(part))

@@ -158,7 +158,7 @@ class RunDir:
         """Write the record of a step that went wrong; none is ever overwritten.
 
         Args:
-            step: its number; a run that went back may reach it a second time.
+            step: its number; a run that rolled back may reach it a second time.
             record: what JSON can express.
 
         Returns:

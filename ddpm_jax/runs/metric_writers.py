@@ -143,7 +143,7 @@ class Writer:
         self._each(lambda other: other.write(record["step"], values))
 
     def restart(self, step: int) -> None:
-        """Hide the records after a step that training goes back to, where possible."""
+        """Hide the records after a step that training rolls back to, where possible."""
         self._each(lambda other: other.restart(step))
 
     def image(self, step: int, name: str, path: str | os.PathLike) -> None:

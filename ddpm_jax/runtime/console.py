@@ -13,7 +13,7 @@ _is_quiet = contextvars.ContextVar("is_quiet", default=False)
 
 @contextlib.contextmanager
 def quietly():
-    """Return a context in which nothing is said, of this thread; errors are told."""
+    """Return a context in which nothing is said, of this thread; errors are printed."""
     before = _is_quiet.set(True)
     try:
         yield

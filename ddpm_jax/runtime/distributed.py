@@ -105,7 +105,7 @@ def start(
 def finish(error: str = "") -> None:
     """End the work of this process with the others; nothing with one process.
 
-    As planned, it waits for the others to come here, too. With an error they are told
+    As planned, it waits for the others to come here, too. With an error they receive
     and end as well; this process then has status 1, whatever it returns.
 
     Args:

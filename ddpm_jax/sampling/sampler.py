@@ -111,7 +111,7 @@ class Sampler:
             params: parameters on the mesh.
             start, stop: at most `batch_size` apart.
             batch_size: compiled size, a multiple of the devices; the rest is padding.
-            on_step: told after every entry of the path; what it raises ends the chain.
+            on_step: called after every path entry; what it raises ends the chain.
         """
         count = stop - start
         if on_step is None:

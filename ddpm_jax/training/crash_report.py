@@ -8,7 +8,7 @@ from ddpm_jax.training import blocks, nonfinite
 
 
 class CrashReporter:
-    """Writes crashes/step_<n>.json: t, images and norms of a step that was left out."""
+    """Writes crashes/step_<n>.json: t, images and norms of a non-finite step."""
 
     def __init__(self, condition_spec, run_dir, order, dataset, *, command: str):
         """Keep what names the images of a step.

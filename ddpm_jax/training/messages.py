@@ -27,7 +27,7 @@ def describe(config, facts, network, mesh, noun: str) -> str:
 
 
 def resume_summary(restored, config, moved: int, *, rate: float) -> str:
-    """Return the line that lists every part of a resume.
+    """Return the lines that list every part of a resume.
 
     Args:
         restored: from `Checkpoints.restore`.

@@ -1,6 +1,6 @@
 """What to do about steps whose numbers are not finite: decisions and a record.
 
-The train step itself leaves such an update out. This module notices, one step after the
+The train step itself skips such an update. This module notices, one step after the
 other and a few late, so that the device never waits for the host; it counts those in a
 row, and it says what was going on. Everything depends on metrics that all processes of
 a job share, so all of them decide alike at the same step.
@@ -22,7 +22,7 @@ SHOWN_IMAGES = 3
 
 @dataclasses.dataclass(frozen=True)
 class NonFiniteStep:
-    """A step whose update was left out.
+    """A step whose update was skipped.
 
     Attributes:
         step: steps taken, this one included.
@@ -38,8 +38,8 @@ class NonFiniteSteps:
 
     Args:
         limit: bad steps in a row that are too many.
-        lag: how many steps the device may be ahead of what is looked at.
-        rolled_back: the run has gone back to a checkpoint once already.
+        lag: how many steps the device may be ahead of the step that is checked.
+        rolled_back: the run has rolled back to a checkpoint once already.
     """
 
     def __init__(self, limit: int, lag: int = 4, rolled_back: bool = False):
@@ -66,7 +66,7 @@ class NonFiniteSteps:
     def verdict(self) -> str:
         """GO_ON, or after `limit` bad steps in a row ROLL_BACK the first time and STOP.
 
-        A verdict other than GO_ON is final: go back with a new `NonFiniteSteps`.
+        A verdict other than GO_ON is final: roll back with a new `NonFiniteSteps`.
         """
         if len(self._in_a_row) < self._limit:
             return GO_ON

@@ -73,12 +73,12 @@ def update_state(
             names, none of them in `COMMON`. An example's terms do not depend on the
             others in its part.
         num_steps: T′ of the process, for the quarters of t.
-        timestep_sampler: a value of `diffusion.timesteps`; it is told t and loss.
+        timestep_sampler: a value of `diffusion.timesteps`; it is given t and loss.
         optimizer: Optax transformation.
         learning_rate: `update → learning rate` of that optimizer, for the metrics.
         ema_ramp: see `ema.decay_at`.
         microbatches: parts of the batch, evaluated one after the other; they divide B.
-        by_quarter: names of terms that are told by quarter of t too, as the loss is.
+        by_quarter: names of terms that are reported by quarter of t, as the loss is.
 
     Returns:
         The state, unchanged but for `step` and `skipped` where loss or gradient or

@@ -387,7 +387,7 @@ def test_a_stop_while_the_reference_is_measured(tmp_path):
     config.evaluation.in_training = "proxy_fd_random"
     dataset = sources.load("digits", "train", test_fraction=0.2)
     asked = []
-    sample_scorer.SampleScorer(
+    sample_scorer.make(
         config,
         build_data.DataInfo.of(dataset),
         dataset,

@@ -135,7 +135,7 @@ def entries_of(part: str, our_shapes: Mapping[str, Shape]) -> list[mapping.Entry
     Args:
         part: "image" or "text".
         our_shapes: shape of every parameter of `models.clip.clip` by path; those of the
-            other part are passed over.
+            other part are skipped.
     """
     paths = [path for path in our_shapes if path.startswith(f"{part}/")]
     return [

@@ -8,7 +8,7 @@ CARRIED_OTHERWISE = (
     "timestep_spacing",
     "steps_offset",
     "set_alpha_to_one",
-    # Of solvers that are not carried over, which is told by their name.
+    # Of solvers that are not carried over, which is described by their name.
     "skip_prk_steps",
     "solver_order",
     "algorithm_type",

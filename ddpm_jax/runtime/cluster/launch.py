@@ -37,7 +37,7 @@ class Launch:
         coordinator: "host:port" of process 0.
         num_processes: how many there are.
         process_id: which one this is, from 0.
-        source: what told so, e.g. "Slurm".
+        source: where this is known from, e.g. "Slurm".
         local_device_ids: the GPUs of this process where it sees those of others, too.
     """
 

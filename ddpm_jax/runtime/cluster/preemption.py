@@ -1,4 +1,4 @@
-"""Stopping on request: signals and notices become a flag that loops look at."""
+"""Stopping on request: signals and notices become a flag that loops read."""
 
 import collections
 import contextlib

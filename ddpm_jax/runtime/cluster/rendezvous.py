@@ -1,8 +1,8 @@
-"""The roll call of several processes, before any of them starts JAX.
+"""The rendezvous of several processes, before any of them starts JAX.
 
 Where a process is missing, JAX aborts the others with a stack trace of C++; where one
 runs another config, it hangs or computes something else. So process 0 first listens on
-the coordinator's port, the others call in with what they run, and everyone is told the
+the coordinator's port, the others call in with what they run, and everyone receives the
 same verdict: that all are there and alike, or the sentence that says what is not.
 
 The connections stay open afterwards (`cluster.peers` watches them); the port is free
@@ -26,7 +26,7 @@ READ_SECONDS = 1.0
 RETRY_SECONDS = 0.2
 CONNECT_SECONDS = 5.0
 GRACE_SECONDS = 5.0
-"""For processes yet to call in, once something is wrong: they are told it as well."""
+"""For processes yet to call in, once something is wrong: they receive it as well."""
 MARGIN_SECONDS = 10.0
 """How much longer than process 0 itself the others wait for its verdict."""
 LONGEST_FACT = 200  # characters
