@@ -27,8 +27,8 @@ READ_SECONDS = 1.0
 LAST_SECONDS = 5.0
 """How long process 0, which JAX needs to the end, waits for the others to go first."""
 CAUSE_SECONDS = 0.3
-"""How long a process that fails waits for messages first: where another one was lost, its
-own error is that of a collective operation, and the loss is what to tell."""
+"""How long a process that fails waits for messages first: where another one was lost,
+its own error is that of a collective operation, and the loss is what to report."""
 LINGER_SECONDS = 0.9
 """How long it keeps its connections then, those of JAX as well: when they break, the
 others should be gone for the reason that they received."""
