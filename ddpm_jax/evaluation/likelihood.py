@@ -1,4 +1,4 @@
-"""Bits per dimension of a run: going on after an interruption, card, plots."""
+"""Bits per dimension of a run: resumed after an interruption, card, plots."""
 
 import io
 import json
@@ -69,7 +69,7 @@ def score(trained, prepared) -> bool:
         "give a --workdir on a disk that all hosts share",
     )
     if before.count:
-        say(f"going on after {before.count} of {num_images} images")
+        say(f"resuming after {before.count} of {num_images} images")
     say(
         f"bits/dim of {num_images} test images at {schedule.num_steps} timesteps; "
         "compiling first …"

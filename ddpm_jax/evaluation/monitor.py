@@ -248,8 +248,8 @@ def _scoring(run, sample):
         found = best_lib.Best(done, name, value, protocol)
         if best and not found.is_like(best):
             say(
-                f"{name} is the first measured like this: the best step so far, "
-                f"{best.step} by {best.metric}, does not compare with it"
+                f"{name} does not compare with the best step so far, {best.step} by "
+                f"{best.metric}, which was measured differently"
             )
         return found if found.beats(best, lower_is_better=lower_is_better) else None
 

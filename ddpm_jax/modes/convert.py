@@ -56,8 +56,8 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     check_usable(config, facts)
     if config.model.kind != "clip" and config.model.text_layers and not facts.text:
         say(
-            f"its vocabulary of {config.model.text_vocabulary:,} tokens is none that is"
-            " known here: it reads tokens, from Python, and no prompts"
+            f"unknown vocabulary of {config.model.text_vocabulary:,} tokens: the run "
+            "takes tokens, from Python, and no prompts"
         )
     network = build_network.network(config, facts)
     mesh = build_training.mesh(config)

@@ -251,8 +251,8 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
     if before != runtime.NUMERICS:
         say(
             f"checkpoint {restored.step} was written with numerics {before} and this "
-            f"version has {runtime.NUMERICS}: the run goes on, equal up to rounding "
-            "and not to the last bit"
+            f"version has {runtime.NUMERICS}: the run resumes, equal up to rounding "
+            "and not bit for bit"
         )
     moved = run_dir.truncate_metrics_after(restored.step)
     rate = float(build_training.learning_rate(config)(restored.step))

@@ -162,7 +162,7 @@ class Writer:
             except other.failures as error:
                 del self._others[name]
                 say(
-                    f"{name} cannot be written ({error}): the run goes on without it; "
+                    f"{name} cannot be written ({error}): the run continues without it; "
                     f"{self._run_dir.metrics.name} holds every record"
                 )
 
