@@ -162,8 +162,8 @@ class Writer:
             except other.failures as error:
                 del self._others[name]
                 say(
-                    f"{name} cannot be written ({error}): the run continues without it; "
-                    f"{self._run_dir.metrics.name} holds every record"
+                    f"{name} cannot be written ({error}): the run continues without "
+                    f"it; {self._run_dir.metrics.name} holds every record"
                 )
 
 
