@@ -22,7 +22,7 @@ SHUTDOWN_SECONDS = 900
 """How long those that are done wait: process 0 may still be writing a report."""
 SMALLEST_ROW = 256  # bytes
 NO_PROXY = "no_grpc_proxy"
-UNTOLD = "it ended early, and said there why"
+NO_REASON = "it ended early; see what it printed"
 
 
 class _Group:
@@ -126,7 +126,7 @@ def finish(error: str = "") -> None:
 
 def _at_exit() -> None:
     """End a process that has failed: JAX would wait for the others, and abort."""
-    finish(UNTOLD)
+    finish(NO_REASON)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(peers.STATUS)

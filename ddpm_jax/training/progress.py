@@ -11,9 +11,9 @@ import numpy as np
 from ddpm_jax.diffusion import losses
 from ddpm_jax.training import resources, update
 
-UNTOLD = ("t", "example_loss", "block_norms")  # need not stay on the device
+NOT_REPORTED = ("t", "example_loss", "block_norms")  # need not stay on the device
 QUARTERED = "quarter_"  # begins the name of what is summed by quarter of t
-TOLD = tuple(name for name in update.COMMON if name not in UNTOLD)
+REPORTED = tuple(name for name in update.COMMON if name not in NOT_REPORTED)
 
 
 @dataclasses.dataclass
@@ -63,7 +63,7 @@ class Progress:
 
     def add(self, metrics: dict[str, Any]) -> None:
         """Take the device metrics of one step: the common ones and its own scalars."""
-        names = (*TOLD, *_own(metrics), *_own_by_quarter(metrics))
+        names = (*REPORTED, *_own(metrics), *_own_by_quarter(metrics))
         self._current.metrics.append({name: metrics[name] for name in names})
 
     def turn(self, step: int, wait_seconds: float) -> dict[str, Any] | None:
