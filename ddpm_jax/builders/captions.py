@@ -167,6 +167,18 @@ def dataset(config, facts: DataInfo, split: str, **options) -> dataset_lib.Datas
     )
 
 
+def test_split(config, facts: DataInfo) -> dataset_lib.Dataset:
+    """Return the test split of a run, the same on all processes.
+
+    Raises:
+        Refusal: none, or other data than the network takes.
+    """
+    split = dataset(config, facts, "test")
+    build_data.check_images(split, facts)
+    build_data.check_alike(split)
+    return split
+
+
 # ---- on disk -------------------------------------------------------------------------
 
 

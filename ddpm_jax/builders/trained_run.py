@@ -122,6 +122,13 @@ class TrainedRun:
             return self._weights(self.state.params, "raw", sentence)
         return self._weights(self.state.ema[name], "ema", sentence)
 
+    def chosen_weights(self, field: str) -> recipe.Weights:
+        """Return the weights that a config field names, and print which these are."""
+        section, name = field.split(".")
+        weights = self.weights(self.config[section][name], field=field)
+        say(f"step {weights.step}, {weights.why}")
+        return weights
+
     def _weights(self, params, kind, why):
         fingerprint = f"{self.fingerprint}-{kind}"
         return recipe.Weights(params, kind, why, self.step, fingerprint)

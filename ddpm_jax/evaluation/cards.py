@@ -1,10 +1,12 @@
 """Evaluation cards: a number and everything that it depends on."""
 
+import json
 import pathlib
 import shutil
 import subprocess
 
-from ddpm_jax.runtime import files, versions
+from ddpm_jax.runtime import distributed, files, versions
+from ddpm_jax.runtime.console import say
 
 PACKAGE = pathlib.Path(__file__).parent.parent
 
@@ -39,6 +41,20 @@ def write(
         "protocol": {**protocol, **_software(), "notes": list(dict.fromkeys(notes))},
     }
     files.write_json(path, card)
+
+
+def exist(*paths: pathlib.Path) -> bool:
+    """Return whether cards are there already, and print their numbers if so.
+
+    Every process calls it.
+    """
+    if not distributed.from_first(all(path.exists() for path in paths)):
+        return False
+    for path in paths:
+        card = json.loads(path.read_text())
+        number = f"{card['metric']} {card['value']:.4f} {card['unit']}".rstrip()
+        say(f"scored already: {number}, card: {path}")
+    return True
 
 
 def _software() -> dict:

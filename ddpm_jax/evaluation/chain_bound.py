@@ -1,12 +1,11 @@
 """The bound K of a run of the 2015 paper: request, card, figures."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import chains, paper_2015
+from ddpm_jax.builders import captions, chains, paper_2015
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import schedule as build_schedule
 from ddpm_jax.core import arrays
@@ -42,9 +41,7 @@ def prepare(config, facts) -> Prepared:
     Raises:
         Refusal: no test data, or other data than the network takes.
     """
-    dataset = build_data.dataset(config, "test")
-    build_data.check_images(dataset, facts)
-    build_data.check_alike(dataset)
+    dataset = captions.test_split(config, facts)
     count = build_data.num_test_images(config, len(dataset))
     return Prepared(dataset, build_data.dataset(config, "train"), count)
 
@@ -56,14 +53,11 @@ def score(trained, prepared: Prepared) -> None:
         trained: the run, on its devices.
         prepared: from `prepare`.
     """
-    config, evaluation = trained.config, trained.config.evaluation
-    weights = trained.weights(evaluation.weights, field="evaluation.weights")
-    say(f"step {weights.step}, {weights.why}")
+    config = trained.config
+    weights = trained.chosen_weights("evaluation.weights")
     path = trained.run_dir.evaluation / f"{NAME}_{_tag(trained, weights, prepared)}"
     path = path.with_name(f"{path.name}.json")
-    if distributed.from_first(path.exists()):
-        card = json.loads(path.read_text())
-        say(f"scored already: K {card['value']:.4f} {card['unit']}, card: {path}")
+    if cards.exist(path):
         return
     setup = paper_2015.setup(config, trained.facts, trained.network)
     with preemption.StopRequest() as stop:

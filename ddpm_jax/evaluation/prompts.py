@@ -10,7 +10,6 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.evaluation import cards, feature_networks, sample_sets
 from ddpm_jax.metrics import prompts, table
-from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.console import say
 
 READER = "shapes"  # the one source whose images are read exactly
@@ -73,9 +72,7 @@ def _score(trained, prepared, name):
     tag = f"{recipe.tag(weights)}-n{config.evaluation.num_samples}"
     tag += f"-{feature_networks.digest(json.dumps(prepared.captions))}"
     path = trained.run_dir.evaluation / f"{name}_{tag}.json"
-    if distributed.from_first(path.exists()):
-        card = json.loads(path.read_text())
-        say(f"scored already: {name} {card['value']:.4f}, card: {path}")
+    if cards.exist(path):
         return True
     found = SCORES[name](trained, weights, prepared)
     if found is None:

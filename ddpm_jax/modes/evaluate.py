@@ -1,7 +1,6 @@
 """Scoring a run, or images that are there already: a card for each number."""
 
 import dataclasses
-import json
 from typing import NamedTuple
 
 from ddpm_jax.builders import cascade, kinds, low_res, trained_run
@@ -168,15 +167,11 @@ def score_samples(config, sample_set, groups, mesh) -> None:
 def unscored(sample_set, group) -> feature_pass.Group:
     """Return the group without the metrics whose cards are there; print those."""
     paths = card_paths(sample_set, group)
-    left = []
-    for name in group.names:
-        own = [paths[card] for card in table.METRICS[name].cards]
-        if not distributed.from_first(all(path.exists() for path in own)):
-            left.append(name)
-            continue
-        for path in own:
-            card = json.loads(path.read_text())
-            say(f"scored already: {card['metric']} {card['value']:.4f}, card: {path}")
+    left = [
+        name
+        for name in group.names
+        if not cards.exist(*(paths[card] for card in table.METRICS[name].cards))
+    ]
     return dataclasses.replace(group, names=tuple(left))
 
 

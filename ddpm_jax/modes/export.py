@@ -30,8 +30,7 @@ def run(config, workdir, format_name: str, output: str) -> None:
     if pathlib.Path(output).exists():
         raise errors.Refusal(f"{output} is there already: choose another --output")
     trained = trained_run.open_run(workdir, config)
-    weights = trained.weights(config.sampling.weights, field="sampling.weights")
-    say(f"step {weights.step}, {weights.why}")
+    weights = trained.chosen_weights("sampling.weights")
     leaves = functional.by_path(weights.params)
     by_path = {path: np.asarray(leaf) for path, leaf in leaves.items()}
     fields = fields_of(trained)

@@ -37,8 +37,7 @@ def run(config, workdir) -> None:
     if given is not None:
         given.check_count(wanted)
     trained = trained_run.open_run(saved, config)
-    weights = trained.weights(config.sampling.weights, field="sampling.weights")
-    say(f"step {weights.step}, {weights.why}")
+    weights = trained.chosen_weights("sampling.weights")
     # Guidance of scale 0 leaves the classes out, but for a classifier's.
     if classes is not None and (config.sampling.classifier or recipe.is_conditional):
         say(f"classes: {classes}")

@@ -66,12 +66,7 @@ def part_of(names: Iterable[str]) -> str | None:
 def entries(
     our_shapes: Mapping[str, Shape], fields: Mapping[str, object]
 ) -> list[mapping.Entry]:
-    """Return where each of our parameters stands in the two files as one.
-
-    Args:
-        our_shapes: shape of every parameter of `models.clip.clip` by path.
-        fields: not needed here.
-    """
+    """Return where each of our parameters stands in the two files as one."""
     del fields
     return [
         dataclasses.replace(entry, keys=tuple(f"{part}.{key}" for key in entry.keys))

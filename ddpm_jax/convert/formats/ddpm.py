@@ -91,9 +91,7 @@ def entries(
 ) -> list[mapping.Entry]:
     """Return where each of our parameters stands in a checkpoint of this code.
 
-    Args:
-        our_shapes: shape of every parameter by path.
-        fields: "facts.layout" is "pytorch" for the copies; else TensorFlow is meant.
+    "facts.layout" is "pytorch" for the copies; else TensorFlow is meant.
     """
     layout = names.Layout.of(our_shapes)
     make = _pytorch if fields.get("facts.layout") == "pytorch" else _tensorflow

@@ -78,13 +78,8 @@ def present_shapes(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 def entries(
     our_shapes: Mapping[str, Shape], fields: Mapping[str, object]
 ) -> list[mapping.Entry]:
-    """Return where each of our parameters stands in a state dict of UNet2DModel.
-
-    Args:
-        our_shapes: shape of every parameter by path.
-        fields: not needed here; the paths tell the levels, blocks and attentions.
-    """
-    del fields
+    """Return where each of our parameters stands in a state dict of UNet2DModel."""
+    del fields  # the paths tell the levels, blocks and attentions
     layout = names.Layout.of(our_shapes)
     return [_entry(path, shape, layout) for path, shape in our_shapes.items()]
 

@@ -70,13 +70,8 @@ NAMES = names.Names(
 def entries(
     our_shapes: Mapping[str, Shape], fields: Mapping[str, object]
 ) -> list[mapping.Entry]:
-    """Return where each of our parameters stands in a state dict of this code.
-
-    Args:
-        our_shapes: shape of every parameter by path.
-        fields: not needed here; the paths tell the levels, blocks and attentions.
-    """
-    del fields
+    """Return where each of our parameters stands in a state dict of this code."""
+    del fields  # the paths tell the levels, blocks and attentions
     layout = names.Layout.of(our_shapes)
     pool = [path for path in our_shapes if path.startswith("pool/")]
     text = [path for path in our_shapes if path.startswith("text/")]
