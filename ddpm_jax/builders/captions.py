@@ -20,7 +20,7 @@ from ddpm_jax.runtime import console
 from ddpm_jax.text import encoding, tokenizers
 
 KEPT = 64  # captions of the training data that a run keeps
-LOOKED_AT = 1_000  # captions of a new run, whether they fit into the context
+CHECKED = 1_000  # captions of a new run, whether they fit into the context
 
 
 def check(config, dataset: dataset_lib.Dataset) -> None:
@@ -61,7 +61,7 @@ def with_text(config, facts: DataInfo, dataset: dataset_lib.Dataset) -> DataInfo
     if not config.model.text_layers:
         return facts
     made_of = made(config, dataset)
-    _say_what_is_cut(made_of, dataset.captions(arrays.spread(len(dataset), LOOKED_AT)))
+    _say_what_is_cut(made_of, dataset.captions(arrays.spread(len(dataset), CHECKED)))
     kept = tuple(dataset.captions(arrays.spread(len(dataset), KEPT)))
     return dataclasses.replace(facts, text=TextFacts(made_of.to_json(), kept))
 

@@ -58,10 +58,10 @@ def recipe(
     asked = None
     if given is None or "label" not in given.source.carried:
         asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
-        _check_told(config, asked, given)
+        _check_classes_known(config, asked, given)
     texts = texts or prompts.of(config, facts, given)
     if not build_guidance.leaves_classes_out(config.sampling):
-        prompts.check_told(texts, given)
+        prompts.check_prompted(texts, given)
     if config.sampling.prompts and build_guidance.leaves_classes_out(config.sampling):
         raise errors.Refusal(
             "sampling.guidance_scale=0 leaves the text out, and a prompt is given: "
@@ -362,7 +362,7 @@ def _classes(config, facts: DataInfo, guide) -> Classes | None:
     return Classes(chosen, names, are_drawn, per_class or 1)
 
 
-def _check_told(config, asked: Classes | None, given) -> None:
+def _check_classes_known(config, asked: Classes | None, given) -> None:
     """Refuse to enlarge pictures of which nothing says the class.
 
     Every class in turn is of images that are made from noise alone.

@@ -305,12 +305,12 @@ def check_transfer(
         raise errors.Refusal(
             f"train.init_from={workdir}: {fitting} of {len(wanted)} arrays fit, below "
             f"train.init_min_share={least:g}, and the rest would start fresh"
-            f"{_told(theirs, ours, names, before=', for ')}; give the values from "
-            "there, or train.init_min_share=0 to start from these alone"
+            f"{_differences(theirs, ours, names, before=', for ')}; give the values "
+            "from there, or train.init_min_share=0 to start from these alone"
         )
     ignored = "model.num_heads" if config.model.head_channels else ""
     hidden = [name for name in HIDDEN_IN_SHAPES if name != ignored]
-    differing = _told(theirs, ours, hidden)
+    differing = _differences(theirs, ours, hidden)
     if differing:
         raise errors.Refusal(
             f"train.init_from={workdir}: its arrays fit, but would mean something "
@@ -336,7 +336,7 @@ def _check_tokens(workdir, theirs, ours) -> None:
         )
 
 
-def _told(theirs, ours, names, before="") -> str:
+def _differences(theirs, ours, names, before="") -> str:
     """Return which of some fields differ, with both values; "" where none does."""
     differing = [
         f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
@@ -357,7 +357,7 @@ def process_changes(source, config) -> str:
     if build_process.schedule(source) != build_process.schedule(config):
         names += OF_SCHEDULE
     theirs, ours = (dict(reading.leaves(c.to_dict())) for c in (source, config))
-    return _told(theirs, ours, names)
+    return _differences(theirs, ours, names)
 
 
 def transfer(config, params, *, mesh):

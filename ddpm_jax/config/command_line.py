@@ -90,7 +90,7 @@ def parse(
     Raises:
         Refusal: anything that is not understood.
     """
-    answer = _asked_to_tell(argv[1:], modes, about)
+    answer = _help_or_version(argv[1:], modes, about)
     if answer:
         console.say(answer)
         return None
@@ -138,7 +138,7 @@ def parse(
     )
 
 
-def _asked_to_tell(arguments, modes, about):
+def _help_or_version(arguments, modes, about):
     """Return the help or the versions if they are asked for, else ""."""
     if arguments[:1] == ["help"] or any(a in HELP for a in arguments):
         return f"{about}\n{help_text(modes)}"

@@ -96,12 +96,12 @@ def find(images: files.Images, how: str, say: Callable[[str], None]) -> Found | 
         stamp = os.stat(how).st_mtime_ns
     found = _find(images, images.texts, how, stamp)
     if found:
-        _tell(found, say)
+        _say(found, say)
     return found
 
 
 @functools.lru_cache(maxsize=4)  # both splits ask
-def _tell(found, say):
+def _say(found, say):
     for line in found.told:
         say(line)
 

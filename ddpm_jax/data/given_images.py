@@ -87,12 +87,12 @@ def _of_npz(path) -> GivenImages:
 
 def _of_files(path, say) -> GivenImages:
     listing = files.open_images(path)
-    looked = survey.survey(listing, say)
-    if looked.unreadable:
-        name, reason = looked.unreadable[0]
+    headers = survey.survey(listing, say)
+    if headers.unreadable:
+        name, reason = headers.unreadable[0]
         raise errors.Refusal(f"{path}: {name} {reason}; remove or replace it")
-    names = tuple(listing.entries[i].name for i in looked.readable)
-    _check_alike(path, names, looked.found)
+    names = tuple(listing.entries[i].name for i in headers.readable)
+    _check_alike(path, names, headers.found)
 
     def decoded(name):
         try:

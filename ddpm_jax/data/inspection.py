@@ -23,7 +23,7 @@ class FilesFound:
 
     Attributes:
         images: the listing.
-        looked: what the headers say.
+        headers: what the headers say.
         unreadable: (name, reason) of the files whose header or pixels are damaged.
         constant: names of the images of a single colour.
         duplicates: groups of files with the same content.
@@ -31,7 +31,7 @@ class FilesFound:
     """
 
     images: files.Images
-    looked: survey.Survey
+    headers: survey.Survey
     unreadable: tuple[tuple[str, str], ...]
     constant: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...]
@@ -43,12 +43,12 @@ class FilesFound:
         Args:
             attribute: of `decoding.Description`.
         """
-        values = (getattr(one, attribute) for one in self.looked.found)
+        values = (getattr(one, attribute) for one in self.headers.found)
         return collections.Counter(values).most_common()
 
     def sizes(self) -> list[tuple[tuple[int, int], int]]:
         """Return ((height, width), number of files), commonest first."""
-        values = ((one.height, one.width) for one in self.looked.found)
+        values = ((one.height, one.width) for one in self.headers.found)
         return collections.Counter(values).most_common()
 
 
@@ -59,8 +59,8 @@ def inspect_files(images: files.Images, say: Callable[[str], None]) -> FilesFoun
         images: from `files.open_images`.
         say: called with a line of progress now and then.
     """
-    looked = survey.survey(images, say)
-    names = [images.entries[index].name for index in looked.readable]
+    headers = survey.survey(images, say)
+    names = [images.entries[index].name for index in headers.readable]
     if len(names) > MAX_DECODED:
         names = [names[i] for i in arrays.spread(len(names), MAX_DECODED)]
     verdicts = []
@@ -73,8 +73,8 @@ def inspect_files(images: files.Images, say: Callable[[str], None]) -> FilesFoun
     damaged = [(name, verdict) for name, verdict in judged if isinstance(verdict, str)]
     return FilesFound(
         images=images,
-        looked=looked,
-        unreadable=(*looked.unreadable, *damaged),
+        headers=headers,
+        unreadable=(*headers.unreadable, *damaged),
         constant=tuple(name for name, verdict in judged if verdict is True),
         duplicates=_duplicates(images),
         num_decoded=len(names),

@@ -33,7 +33,7 @@ class Survey:
 def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
     """Read the header of every image, and say what is special about them."""
 
-    def look(entry):
+    def read_header(entry):
         try:
             return images.use(entry.name, decoding.describe)
         except decoding.Unreadable as error:
@@ -44,7 +44,7 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
         if start:
             say(f"read the headers of {start:,} of {len(images):,} images …")
         part = images.entries[start : start + PROGRESS_EVERY]
-        found += reading.in_threads(look, part)
+        found += reading.in_threads(read_header, part)
     ignored = files.describe_ignored(images)
     say(f"{images.root}: {len(images):,} images{f', {ignored}' if ignored else ''}")
     for line in files.remarks(images):

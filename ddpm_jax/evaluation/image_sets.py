@@ -160,24 +160,24 @@ def _conversion(path, dtype, parts):
 
 def _of_folder(path):
     listing = files.open_images(path)
-    looked = survey.survey(listing, say)
-    if looked.unreadable:
-        name, reason = looked.unreadable[0]
+    headers = survey.survey(listing, say)
+    if headers.unreadable:
+        name, reason = headers.unreadable[0]
         raise errors.Refusal(
             f"{path}: {name} {reason}; remove or replace it, since a metric counts "
             "every image"
         )
-    names = [listing.entries[i].name for i in looked.readable]
-    sizes = {(one.height, one.width) for one in looked.found}
+    names = [listing.entries[i].name for i in headers.readable]
+    sizes = {(one.height, one.width) for one in headers.found}
     if len(sizes) > 1:
         listed = " and ".join(f"{h}x{w}" for h, w in sorted(sizes)[:2])
         raise errors.Refusal(
             f"{path} holds images of different sizes, {listed} among them: metrics "
             "need one size, so cut or scale them first"
         )
-    if survey.levels(looked.found, str(path)) != EIGHT_BITS:
+    if survey.levels(headers.found, str(path)) != EIGHT_BITS:
         say(f"note: {path} holds images of 16 bits, of which metrics see 8")
-    coloured = [n for n, d in zip(names, looked.found, strict=True) if d.channels > 2]
+    coloured = [n for n, d in zip(names, headers.found, strict=True) if d.channels > 2]
     channels = 3 if coloured else 1
     if len(coloured) < len(names) and coloured:
         say(

@@ -42,7 +42,7 @@ class OwnNetwork(functional.Network):
             return jax.jit(self.initialise, out_shardings=shardings)(key)
 
 
-def own_network(
+def from_functions(
     init: Callable[[jax.Array], Any],
     apply: Callable[..., jax.Array],
     *,

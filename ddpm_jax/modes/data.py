@@ -109,8 +109,8 @@ def described_files(found: inspection.FilesFound) -> dict:
     """Return what lies on the disk, for the page."""
     listing = found.images
     sizes = [(f"{h} × {w}", count) for (h, w), count in found.sizes()]
-    turned = sum(one.orientation != 1 for one in found.looked.found)
-    with_alpha = sum(one.alpha for one in found.looked.found)
+    turned = sum(one.orientation != 1 for one in found.headers.found)
+    with_alpha = sum(one.alpha for one in found.headers.found)
     return {
         "facts": [
             ("place", listing.root),
@@ -142,7 +142,7 @@ def file_remarks(found: inspection.FilesFound | None) -> list[str]:
     """Return remarks about files."""
     if found is None:
         return []
-    headers = found.looked.found
+    headers = found.headers.found
     counted = {
         "files that cannot be read": len(found.unreadable),
         "files that repeat others": sum(len(names) - 1 for names in found.duplicates),

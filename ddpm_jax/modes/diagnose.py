@@ -27,7 +27,7 @@ LEVELS = 16  # noise levels
 TOLD_IMAGES, TOLD_LEVELS = 16, 5
 WALKED = 16  # images whose steps are doubled
 MOST_STEPS = 128
-TRAINING_IMAGES = 2048  # looked at, and searched for copies
+TRAINING_IMAGES = 2048  # read, and searched for copies
 HELD_OUT = 256
 CLOSEST = 8
 
@@ -204,7 +204,7 @@ def of_network(trained, used, split) -> Checked:
         batch_size=sampler.rounded_batch(IMAGES, trained.mesh),
     )
     probed = measure.by_t(probe, used.params, split.images, split.condition, t)
-    yield from of_told(probe, used.params, split, t, u)
+    yield from of_given_t(probe, used.params, split, t, u)
     meant = predictions.prediction(
         u,
         probed.readings,
@@ -223,7 +223,7 @@ def of_network(trained, used, split) -> Checked:
     )
 
 
-def of_told(probe, params, split, t, u) -> Checked:
+def of_given_t(probe, params, split, t, u) -> Checked:
     """Check that the network is best when given the true t."""
     comparable = t[predictions.in_band(u)]
     if len(comparable) < 2:

@@ -25,7 +25,7 @@ from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import crash_report, loop, messages, progress
 
-LOOKED_AT = 64  # images, before the first step
+INSPECTED = 64  # images, before the first step
 
 
 def run(  # noqa: PLR0915 - the story of a training run, in order
@@ -96,7 +96,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
-        of_process = own_rows(config, network, dataset.name, mesh)
+        of_process = local_batches(config, network, dataset.name, mesh)
 
         def batches_from(step):
             return pipeline.batches(
@@ -211,7 +211,7 @@ def remarks(dataset) -> list[str]:
     """Return what is odd about the pixels of some images, a line each."""
     if not images.is_image(dataset.shape):
         return []
-    seen = inspection.inspect_dataset(dataset, limit=LOOKED_AT)
+    seen = inspection.inspect_dataset(dataset, limit=INSPECTED)
     found = inspection.remarks(dataset, seen)
     return [f"warning: {remark}; see --mode=data" for remark in found]
 
@@ -223,7 +223,7 @@ def check_new(config, facts, network) -> None:
         trained_run.check_transfer(config, network, facts)
 
 
-def own_rows(config, network, source: str, mesh) -> dict:
+def local_batches(config, network, source: str, mesh) -> dict:
     """Return which rows of a batch this process loads, and how they get to devices."""
     specs = kinds.of(config).reads(network)
     rows = sharding.process_rows(mesh, config.train.batch_size)

@@ -84,7 +84,7 @@ def missing(history, config) -> Iterator[Hint]:
             )
 
 
-def left_out(history, config) -> Iterator[Hint]:
+def skipped_updates(history, config) -> Iterator[Hint]:
     """Updates that were skipped because they were not finite."""
     del config
     steps, skipped = history.numbers("skipped")
@@ -374,7 +374,7 @@ def _too(shift, worst):
 
 CHECKS = (
     missing,
-    left_out,
+    skipped_updates,
     went_back,
     resources,
     waiting,
@@ -388,7 +388,7 @@ CHECKS = (
 # Without those that speak of samples, or of a loss by t that is like no other.
 CHECKS_OF_CLASSIFIERS = (
     missing,
-    left_out,
+    skipped_updates,
     went_back,
     resources,
     waiting,

@@ -188,9 +188,9 @@ class CheckpointFiles:
         try:
             self._delete_all_but_kept()
         except OSError as error:
-            self._told_of(error)
+            self._warn(error)
 
-    def _told_of(self, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         say(
             f"warning: {error.filename or self.root} could not be removed "
             f"({error.strerror}): the checkpoint is saved; remove it when it is free"
@@ -213,7 +213,7 @@ class CheckpointFiles:
             try:
                 shutil.rmtree(path)
             except OSError as error:  # a network disk where somebody reads it
-                self._told_of(error)
+                self._warn(error)
 
     def _set_aside(self, step: int, word: str) -> Path:
         target, count = self.root / f"{word}-{step}", 1

@@ -15,8 +15,8 @@ class HangWatchdog:
     """Context manager; call `beat` whenever something has been done.
 
     Nothing is ended, for what takes long may be no hang: a network disk, a compilation.
-    Every process watches itself, since the one that hangs is rarely the one that is
-    looked at.
+    Every process watches itself, since the one that hangs is rarely the one whose
+    output is read.
     """
 
     def __init__(self, limit: float = LIMIT):

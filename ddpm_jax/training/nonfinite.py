@@ -53,14 +53,14 @@ class NonFiniteSteps:
         Waits for the step `lag` steps ago and for no later one.
         """
         self._waiting.append((step, metrics))
-        return self._look(leave=self._lag)
+        return self._check(leave=self._lag)
 
     def drain(self) -> list[NonFiniteStep]:
         """Look at all steps that are left, and wait for them.
 
         Call it before the state is saved or used, and at the end.
         """
-        return self._look(leave=0)
+        return self._check(leave=0)
 
     @property
     def verdict(self) -> str:
@@ -89,7 +89,7 @@ class NonFiniteSteps:
             "if train.init_from names it"
         )
 
-    def _look(self, leave):
+    def _check(self, leave):
         found = []
         while len(self._waiting) > leave:
             step, metrics = self._waiting.popleft()
