@@ -96,18 +96,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
-        of_process = local_batches(config, network, dataset.name, mesh)
-
-        def batches_from(step):
-            return pipeline.batches(
-                dataset,
-                order,
-                first_step=step,
-                flip=config.data.flip,
-                seed=config.seed,
-                **of_process,
-            )
-
+        batches_from = local_batches(config, network, dataset, order, mesh)
         with (
             metric_writers.open_writers(
                 config.train.writers,
@@ -223,17 +212,26 @@ def check_new(config, facts, network) -> None:
         trained_run.check_transfer(config, network, facts)
 
 
-def local_batches(config, network, source: str, mesh) -> dict:
-    """Return which rows of a batch this process loads, and how they get to devices."""
+def local_batches(config, network, dataset, order, mesh):
+    """Return `first step → Prefetcher` of the rows that this process loads."""
     specs = kinds.of(config).reads(network)
     rows = sharding.process_rows(mesh, config.train.batch_size)
 
     def place(batch):
         # What the train step does not read stays where it is.
-        condition = conditions.selected(specs, batch, source)
+        condition = conditions.selected(specs, batch, dataset.name)
         return sharding.put_batch(mesh, {"image": batch["image"], **condition})
 
-    return {"start": rows.start, "stop": rows.stop, "place": place}
+    return lambda step: pipeline.batches(
+        dataset,
+        order,
+        first_step=step,
+        flip=config.data.flip,
+        seed=config.seed,
+        start=rows.start,
+        stop=rows.stop,
+        place=place,
+    )
 
 
 def start_state(config, run_dir, saved, abstract, network, mesh):
