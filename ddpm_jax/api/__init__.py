@@ -23,7 +23,7 @@ from ddpm_jax.runtime import compilation, devices
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import generation, sampler
 
-network = custom.from_functions
+network = custom.own_network
 
 
 def load(

@@ -246,7 +246,7 @@ def custom_network(given, config, facts):
     """Return a network of the user's own, with the labels that the config says.
 
     Args:
-        given: from `models.custom.from_functions`.
+        given: from `models.custom.own_network`.
 
     Raises:
         Refusal: another shape of its output, or weights of another run to start from.

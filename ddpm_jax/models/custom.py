@@ -42,7 +42,7 @@ class OwnNetwork(functional.Network):
             return jax.jit(self.initialise, out_shardings=shardings)(key)
 
 
-def from_functions(
+def own_network(
     init: Callable[[jax.Array], Any],
     apply: Callable[..., jax.Array],
     *,

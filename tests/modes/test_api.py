@@ -606,7 +606,7 @@ def test_unfit_parameters_are_refused(init, words):
 def test_parameters_are_drawn_into_their_shardings():
     mesh = jax.make_mesh((8,), ("x",))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-    network = custom.from_functions(
+    network = custom.own_network(
         lambda key: {"w": jax.random.normal(key, (16, 4))}, lambda *args: args[1]
     )
     key = jax.random.key(3)
