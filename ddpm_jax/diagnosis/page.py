@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ddpm_jax.core import arrays
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diagnosis import findings as findings_lib
 from ddpm_jax.diagnosis import measure
@@ -119,7 +120,7 @@ def denoising(t: np.ndarray, probed: measure.Probed) -> html.Html:
         )
         for colour, name in enumerate(names)
     ]
-    chosen = measure.spread(len(t), SHOWN_T)
+    chosen = arrays.spread(len(t), SHOWN_T)
     pairs = np.stack([probed.x_t[chosen], probed.x_0[chosen]], axis=1)
     # [t, 2, images, H, W, C] → for each image a line of x_t and one of x̂_0
     pairs = np.moveaxis(pairs, 2, 0).swapaxes(1, 2)

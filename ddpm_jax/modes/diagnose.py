@@ -12,7 +12,7 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
-from ddpm_jax.core import conditions, errors
+from ddpm_jax.core import arrays, conditions, errors
 from ddpm_jax.data import sources
 from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
 from ddpm_jax.metrics import oracle
@@ -146,7 +146,7 @@ def load(trained: trained_run.TrainedRun) -> Split | str:
     )
     batches = []
     for dataset in (test, train):
-        batch = dataset.fetch(measure.spread(len(dataset), IMAGES))
+        batch = dataset.fetch(arrays.spread(len(dataset), IMAGES))
         specs = trained.network.condition_spec
         condition = conditions.selected(specs, batch, dataset.name)
         batches += [batch["image"], condition]
@@ -192,7 +192,7 @@ def of_network(trained, used, split) -> Checked:
     config = trained.config
     whole = build_process.schedule(config)
     alpha_bar = whole.alpha_bar
-    t = measure.spread(whole.num_steps, LEVELS)
+    t = arrays.spread(whole.num_steps, LEVELS)
     u = alpha_bar[t] / (1 - alpha_bar[t]) * split.seen.var.mean()
     probe = measure.make_probe(
         whole,
@@ -229,7 +229,7 @@ def of_given_t(probe, params, split, t, u) -> Checked:
     if len(comparable) < 2:
         yield from not_checked(predictions.NOTHING_COMPARABLE, "timesteps")
         return
-    levels = comparable[measure.spread(len(comparable), TOLD_LEVELS)]
+    levels = comparable[arrays.spread(len(comparable), TOLD_LEVELS)]
     condition = {key: v[:TOLD_IMAGES] for key, v in split.condition.items()}
     found = measure.by_given_t(
         probe, params, split.images[:TOLD_IMAGES], condition, levels, t
