@@ -106,6 +106,9 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
             place.check()  # what tells more than the file that is missing
             raise
 
+    def save():
+        checkpoints.save(done, state)
+
     def check_finite(bad_steps):
         for step in bad_steps:
             report_bad_step(step, state)
@@ -123,7 +126,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
             new_best = monitor(state, done, parts, best)
         if new_best:
             if not is_saved:
-                checkpoints.save(done, state)
+                save()
             checkpoints.keep_best(new_best)
             best = new_best
         steps.pause()
@@ -190,13 +193,13 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
                     record = steps.turn(done, batches.wait_seconds)
                     log([record] if record else [])
             if saves:
-                checkpoints.save(done, state)
+                save()
             if parts and not stopping:
                 evaluate(parts, is_saved=saves)
             if parts and stop.agreed():
                 # Here, so that what was cut short is made up for at the next start.
                 if not saves:
-                    checkpoints.save(done, state)
+                    save()
                 return ended(is_finished=False)
             if stopping:
                 break
