@@ -57,10 +57,8 @@ def test_the_class_asked_for_is_found(labels, names, expected):
 def test_a_name_that_is_the_index_of_another_class_is_refused(label):
     with pytest.raises(errors.Refusal) as refused:
         class_labels.indices((label,), FROM_ONE)
-    assert str(refused.value) == (
-        "sampling.labels: 1 is the name of the class of index 0 and the index of the "
-        "class named '2': give name:1 or index:1"
-    )
+    for part in ("sampling.labels", "index 0", "'2'", "name:1 or index:1"):
+        assert part in str(refused.value)
 
 
 @pytest.mark.parametrize(

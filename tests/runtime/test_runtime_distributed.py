@@ -120,7 +120,8 @@ def test_a_lost_process_ends_the_other():
         processes[1].send_signal(signal.SIGKILL)
         (status, _, err), _ = several_processes.results(processes)
     assert status == 1
-    assert "has ended without finishing: this one ends too; start all of them" in err
+    assert "has ended without finishing" in err
+    assert "same command" in err
     # JAX's own heartbeat takes 100 s.
     assert time.monotonic() - started < 30
 
