@@ -1,0 +1,205 @@
+"""What is measured on a trained run: a name, its settings, and a function."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.claims import gradients, mixture, quality
+from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import trained_run
+from ddpm_jax.config import rules
+from ddpm_jax.data import images as images_lib
+from ddpm_jax.diffusion import respacing
+from ddpm_jax.evaluation import likelihood
+from ddpm_jax.sampling import generation
+
+IMAGES = 600  # made for a score
+BATCH = 300  # made at a time
+STEPS = (5, 10, 25, 50)  # of chains that are compared
+FAST = {"count": 20, "images": 4, "steps": 5, "batches": 3, "batch_size": 4}
+
+
+class Measure(NamedTuple):
+    """One measurement.
+
+    Attributes:
+        take: (Subject, **settings) → numbers, or lists of them, by name; of an arm
+            where nothing is trained the seed takes the place of the subject.
+        settings: of the measurement.
+    """
+
+    take: Callable[..., dict]
+    settings: dict
+
+
+class Subject(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        trained: the run, opened.
+        judge: scores images.
+        seed: of the run, and of what is made with it.
+        classifier: folder of the classifier of the same seed; "" where none is needed.
+    """
+
+    trained: trained_run.TrainedRun
+    judge: quality.Quality
+    seed: int
+    classifier: str = ""
+
+
+def make(subject: Subject, count: int, *, skip=0.0, variance="", **sampling):
+    """Return images, uint8 [count, 8, 8, 1], of the classes in turn.
+
+    Args:
+        subject: the run.
+        count: of images.
+        skip: share of the chain, from its beginning, that is left out: x_T is put in
+            the place of the state there. The rest keeps its spacing of steps.
+        variance: of the reverse steps, instead of the run's; "" for its own.
+        **sampling: fields of config.sampling.
+    """
+    config = subject.trained.config.copy_and_resolve_references()
+    config.sampling.update({"seed": subject.seed, **sampling})
+    config.diffusion.variance = variance or config.diffusion.variance
+    rules.check_types(config)
+    kept = None
+    if skip:
+        whole = build_process.schedule(config)
+        last = round((1 - skip) * whole.num_steps) - 1
+        steps = round((1 - skip) * config.sampling.steps)
+        kept = respacing.respace_below(whole, steps, last)
+    weights = subject.trained.weights("auto", field="sampling.weights")
+    made_by = build_sampling.make_sampler(
+        build_sampling.recipe(config, subject.trained.facts, kept=kept),
+        config,
+        subject.trained.network,
+        subject.trained.mesh,
+        weights=weights,
+    )
+    parts = generation.batches(
+        made_by, weights.params, start=0, stop=count, batch_size=min(BATCH, count)
+    )
+    made = np.concatenate([part.images for _, part in parts])
+    return images_lib.to_stored(made, subject.trained.facts.levels)
+
+
+def distance(subject: Subject, *, count, **sampling) -> dict:
+    """Return proxy_fd of images that are made."""
+    made = make(subject, count, **sampling)
+    return {"proxy_fd": subject.judge.proxy_fd(made)}
+
+
+def guided(subject: Subject, *, count, guide, scale, **sampling) -> dict:
+    """Return the scores of images that are led to their classes.
+
+    Args:
+        subject: the run.
+        count: of images.
+        guide: "free" (classifier-free), "classifier" of the conditional network, or
+            "classifier alone" of the same network told of no class.
+        scale: of the guide.
+        **sampling: other fields of config.sampling.
+    """
+    if guide == "free":
+        sampling["guidance_scale"] = scale
+    else:
+        sampling |= {"classifier": subject.classifier, "classifier_scale": scale}
+    if guide == "classifier alone":
+        sampling["guidance_scale"] = 0.0
+    made = make(subject, count, **sampling)
+    return subject.judge.scores(made, np.arange(count) % 10)
+
+
+def bits(subject: Subject, *, images, steps) -> dict:
+    """Return bits/dim of the first test images and its parts by t."""
+    config = subject.trained.config.copy_and_resolve_references()
+    config.evaluation.update(
+        {"num_images": images, "steps": steps, "batch_size": min(60, images)}
+    )
+    trained = dataclasses.replace(subject.trained, config=config)
+    weights = trained.weights("auto", field="evaluation.weights")
+    prepared = likelihood.prepare(config, trained.facts)
+    found = likelihood.summed(trained, weights, prepared).result()
+    return {
+        "total": found.total,
+        "rate": found.rate,
+        "decoder": found.decoder,
+        "prior": found.prior,
+        "by_t": found.vb.tolist(),
+        "rmse": (127.5 * np.sqrt(found.x_0_mse)).tolist(),
+    }
+
+
+def gradient_noise(subject: Subject, *, batches, batch_size) -> dict:
+    """Return how noisy the gradients of three objectives are, see `gradients`."""
+    return gradients.noise(
+        subject.trained, seed=subject.seed, batches=batches, batch_size=batch_size
+    )
+
+
+def _distances() -> dict[str, Measure]:
+    usual = {"count": IMAGES, "method": "ancestral", "steps": 25}
+    found = {"fd ancestral 200": Measure(distance, usual | {"steps": 200})}
+    for method in ("ancestral", "ddim"):
+        for steps in STEPS:
+            changed = {"method": method, "steps": steps}
+            found[f"fd {method} {steps}"] = Measure(distance, usual | changed)
+    for steps in STEPS:
+        small = {"steps": steps, "variance": "fixed_small"}
+        found[f"fd small {steps}"] = Measure(distance, usual | small)
+    for share in (0.1, 0.2, 0.3, 0.4):
+        skipped = {"steps": 50, "skip": share}
+        found[f"fd skip {share:g}"] = Measure(distance, usual | skipped)
+    return found
+
+
+GUIDES = {
+    "free": (1.0, 1.5, 2.0, 4.0),
+    "classifier": (1.0, 8.0),
+    "classifier alone": (1.0, 2.0, 4.0, 8.0),
+}
+
+
+def guided_name(guide: str, scale: float) -> str:
+    """Return the name of the measurement of a guide at a scale."""
+    return f"guided {guide} {scale:g}"
+
+
+def _guided() -> dict[str, Measure]:
+    usual = {"count": IMAGES, "method": "ddim", "steps": 20}
+    return {
+        guided_name(guide, scale): Measure(
+            guided, usual | {"guide": guide, "scale": scale}
+        )
+        for guide, scales in GUIDES.items()
+        for scale in scales
+    }
+
+
+def laws(seed: int, **settings) -> dict:
+    """Return how guided points and the law they are said to follow differ."""
+    return mixture.laws(seed, **settings)
+
+
+MEASURES = {
+    "bits": Measure(bits, {"images": 120, "steps": 200}),
+    "bits 10": Measure(bits, {"images": 120, "steps": 10}),
+    "bits 25": Measure(bits, {"images": 120, "steps": 25}),
+    "gradient noise": Measure(gradient_noise, {"batches": 32, "batch_size": 32}),
+    **_distances(),
+    **_guided(),
+    **{
+        f"laws {scale:g}": Measure(laws, {"count": 2000, "steps": 250, "scale": scale})
+        for scale in (1.0, 2.0, 4.0)
+    },
+}
+
+
+def settings(name: str, *, fast: bool = False) -> dict:
+    """Return the settings of a measurement; those of --fast are tiny."""
+    usual = MEASURES[name].settings
+    return {k: FAST.get(k, v) if fast else v for k, v in usual.items()}
