@@ -15,7 +15,7 @@ FAST_STEPS = 10  # optimizer steps of --fast, which only shows that everything r
 COMMON = {
     "model.channels": 16,
     "train.steps": 600,
-    "train.batch_size": 64,
+    "train.batch_size": 32,
     "train.sample_every": 0,
     "train.validate_every": 0,
     "train.evaluate_every": 0,

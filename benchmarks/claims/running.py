@@ -5,8 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import ddpm_jax
-from benchmarks.claims import arms, claim, measures, quality, store
+from benchmarks.claims import arms, claim, measures, quality, store, training
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.runtime.console import say
@@ -60,6 +59,7 @@ class Runner:
         self._workdir = workdir
         self._fast = fast
         self._judge = None
+        self._trainer = training.Trainer()
 
     def missing(self, job: Job) -> list[str]:
         """Return the measurements of a job that are not stored.
@@ -81,8 +81,8 @@ class Runner:
         folder = arms.run_folder(self._workdir, job.arm, job.seed)
         return kept is not None and folder.exists()
 
-    def do(self, job: Job) -> bool:
-        """Train if need be and measure what is missing; False after a request to stop.
+    def do(self, job: Job) -> None:
+        """Train if need be, and measure what is missing.
 
         Raises:
             Refusal: numbers of another config are stored.
@@ -91,16 +91,15 @@ class Runner:
         if arms.ARMS[job.arm].is_exact:
             for name in self.missing(job):
                 self._take(job, {}, name, job.seed)
-            return True
+            return
         config = arms.config(job.arm, job.seed, self._workdir, fast=self._fast)
         record = arms.record(config)
         self._store.check_config(job.arm, job.seed, record)
         folder = arms.run_folder(self._workdir, job.arm, job.seed)
-        if not self._train(job, config, record, folder):
-            return False
+        self._train(job, config, record, folder)
         left = self.missing(job)
         if not left:
-            return True
+            return
         trained = trained_run.open_run(folder)
         if self._judge is None:
             self._judge = quality.Quality(trained.mesh)
@@ -108,24 +107,16 @@ class Runner:
         subject = measures.Subject(trained, self._judge, job.seed, str(classifier))
         for name in left:
             self._take(job, record, name, subject)
-        return True
 
-    def _train(self, job, config, record, folder) -> bool:
-        """Bring a run to its end, and note its last loss."""
+    def _train(self, job, config, record, folder):
+        """Bring a run to its end, and note how long it took."""
         began = time.perf_counter()
-        run = ddpm_jax.train(config, folder)
-        if run.step < config.train.steps:
-            return False
-        kept = self._store.read(job.arm, job.seed)
-        if not (kept and kept["training"]):
-            self._store.add(
-                job.arm,
-                job.seed,
-                record,
-                values={"steps": run.step},
-                seconds=time.perf_counter() - began,
-            )
-        return True
+        if self._trainer.train(config, record, folder):
+            seconds = time.perf_counter() - began
+            values = {"steps": config.train.steps}
+            add = self._store.add
+            add(job.arm, job.seed, record, values=values, seconds=seconds)
+            say(f"  trained in {seconds:.0f} s")
 
     def _take(self, job, record, name, subject):
         began = time.perf_counter()
@@ -174,8 +165,7 @@ def do_all(runner: Runner, wanted: Sequence[Job], minutes: float | None) -> list
             say_left(left[number:], longest)
             return left[number:]
         start = time.perf_counter()
-        if not runner.do(job):
-            return left[number:]
+        runner.do(job)
         longest = max(longest, time.perf_counter() - start)
     return []
 

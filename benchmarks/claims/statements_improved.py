@@ -1,5 +1,6 @@
 """Claims of Improved DDPM and DDIM, and what was set before the runs."""
 
+from benchmarks.claims import measures
 from benchmarks.claims.claim import (
     BITS,
     FD,
@@ -13,7 +14,7 @@ from benchmarks.claims.claim import (
     table,
 )
 from benchmarks.claims.evidence import Check, measured
-from benchmarks.claims.measures import STEPS
+from benchmarks.claims.measures import SMALL_STEPS, STEPS
 
 IMPROVED = "Improved DDPM (Nichol & Dhariwal 2021)"
 SIZE = (
@@ -30,7 +31,7 @@ IMAGENET_64 = """
 | cosine, L_vlb | 56.7 | 3.57 |
 """
 
-SKIPPED = (0.0, 0.1, 0.2, 0.3, 0.4)
+SKIPPED = (0.0, *measures.SKIPPED)
 
 
 def _skip(arm, share):
@@ -131,7 +132,7 @@ LEARNED_VARIANCE = Claim(
         ),
         Row(
             "fixed small, the same network",
-            (*(fd("simple", f"fd small {n}") for n in STEPS), None, None, None),
+            (*(fd("simple", f"fd small {n}") for n in SMALL_STEPS), *[None] * 4),
         ),
     ),
     published=IMAGENET_64
@@ -153,8 +154,8 @@ LEARNED_VARIANCE = Claim(
             ),
             Curve(
                 "fixed small",
-                STEPS,
-                tuple(fd("simple", f"fd small {n}") for n in STEPS),
+                SMALL_STEPS,
+                tuple(fd("simple", f"fd small {n}") for n in SMALL_STEPS),
             ),
         ),
         log="xy",
