@@ -43,6 +43,7 @@ class Arm(NamedTuple):
 
 
 ARMS = {
+    "mixture": Arm("two classes of points in the plane", {}, is_exact=True),
     "hybrid": Arm("noise, learned range, hybrid loss, linear schedule", {}),
     "simple": Arm("noise, fixed variance, L_simple, linear schedule", SIMPLE),
     "cosine": Arm(
@@ -76,7 +77,6 @@ ARMS = {
     "attention": Arm(
         "as `hybrid`, attention at 8×8 too", {"model.attention_resolutions": (8, 4)}
     ),
-    "mixture": Arm("two classes of points in the plane", {}, is_exact=True),
 }
 
 
