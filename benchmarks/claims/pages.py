@@ -239,10 +239,11 @@ be seen, so that *undecided* often means: too few seeds. Intervals are of each c
 alone; of {n} checks one or two may hold by chance.
 
 Runs are `configs/digits.py` with 16 channels, batch 32 and 600 steps; what an arm
-changes stands in `benchmarks/claims/arms.py`. What is measured: `proxy_fd`, [evaluation](evaluation.md), of 500 samples, whose bias
-by their number is the same for all; bits/dim of 60 test images at all 200 timesteps
-unless said otherwise. Every number is stored in `benchmarks/claims/results/` with the
-config it is of; numbers of a config that has changed are refused.
+changes stands in `benchmarks/claims/arms.py`. What is measured: `proxy_fd`,
+[evaluation](evaluation.md), of 500 samples, whose bias by their number is the same for
+all; bits/dim of 60 test images at all 200 timesteps unless said otherwise. Every number
+is stored in `benchmarks/claims/results/` with the config it is of; numbers of a config
+that has changed are refused.
 """
 
 
