@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from benchmarks.claims import arms, claim, measures, quality, store, training
 from ddpm_jax.builders import trained_run
-from ddpm_jax.core import errors
 from ddpm_jax.runtime.console import say
 
 GUIDED, CLASSIFIER = "hybrid", "classifier"
@@ -81,11 +80,16 @@ class Runner:
         folder = arms.run_folder(self._workdir, job.arm, job.seed)
         return kept is not None and folder.exists()
 
-    def do(self, job: Job) -> None:
+    def do(self, job: Job, *, ends: float | None = None) -> None:
         """Train if need be, and measure what is missing.
+
+        Args:
+            job: what to do.
+            ends: see `training.Trainer.train`.
 
         Raises:
             Refusal: numbers of another config are stored.
+            NoTimeLeft: the training would take too long.
         """
         say(f"{job.arm}, seed {job.seed}: {', '.join(job.measures) or 'training'}")
         if arms.ARMS[job.arm].is_exact:
@@ -96,7 +100,7 @@ class Runner:
         record = arms.record(config)
         self._store.check_config(job.arm, job.seed, record)
         folder = arms.run_folder(self._workdir, job.arm, job.seed)
-        self._train(job, config, record, folder)
+        self._train(job, config, record, folder, ends)
         left = self.missing(job)
         if not left:
             return
@@ -106,12 +110,14 @@ class Runner:
         classifier = arms.run_folder(self._workdir, CLASSIFIER, job.seed)
         subject = measures.Subject(trained, self._judge, job.seed, str(classifier))
         for name in left:
+            if ends is not None and time.perf_counter() > ends:
+                raise training.NoTimeLeft("no time left: give more --minutes")
             self._take(job, record, name, subject)
 
-    def _train(self, job, config, record, folder):
+    def _train(self, job, config, record, folder, ends):
         """Bring a run to its end, and note how long it took."""
         began = time.perf_counter()
-        if self._trainer.train(config, record, folder):
+        if self._trainer.train(config, record, folder, ends=ends):
             seconds = time.perf_counter() - began
             values = {"steps": config.train.steps}
             add = self._store.add
@@ -141,31 +147,29 @@ class Runner:
 
 
 def do_all(runner: Runner, wanted: Sequence[Job], minutes: float | None) -> list[Job]:
-    """Do jobs in turn; return those that are left.
+    """Do jobs in turn, as long as there is time.
 
     Args:
         runner: does them.
         wanted: jobs.
-        minutes: that may be used; a job is begun only where the longest so far would
-            still fit. None for no end.
+        minutes: that may be used: a training is left where its first steps say that it
+            would take longer, a measurement is begun before the end only. None for no
+            end.
 
-    Raises:
-        Refusal: the time does not suffice for the first job.
+    Returns:
+        The jobs that are left.
     """
     left = [job for job in wanted if not runner.is_done(job)]
     began, longest = time.perf_counter(), 0.0
+    ends = None if minutes is None else began + 60 * minutes
     for number, job in enumerate(left):
-        used = time.perf_counter() - began
-        if minutes is not None and used + longest > 60 * minutes:
-            if number == 0 or minutes <= 0:
-                raise errors.Refusal(
-                    f"--minutes={minutes:g} leaves no time for a job: give more"
-                )
-            say(f"{used / 60:.1f} of {minutes:g} minutes are used: stopping here")
+        start = time.perf_counter()
+        try:
+            runner.do(job, ends=ends)
+        except training.NoTimeLeft as refusal:
+            say(str(refusal))
             say_left(left[number:], longest)
             return left[number:]
-        start = time.perf_counter()
-        runner.do(job)
         longest = max(longest, time.perf_counter() - start)
     return []
 
@@ -178,8 +182,8 @@ def say_left(left: Sequence[Job], seconds: float) -> None:
         seconds: of one job, the longest so far.
     """
     for arm, count in counted(left):
-        minutes = count * seconds / 60
-        say(f"  left: {arm}, {count} seeds, at most {minutes:.0f} minutes")
+        about = f", at most {count * seconds / 60:.0f} minutes" if seconds else ""
+        say(f"  left: {arm}, {count} seeds{about}")
 
 
 def counted(left: Sequence[Job]) -> Iterator[tuple[str, int]]:

@@ -9,6 +9,7 @@ ordinary one, which --mode=sample and the others open.
 
 import functools
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -18,12 +19,19 @@ from ddpm_jax.builders import captions, data_marks
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import training as build_training
-from ddpm_jax.core import flags
+from ddpm_jax.core import errors, flags
 from ddpm_jax.data import order as order_lib
 from ddpm_jax.data import pipeline
 from ddpm_jax.modes import train as mode
 from ddpm_jax.runs import checkpoints, directory
 from ddpm_jax.runtime import compilation
+from ddpm_jax.runtime.console import say
+
+FIRST = 20  # steps by which the time of a run is measured
+
+
+class NoTimeLeft(errors.Refusal):
+    """A run that would not end in time."""
 
 
 class Trainer:
@@ -32,18 +40,22 @@ class Trainer:
     def __init__(self):
         self._compiled = {}
 
-    def train(self, config, record: dict, folder: pathlib.Path) -> bool:
+    def train(
+        self, config, record: dict, folder: pathlib.Path, *, ends: float | None = None
+    ) -> bool:
         """Train a run to its end unless it is there.
 
         Args:
             config: of the run.
             record: what decides it but for the seed, see `arms.record`.
             folder: of the run.
+            ends: `time.perf_counter()` by which it must be trained; None for any time.
 
         Returns:
             Whether it was trained just now.
 
         Raises:
+            NoTimeLeft: by its first steps it would take longer.
             FloatingPointError: the loss of the last step is not finite.
         """
         run_dir = directory.RunDir.at(folder)
@@ -63,7 +75,11 @@ class Trainer:
             dataset, order, first_step=0, seed=config.seed, **rows
         )
         with batches as given:
-            for _ in range(config.train.steps):
+            began = time.perf_counter()
+            for done in range(config.train.steps):
+                if done == FIRST:
+                    jax.block_until_ready(state)
+                    check_time(time.perf_counter() - began, config.train.steps, ends)
                 state, metrics = step(state, next(given)[1], np.uint32(config.seed))
         loss = float(metrics["loss"])
         if not np.isfinite(loss):
@@ -94,3 +110,21 @@ class Trainer:
         )
         self._compiled = {key: compiled}
         return compiled
+
+
+def check_time(seconds: float, steps: int, ends: float | None) -> None:
+    """Say how long a run takes by its first steps, and refuse one that ends too late.
+
+    Args:
+        seconds: that the first `FIRST` steps took.
+        steps: of the whole run.
+        ends: see `Trainer.train`.
+    """
+    left = seconds * (steps - FIRST) / FIRST
+    say(f"  {steps} steps take about {left + seconds:.0f} s on this machine")
+    if ends is not None and time.perf_counter() + left > ends:
+        there = max(0.0, ends - time.perf_counter())
+        raise NoTimeLeft(
+            f"no time left: {steps} steps take {left:.0f} s more on this machine, and "
+            f"{there:.0f} s are there: give more --minutes"
+        )
