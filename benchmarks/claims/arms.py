@@ -43,7 +43,9 @@ class Arm(NamedTuple):
 
 
 ARMS = {
-    "mixture": Arm("two classes of points in the plane", {}, is_exact=True),
+    "mixture": Arm(
+        "two classes of points in the plane, nothing trained", {}, is_exact=True
+    ),
     "hybrid": Arm("noise, learned range, hybrid loss, linear schedule", {}),
     "simple": Arm("noise, fixed variance, L_simple, linear schedule", SIMPLE),
     "cosine": Arm(

@@ -114,7 +114,7 @@ def write(kept: Store, docs: pathlib.Path, *, fast: bool = False) -> None:
         drawn = pictures.draw(found)
         if drawn:
             (folder / f"{found.claim.name}.png").write_bytes(drawn)
-        text = page(found, has_picture=bool(drawn), fast=fast)
+        text = page(found, has_picture=bool(drawn))
         (folder / f"{found.claim.name}.md").write_text(text)
     (docs / "claims.md").write_text(overview(outcomes))
     print(f"{len(outcomes)} pages in {folder}, and {docs / 'claims.md'}")
@@ -123,7 +123,7 @@ def write(kept: Store, docs: pathlib.Path, *, fast: bool = False) -> None:
 # ---- the page of a claim -------------------------------------------------------------
 
 
-def page(found: Outcome, *, has_picture: bool, fast: bool = False) -> str:
+def page(found: Outcome, *, has_picture: bool) -> str:
     """Return the page of a claim, Markdown."""
     one = found.claim
     parts = [
@@ -141,7 +141,7 @@ def page(found: Outcome, *, has_picture: bool, fast: bool = False) -> str:
         parts += ["## The paper", one.published.strip()]
     parts += ["## What this can show", one.limits]
     if one.checks:
-        parts += ["## Run it again", _again(found, fast)]
+        parts += ["## Run it again", _again(found)]
     parts.append("[All claims](../claims.md)")
     return "\n\n".join(parts) + "\n"
 
@@ -155,7 +155,8 @@ def _checks(found):
             interval = f"{number(one.found.mean)} ({low} … {high})"
         check = one.check
         bound = f"{check.side} {check.bound:g}"
-        lines.append(f"| {check.told} | {bound} | {interval} | {one.state} |")
+        told = check.told.replace("|", "\\|")  # p(x|c) in a cell
+        lines.append(f"| {told} | {bound} | {interval} | {one.state} |")
     return "\n".join(lines)
 
 
@@ -197,17 +198,17 @@ def number(value: float) -> str:
     return f"{value:.2g}".replace("-", "−")
 
 
-def _again(found, fast):
-    del fast
+def _again(found):
     one = found.claim
     runs = sorted({arm for arm, _ in one.needs})
     told = [f"`{arm}`: {arms.ARMS[arm].told}" for arm in runs]
     missing = found.missing()
     left = f" Not yet run: {', '.join(f'`{m}`' for m in missing)}." if missing else ""
+    seeds = ", ".join(map(str, arms.SEEDS))
     return (
         f"```bash\npython -m benchmarks.claims {one.name}\n```\n\n"
-        f"Seeds {', '.join(map(str, arms.SEEDS))}. Arms, as changes of "
-        f"`configs/digits.py` in `benchmarks/claims/arms.py`: {'; '.join(told)}.{left}"
+        f"Seeds {seeds}. Arms, see `benchmarks/claims/arms.py`: "
+        f"{'; '.join(told)}.{left}"
     )
 
 

@@ -13,11 +13,18 @@ GUIDED, CLASSIFIER = "hybrid", "classifier"
 
 
 class Job(NamedTuple):
-    """A run and what is measured on it, in one go."""
+    """A run and what is measured on it, in one go.
+
+    Attributes:
+        arm, seed: of the run.
+        measures: on it.
+        serves: measurements of another run that it is trained for.
+    """
 
     arm: str
     seed: int
     measures: tuple[str, ...]
+    serves: tuple[str, ...] = ()
 
 
 def jobs(claims: Sequence[claim.Claim], seeds: Sequence[int]) -> list[Job]:
@@ -36,8 +43,9 @@ def jobs(claims: Sequence[claim.Claim], seeds: Sequence[int]) -> list[Job]:
     for arm in arms.ARMS:
         own = sorted(set(wanted[arm]) - set(led))
         if arm == CLASSIFIER and led:
-            found += [Job(arm, seed, ()) for seed in seeds]
-            found += [Job(GUIDED, seed, tuple(sorted(led))) for seed in seeds]
+            led = tuple(sorted(led))
+            found += [Job(arm, seed, (), serves=led) for seed in seeds]
+            found += [Job(GUIDED, seed, led) for seed in seeds]
         elif own or (arm == GUIDED and led):
             found += [Job(arm, seed, tuple(own)) for seed in seeds]
     return found
@@ -74,11 +82,11 @@ class Runner:
 
     def is_done(self, job: Job) -> bool:
         """Return whether a job's numbers are stored, and its run where it is needed."""
-        if job.arm != CLASSIFIER:
+        if not job.serves:
             return not self.missing(job)
-        kept = self._store.read(job.arm, job.seed)
+        served = Job(GUIDED, job.seed, job.serves)
         folder = arms.run_folder(self._workdir, job.arm, job.seed)
-        return kept is not None and folder.exists()
+        return folder.exists() or not self.missing(served)
 
     def do(self, job: Job, *, ends: float | None = None) -> None:
         """Train if need be, and measure what is missing.

@@ -240,9 +240,10 @@ MIXTURE = Claim(
     name="mixture",
     title="What a scale above 1 really samples",
     paper=f"{ADM}, section 4.2; Ho & Salimans 2021, section 3",
-    says="The guided score is that of p(x)·p(c|x)^s at every noise level, it is said; "
-    "both kinds of guidance are then the same. Of the laws of noisy points it is true; "
-    "we test what comes out at the end of the chain.",
+    says="At every noise level the guided score is that of p(x_t)·p(c|x_t)^s, whether "
+    "a classifier or the network itself gives p(c|x_t). It is often read as: samples "
+    "follow p(x)·p(c|x)^s. We test the first, and what comes out at the end of the "
+    "chain: for s = 1 that law, for s > 1 another, further out and narrower.",
     checks=(
         Check(
             "with exact networks the two guides make the same points, to 0.01",
