@@ -51,7 +51,7 @@ def run(args) -> None:
         with jax_flags.as_program():
             compilation.enable_cache()
             runner = running.Runner(kept, workdir, fast=args.fast)
-            wanted = running.jobs(claims, arms.SEEDS)
+            wanted = running.jobs(claims)
             running.do_all(runner, wanted, args.minutes)
     elif not (args.list or args.render):
         raise errors.Refusal(

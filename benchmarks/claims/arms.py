@@ -3,16 +3,20 @@
 import pathlib
 from typing import NamedTuple
 
+from benchmarks.claims import points
 from ddpm_jax import config as schema
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import network as build_network
 from ddpm_jax.config import reading, rules
 from ddpm_jax.core import errors
+from ddpm_jax.diffusion import reverse
 
 ROOT = pathlib.Path(__file__).parents[2]
-SEEDS = (0, 1, 2)
-FAST_STEPS = 10  # optimizer steps of --fast, which only shows that everything runs
+SEEDS = {"digits": (0, 1, 2), "points": (0, 1, 2, 3, 4), "plane": (0, 1, 2)}
+FAST_STEPS = 25  # optimizer steps of --fast, which only shows that everything runs
 
-# What all arms have in common: digits.py, small enough for an evening on one core.
-COMMON = {
+# What the arms of a data set have in common: digits.py, small enough for one core …
+DIGITS = {
     "model.channels": 16,
     "train.steps": 600,
     "train.batch_size": 32,
@@ -21,6 +25,20 @@ COMMON = {
     "train.evaluate_every": 0,
     "train.checkpoint_every": 600,
     "train.keep_checkpoints": 1,
+}
+# … and the same process, objective and rates for points.
+POINTS = {
+    "data.name": "points",
+    "diffusion.num_steps": 200,
+    "diffusion.variance": "learned_range",
+    "diffusion.loss": "rescaled_hybrid",
+    "train.steps": 2000,
+    "train.batch_size": 128,
+    "train.learning_rate": 2e-3,
+    "train.warmup_steps": 100,
+    "train.decay": "cosine",
+    "train.clip_norm": 1.0,
+    "train.ema_decay": (0.995,),
 }
 SIMPLE = {"diffusion.variance": "fixed_large", "diffusion.loss": "simple"}
 BOUND = {"diffusion.variance": "fixed_large", "diffusion.loss": "rescaled_kl"}
@@ -31,21 +49,23 @@ class Arm(NamedTuple):
 
     Attributes:
         told: what it is, for the pages.
-        changes: field → value, on top of `COMMON`.
+        changes: field → value, on top of what its data set has in common.
         guides: the arm whose runs it is a classifier for; "" for a diffusion model.
-        is_exact: whether nothing is trained, all being known.
+        data: "digits", "points" or, where nothing is trained, "plane".
     """
 
     told: str
     changes: dict
     guides: str = ""
-    is_exact: bool = False
+    data: str = "digits"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its runs."""
+        return SEEDS[self.data]
 
 
-ARMS = {
-    "mixture": Arm(
-        "two classes of points in the plane, nothing trained", {}, is_exact=True
-    ),
+_OF_DIGITS = {
     "hybrid": Arm("noise, learned range, hybrid loss, linear schedule", {}),
     "simple": Arm("noise, fixed variance, L_simple, linear schedule", SIMPLE),
     "cosine": Arm(
@@ -81,6 +101,14 @@ ARMS = {
     ),
 }
 
+# Arms that make sense for points too: those without classes and maps of pixels.
+_OF_BOTH = [name for name in _OF_DIGITS if name not in ("classifier", "attention")]
+ARMS = {
+    "mixture": Arm("exact networks in the plane, nothing trained", {}, data="plane"),
+    **{f"points_{name}": _OF_DIGITS[name]._replace(data="points") for name in _OF_BOTH},
+    **_OF_DIGITS,
+}
+
 
 def config(name: str, seed: int, workdir: pathlib.Path, *, fast: bool = False):
     """Return the config of an arm.
@@ -96,12 +124,15 @@ def config(name: str, seed: int, workdir: pathlib.Path, *, fast: bool = False):
         Refusal: an unknown name.
     """
     arm = errors.choose("arm", ARMS, name)
+    common = DIGITS
     if arm.guides:
         guided = run_folder(workdir, arm.guides, seed)
         made = reading.from_file(f"{ROOT}/configs/digits_classifier.py:{guided}")
+    elif arm.data == "points":
+        made, common = schema.base(), POINTS
     else:
         made = reading.from_file(f"{ROOT}/configs/digits.py")
-    for path, value in (COMMON | arm.changes).items():
+    for path, value in (common | arm.changes).items():
         section, field = path.split(".")
         made[section][field] = value
     made.seed = seed
@@ -123,6 +154,29 @@ COSMETIC = (
     *("train.log_every", "train.sample_every", "train.validate_every"),
     *("train.evaluate_every", "train.checkpoint_every", "train.keep_checkpoints"),
 )
+
+
+def network(made, facts):
+    """Return the network of a config of an arm: its own where it is one of points."""
+    if made.data.name != "points":
+        return build_network.network(made, facts)
+    own = own_network(made)
+    return build_network.custom_network(own, made, facts)
+
+
+def own_network(made):
+    """Return the network of an arm of points, None for one that its config says."""
+    if made.data.name != "points":
+        return None
+    learned = made.diffusion.variance in reverse.LEARNED_VARIANCES
+    return points.network(learned=learned, scale_shift=made.model.scale_shift)
+
+
+def dataset(made, split: str):
+    """Return a split of the data of a config of an arm."""
+    if made.data.name == "points":
+        return points.dataset(split)
+    return build_data.dataset(made, split)
 
 
 def record(made) -> dict:

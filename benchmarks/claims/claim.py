@@ -84,30 +84,96 @@ class Claim(NamedTuple):
         return found
 
 
-def table(rows: Mapping[str, str], *columns) -> tuple[Row, ...]:
-    """Return the rows of a table that has the same columns for several arms.
+class Bed(NamedTuple):
+    """A data set on which a claim is tested: how its arms and measurements are named.
 
-    Args:
-        rows: arm → what the row is called.
-        *columns: (measure, value) of each.
+    Attributes:
+        data: as of `arms.Arm`.
+        prefix, suffix: of arms, and of claims.
+        key, value: of the measurements of distance, and of the number in them.
+        bits_key: of the measurements of bits.
+        distance: what the distance is called.
+        told: what is trained, for the limits of a claim.
     """
-    return tuple(
-        Row(told, tuple(evidence.measured(arm, *column) for column in columns))
-        for arm, told in rows.items()
-    )
+
+    data: str
+    prefix: str
+    suffix: str
+    key: str
+    value: str
+    bits_key: str
+    distance: str
+    told: str
+
+    def named(self, name: str) -> str:
+        """Return the name of a claim on this data set."""
+        return name + self.suffix
+
+    def fd(self, arm: str, way: str = "ancestral 25") -> Quantity:
+        """Return the distance of what an arm makes in some way from the data."""
+        measure = f"{self.key} {way}"
+        return evidence.measured(self.prefix + arm, measure, self.value)
+
+    def bits(self, arm: str, steps: str = "", part="total") -> Quantity:
+        """Return bits/dim of an arm, or a part of them; all steps where none is "
+        "said."""
+        measure = f"{self.bits_key} {steps}".strip()
+        return evidence.measured(self.prefix + arm, measure, part)
+
+    def gradients(self, arm: str, number: str) -> Quantity:
+        """Return how noisy gradients are, see `gradients.noise`."""
+        measure = "gradients" if self.data == "digits" else f"{self.data} gradients"
+        return evidence.measured(self.prefix + arm, measure, number)
+
+    def table(self, rows: Mapping[str, str], *ways: str) -> tuple[Row, ...]:
+        """Return rows of distance and bits/dim.
+
+        Args:
+            rows: arm → what the row is called.
+            *ways: of sampling, whose distances are further columns.
+        """
+        return tuple(
+            Row(
+                told,
+                (self.fd(arm), self.bits(arm), *(self.fd(arm, way) for way in ways)),
+            )
+            for arm, told in rows.items()
+        )
+
+    @property
+    def axis(self) -> str:
+        """The distance, for an axis."""
+        return self.distance.strip("`")
+
+    @property
+    def quality(self) -> tuple[str, str]:
+        """The columns of `table`."""
+        return self.distance, "bits/dim"
 
 
-USUAL = "fd ancestral 25"  # where a claim is not about steps
-FD = (USUAL, "proxy_fd")
-BITS = ("bits", "total")
-QUALITY = ("`proxy_fd`", "bits/dim")
-
-
-def fd(arm: str, measure: str = USUAL) -> Quantity:
-    """Return proxy_fd of an arm."""
-    return evidence.measured(arm, measure, "proxy_fd")
-
-
-def bits(arm: str, measure: str = "bits", part: str = "total") -> Quantity:
-    """Return bits/dim of an arm, or a part of them."""
-    return evidence.measured(arm, measure, part)
+POINTS = Bed(
+    data="points",
+    prefix="points_",
+    suffix="",
+    key="points",
+    value="distance",
+    bits_key="points bits",
+    distance="energy distance",
+    told="A dense network of 96 channels after 2,000 steps on points of a spiral, T = "
+    "200. Distance is the energy distance of 2,000 made points to held-out ones, "
+    "without bias; bits/dim are of 500 held-out points on a grid of 256 × 256, whose "
+    "entropy is {entropy:.3f} bits/dim: what no model goes below.",
+)
+DIGITS = Bed(
+    data="digits",
+    prefix="",
+    suffix="_digits",
+    key="fd",
+    value="proxy_fd",
+    bits_key="bits",
+    distance="`proxy_fd`",
+    told="A U-Net of 16 channels after 600 steps on 8×8 digits, T = 200; it knows the "
+    "class. Distance is `proxy_fd` of 500 samples, which is not FID; bits/dim are of "
+    "60 test images. The histogram of each pixel has 2.431 bits/dim.",
+)
+BEDS = POINTS, DIGITS

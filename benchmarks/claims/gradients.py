@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.builders import data as build_data
+from benchmarks.claims import arms
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.core import conditions
 from ddpm_jax.diffusion import losses, process
@@ -78,7 +78,7 @@ class _Draws:
     def __init__(self, trained, seed, batch_size):
         self._random = np.random.default_rng((seed, 20))
         self._batch_size = batch_size
-        self._dataset = build_data.dataset(trained.config, "train")
+        self._dataset = arms.dataset(trained.config, "train")
         self._specs = trained.network.condition_spec
         self.num_steps = trained.config.diffusion.num_steps
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.claims import gradients, mixture, quality
+from benchmarks.claims import arms, gradients, mixture
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import trained_run
@@ -17,7 +17,7 @@ from ddpm_jax.evaluation import likelihood
 from ddpm_jax.sampling import generation
 
 IMAGES = 500  # made for a score
-BATCH = 250  # made at a time
+BATCH = 2000  # made at a time, at most
 STEPS = (5, 10, 25, 50)  # of chains that are compared
 SMALL_STEPS = (5, 10, 25)  # … with the small fixed variance
 SKIPPED = (0.1, 0.2, 0.4)  # shares of the chain that are left out
@@ -42,19 +42,19 @@ class Subject(NamedTuple):
 
     Attributes:
         trained: the run, opened.
-        judge: scores images.
+        judge: scores what is made: a `quality.Quality`, or a `points.Judge`.
         seed: of the run, and of what is made with it.
         classifier: folder of the classifier of the same seed; "" where none is needed.
     """
 
     trained: trained_run.TrainedRun
-    judge: quality.Quality
+    judge: Any
     seed: int
     classifier: str = ""
 
 
 def make(subject: Subject, count: int, *, skip=0.0, variance="", **sampling):
-    """Return images, uint8 [count, 8, 8, 1], of the classes in turn.
+    """Return digits, uint8 [count, 8, 8, 1], of the classes in turn, or points.
 
     Args:
         subject: the run.
@@ -95,6 +95,12 @@ def distance(subject: Subject, *, count, **sampling) -> dict:
     return {"proxy_fd": subject.judge.proxy_fd(made)}
 
 
+def of_points(subject: Subject, *, count, **sampling) -> dict:
+    """Return the energy distance of points that are made."""
+    made = make(subject, count, **sampling)
+    return {"distance": subject.judge.distance(made)}
+
+
 def guided(subject: Subject, *, count, guide, scale, **sampling) -> dict:
     """Return the scores of images that are led to their classes.
 
@@ -117,14 +123,13 @@ def guided(subject: Subject, *, count, guide, scale, **sampling) -> dict:
 
 
 def bits(subject: Subject, *, images, steps) -> dict:
-    """Return bits/dim of the first test images and its parts by t."""
+    """Return bits/dim of the first test examples and its parts by t."""
     config = subject.trained.config.copy_and_resolve_references()
-    config.evaluation.update(
-        {"num_images": images, "steps": steps, "batch_size": min(60, images)}
-    )
+    config.evaluation.update({"steps": steps, "batch_size": min(250, images)})
     trained = dataclasses.replace(subject.trained, config=config)
     weights = trained.weights("auto", field="evaluation.weights")
-    prepared = likelihood.prepare(config, trained.facts)
+    schedule = build_process.respaced(config, "evaluation")
+    prepared = arms.dataset(config, "test"), images, schedule
     found = likelihood.summed(trained, weights, prepared).result()
     return {
         "total": found.total,
@@ -143,20 +148,20 @@ def gradient_noise(subject: Subject, *, batches, batch_size) -> dict:
     )
 
 
-def _distances() -> dict[str, Measure]:
-    usual = {"count": IMAGES, "method": "ancestral", "steps": 25}
-    found = {"fd ancestral 200": Measure(distance, usual | {"steps": 200})}
+def _distances(take, key: str, usual: dict) -> dict[str, Measure]:
+    """Return the distances of what is made in many ways, by "<key> <way>"."""
+    usual = {"method": "ancestral", "steps": 25, **usual}
+    found = {"ancestral 200": {"steps": 200}}
     for method in ("ancestral", "ddim"):
         for steps in STEPS:
-            changed = {"method": method, "steps": steps}
-            found[f"fd {method} {steps}"] = Measure(distance, usual | changed)
+            found[f"{method} {steps}"] = {"method": method, "steps": steps}
     for steps in SMALL_STEPS:
-        small = {"steps": steps, "variance": "fixed_small"}
-        found[f"fd small {steps}"] = Measure(distance, usual | small)
+        found[f"small {steps}"] = {"steps": steps, "variance": "fixed_small"}
     for share in SKIPPED:
-        skipped = {"steps": 50, "skip": share}
-        found[f"fd skip {share:g}"] = Measure(distance, usual | skipped)
-    return found
+        found[f"skip {share:g}"] = {"steps": 50, "skip": share}
+    return {
+        f"{key} {way}": Measure(take, usual | changed) for way, changed in found.items()
+    }
 
 
 GUIDES = {
@@ -187,17 +192,33 @@ def laws(seed: int, **settings) -> dict:
     return mixture.laws(seed, **settings)
 
 
+def trade(seed: int, **settings) -> dict:
+    """Return precision and recall of guided points."""
+    return mixture.trade(seed, **settings)
+
+
+def _in_plane() -> dict[str, Measure]:
+    usual = {"count": 2000, "steps": 250}
+    return {
+        f"{name} {scale:g}": Measure(take, usual | {"scale": scale})
+        for name, take in (("laws", laws), ("trade", trade))
+        for scale in (1.0, 2.0, 4.0)
+    }
+
+
 MEASURES = {
     "bits": Measure(bits, {"images": 60, "steps": 200}),
     "bits 10": Measure(bits, {"images": 60, "steps": 10}),
     "bits 25": Measure(bits, {"images": 60, "steps": 25}),
-    "gradient noise": Measure(gradient_noise, {"batches": 32, "batch_size": 32}),
-    **_distances(),
+    "gradients": Measure(gradient_noise, {"batches": 32, "batch_size": 32}),
+    "points bits": Measure(bits, {"images": 500, "steps": 200}),
+    "points bits 10": Measure(bits, {"images": 500, "steps": 10}),
+    "points bits 25": Measure(bits, {"images": 500, "steps": 25}),
+    "points gradients": Measure(gradient_noise, {"batches": 100, "batch_size": 128}),
+    **_distances(distance, "fd", {"count": IMAGES}),
+    **_distances(of_points, "points", {"count": 2000}),
     **_guided(),
-    **{
-        f"laws {scale:g}": Measure(laws, {"count": 2000, "steps": 250, "scale": scale})
-        for scale in (1.0, 2.0, 4.0)
-    },
+    **_in_plane(),
 }
 
 

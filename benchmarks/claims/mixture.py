@@ -22,6 +22,8 @@ from ddpm_jax.diffusion import (
     schedules,
     solvers,
 )
+from ddpm_jax.metrics import precision
+from ddpm_jax.runtime import sharding
 
 CENTRES = np.array([[-1.1, 0.5], [-0.3, -0.7], [1.1, 0.5], [0.3, -0.7]])
 DEVIATION = 0.4
@@ -176,3 +178,18 @@ def laws(seed: int, *, count: int, steps: int, scale: float) -> dict:
         "spread": float(np.sqrt(free.var(axis=0).sum() / law.var(axis=0).sum())),
         "difference of guides": float(np.abs(free - by_classifier).max()),
     }
+
+
+def trade(seed: int, *, count: int, steps: int, scale: float) -> dict:
+    """Return precision and recall (k = 3) of led points against those of the class.
+
+    Args:
+        seed: of the points.
+        count: of each set.
+        steps: of DDIM.
+        scale: of the classifier.
+    """
+    made = led(seed, count, steps, scale, "classifier")
+    real = exact(seed + 200, count, 1.0)
+    found = precision.precision_recall(real, made, mesh=sharding.make_mesh(-1, 1))
+    return {"precision": found.precision, "recall": found.recall}

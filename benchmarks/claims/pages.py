@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.claims import arms, catalogue, evidence, measures
-from benchmarks.claims.claim import Claim
+from benchmarks.claims import arms, catalogue, evidence, measures, points
+from benchmarks.claims.claim import BEDS, Claim
 from benchmarks.claims.store import Store
 
 MISSING = "–"
@@ -53,7 +53,7 @@ def outcome(one: Claim, kept: Store, *, fast: bool = False) -> Outcome:
         Refusal: numbers that were measured with other settings.
     """
     lookups = []
-    for seed in arms.SEEDS:
+    for seed in seeds_of(one):
         found = {}
         for arm, measure in one.needs:
             settings = measures.settings(measure, fast=fast)
@@ -65,6 +65,14 @@ def outcome(one: Claim, kept: Store, *, fast: bool = False) -> Outcome:
     return Outcome(one, lookups, judged, evidence.verdict(judged))
 
 
+def seeds_of(one: Claim) -> tuple[int, ...]:
+    """Return the seeds of a claim: those of its arms, which are of one data set."""
+    found = {arms.ARMS[arm].seeds for arm, _ in one.needs}
+    if len(found) > 1:
+        raise ValueError(f"{one.name}: arms of several data sets")
+    return found.pop() if found else ()
+
+
 def check_same_config(kept: Store) -> None:
     """Refuse stored numbers of arms whose config has changed since.
 
@@ -74,8 +82,9 @@ def check_same_config(kept: Store) -> None:
         Refusal: names the file and the fields.
     """
     for name, arm in arms.ARMS.items():
-        for seed in arms.SEEDS:
-            if arm.is_exact or arm.guides or kept.read(name, seed) is None:
+        for seed in arm.seeds:
+            told = arm.data == "plane" or arm.guides
+            if told or kept.read(name, seed) is None:
                 continue
             made = arms.config(name, seed, pathlib.Path())
             kept.check_config(name, seed, arms.record(made))
@@ -139,7 +148,10 @@ def page(found: Outcome, *, has_picture: bool) -> str:
         parts.append(f"![{one.picture.alt}]({one.name}.png)")
     if one.published:
         parts += ["## The paper", one.published.strip()]
-    parts += ["## What this can show", one.limits]
+    limits = one.limits
+    if "{entropy" in limits:
+        limits = limits.format(entropy=points.entropy())
+    parts += ["## What this can show", limits]
     if one.checks:
         parts += ["## Run it again", _again(found)]
     parts.append("[All claims](../claims.md)")
@@ -179,7 +191,7 @@ def _cell(quantity, lookups: Sequence[dict]) -> str:
     if len(values) == 1:
         return f"{number(values[0])} (1 seed)"
     found = evidence.interval(values)
-    of = "" if found.count == len(arms.SEEDS) else f" ({found.count} seeds)"
+    of = "" if found.count == len(lookups) else f" ({found.count} seeds)"
     return f"{number(found.mean)} ± {number(found.error)}{of}"
 
 
@@ -204,7 +216,7 @@ def _again(found):
     told = [f"`{arm}`: {arms.ARMS[arm].told}" for arm in runs]
     missing = found.missing()
     left = f" Not yet run: {', '.join(f'`{m}`' for m in missing)}." if missing else ""
-    seeds = ", ".join(map(str, arms.SEEDS))
+    seeds = ", ".join(map(str, seeds_of(one)))
     return (
         f"```bash\npython -m benchmarks.claims {one.name}\n```\n\n"
         f"Seeds {seeds}. Arms, see `benchmarks/claims/arms.py`: "
@@ -217,50 +229,77 @@ def _again(found):
 HEAD = """# What the papers claim, tested
 
 Each claim was written down as inequalities, with bounds, seeds and sizes, before its
-runs; the history of `benchmarks/claims/` shows it. Runs are small: 600 steps on 8×8
-digits, three seeds. *Not reproduced at this size* is a result too, and no word against
-the paper.
+runs; the history of `benchmarks/claims/` shows it. *Not reproduced at this size* is a
+result too, and no word against the paper.
 
 ```bash
 python -m benchmarks.claims all          # hours on one core; resumes where it stopped
-python -m benchmarks.claims cosine       # one claim
+python -m benchmarks.claims cosine       # one claim, on points: minutes
 python -m benchmarks.claims --render     # these pages, from the stored numbers alone
 ```
 """
 
 RULE = """## The rule
 
-A check *holds* where the 95 % interval of its number over the seeds (mean ± 4.303
-standard errors, Student's law of three) lies wholly on its side of the bound, is
-*contradicted* where it lies wholly on the other, and *undecided* otherwise. A claim
-is *reproduced* where all its checks hold, *reproduced in part* where some do, *not
-reproduced at this size* where none does. Numbers of one seed are compared with each
-other first. With three seeds an effect must be about four times its standard error to
-be seen, so that *undecided* often means: too few seeds. Intervals are of each check
-alone; of {n} checks one or two may hold by chance.
+A check *holds* where the 95 % interval of its number over the seeds (mean ± t standard
+errors, t by Student's law: 2.776 for five seeds, 4.303 for three) lies wholly on its
+side of the bound, is *contradicted* where it lies wholly on the other, and *undecided*
+otherwise. A claim is *reproduced* where all its checks hold, *reproduced in part* where
+some do, *not reproduced at this size* where none does. Numbers of one seed are compared
+with each other first. With few seeds an effect must be several times its standard error
+to be seen, so that *undecided* often means: too few seeds. Intervals are of each check
+alone; of {n} checks two or three may be decided by chance.
 
-Runs are `configs/digits.py` with 16 channels, batch 32 and 600 steps; what an arm
-changes stands in `benchmarks/claims/arms.py`. What is measured: `proxy_fd`,
-[evaluation](evaluation.md), of 500 samples, whose bias by their number is the same for
-all; bits/dim of 60 test images at all 200 timesteps unless said otherwise. Every number
-is stored in `benchmarks/claims/results/` with the config it is of; numbers of a config
-that has changed are refused.
+## What is trained and measured
+
+**Points**: a spiral in the plane, on a grid of 256 × 256 values, whose entropy is known:
+{entropy:.3f} bits/dim. {points}
+
+**Digits**: {digits}
+
+**Plane**: a mixture of Gaussians, whose noise, classifier and guided law are exact;
+nothing is trained.
+
+Five seeds of points, three of digits and plane. What an arm changes stands in
+`benchmarks/claims/arms.py`. Every number is stored in `benchmarks/claims/results/` with
+the config it is of; numbers of a config that has changed are refused.
 """
 
 
 def overview(outcomes: Sequence[Outcome]) -> str:
     """Return docs/claims.md."""
-    lines = ["| claim | paper | checks that hold | verdict |", "|---|---|---|---|"]
-    for found in outcomes:
-        one = found.claim
-        link = f"[{one.title}](claims/{one.name}.md)"
-        held = sum(judged.state == evidence.HOLDS for judged in found.judged)
-        number_held = f"{held} of {len(found.judged)}" if found.judged else MISSING
-        if found.verdict == evidence.MISSING:
-            number_held = MISSING
-        paper = one.paper.split(",")[0].split(";")[0]
-        reason = f": {found.because}" if found.because else ""
-        verdict = f"**{found.verdict}**{reason}"
-        lines.append(f"| {link} | {paper} | {number_held} | {verdict} |")
+    parts = [HEAD]
+    for title, data in SECTIONS.items():
+        own = [found for found in outcomes if data_of(found.claim) == data]
+        lines = [f"## {title}", "", "| claim | paper | checks that hold | verdict |"]
+        lines += ["|---|---|---|---|", *map(_line, own), ""]
+        parts.append("\n".join(lines))
     count = sum(len(found.judged) for found in outcomes)
-    return "\n".join([HEAD, *lines, "", RULE.format(n=count)])
+    limits = {bed.data: bed.told.format(entropy=points.entropy()) for bed in BEDS}
+    parts.append(RULE.format(n=count, entropy=points.entropy(), **limits))
+    return "\n".join(parts)
+
+
+SECTIONS = {
+    "On points, and in the plane": ("points", "plane"),
+    "On digits": ("digits",),
+    "Not testable here": (),
+}
+
+
+def data_of(one: Claim) -> tuple[str, ...]:
+    """Return the section of a claim, a value of `SECTIONS`."""
+    found = {arms.ARMS[arm].data for arm, _ in one.needs}
+    return next(s for s in SECTIONS.values() if found & set(s) or not (found or s))
+
+
+def _line(found):
+    one = found.claim
+    link = f"[{one.title}](claims/{one.name}.md)"
+    held = sum(judged.state == evidence.HOLDS for judged in found.judged)
+    told = f"{held} of {len(found.judged)}" if found.judged else MISSING
+    if found.verdict == evidence.MISSING:
+        told = MISSING
+    paper = one.paper.split(",")[0].split(";")[0]
+    reason = f": {found.because}" if found.because else ""
+    return f"| {link} | {paper} | {told} | **{found.verdict}**{reason} |"

@@ -5,7 +5,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from benchmarks.claims import arms, claim, measures, quality, store, training
+from benchmarks.claims import (
+    arms,
+    claim,
+    measures,
+    points,
+    quality,
+    store,
+    training,
+)
 from ddpm_jax.builders import trained_run
 from ddpm_jax.runtime.console import say
 
@@ -27,21 +35,21 @@ class Job(NamedTuple):
     serves: tuple[str, ...] = ()
 
 
-def jobs(claims: Sequence[claim.Claim], seeds: Sequence[int]) -> list[Job]:
+def jobs(claims: Sequence[claim.Claim]) -> list[Job]:
     """Return what claims need, in the order of `arms.ARMS`, all seeds of an arm first.
 
     What a classifier guides comes after the classifier.
 
     Args:
         claims: to be tested.
-        seeds: of the runs.
     """
     needs = frozenset().union(*(one.needs for one in claims))
     wanted = {arm: [m for a, m in needs if a == arm] for arm in arms.ARMS}
     led = [m for m in wanted[GUIDED] if measures.MEASURES[m].take is measures.guided]
     found = []
     for arm in arms.ARMS:
-        own = sorted(set(wanted[arm]) - set(led))
+        own = sorted(set(wanted[arm]) - (set(led) if arm == GUIDED else set()))
+        seeds = arms.ARMS[arm].seeds
         if arm == CLASSIFIER and led:
             led = tuple(sorted(led))
             found += [Job(arm, seed, (), serves=led) for seed in seeds]
@@ -65,7 +73,7 @@ class Runner:
         self._store = kept
         self._workdir = workdir
         self._fast = fast
-        self._judge = None
+        self._judges = {}
         self._trainer = training.Trainer()
 
     def missing(self, job: Job) -> list[str]:
@@ -86,7 +94,8 @@ class Runner:
             return not self.missing(job)
         served = Job(GUIDED, job.seed, job.serves)
         folder = arms.run_folder(self._workdir, job.arm, job.seed)
-        return folder.exists() or not self.missing(served)
+        trained = self._store.read(job.arm, job.seed) is not None and folder.exists()
+        return trained or not self.missing(served)
 
     def do(self, job: Job, *, ends: float | None = None) -> None:
         """Train if need be, and measure what is missing.
@@ -100,7 +109,7 @@ class Runner:
             NoTimeLeft: the training would take too long.
         """
         say(f"{job.arm}, seed {job.seed}: {', '.join(job.measures) or 'training'}")
-        if arms.ARMS[job.arm].is_exact:
+        if arms.ARMS[job.arm].data == "plane":
             for name in self.missing(job):
                 self._take(job, {}, name, job.seed)
             return
@@ -112,15 +121,21 @@ class Runner:
         left = self.missing(job)
         if not left:
             return
-        trained = trained_run.open_run(folder)
-        if self._judge is None:
-            self._judge = quality.Quality(trained.mesh)
+        trained = trained_run.open_run(folder, network=arms.own_network(config))
         classifier = arms.run_folder(self._workdir, CLASSIFIER, job.seed)
-        subject = measures.Subject(trained, self._judge, job.seed, str(classifier))
+        judge = self._judge(job.arm, trained.mesh)
+        subject = measures.Subject(trained, judge, job.seed, str(classifier))
         for name in left:
             if ends is not None and time.perf_counter() > ends:
                 raise training.NoTimeLeft("no time left: give more --minutes")
             self._take(job, record, name, subject)
+
+    def _judge(self, arm, mesh):
+        data = arms.ARMS[arm].data
+        if data not in self._judges:
+            of_points = data == "points"
+            self._judges[data] = points.Judge() if of_points else quality.Quality(mesh)
+        return self._judges[data]
 
     def _train(self, job, config, record, folder, ends):
         """Bring a run to its end, and note how long it took."""

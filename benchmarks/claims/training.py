@@ -14,9 +14,9 @@ import time
 import jax
 import numpy as np
 
-from benchmarks.claims import store
-from ddpm_jax.builders import captions, data_marks
-from ddpm_jax.builders import network as build_network
+from benchmarks.claims import arms, store
+from ddpm_jax.builders import data as build_data
+from ddpm_jax.builders import data_marks
 from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors, flags
@@ -63,8 +63,9 @@ class Trainer:
             if saved.latest_step() == config.train.steps:
                 return False
         mesh = build_training.mesh(config)
-        dataset, facts = captions.of_training(config, None)
-        network = build_network.network(config, facts)
+        dataset = arms.dataset(config, "train")
+        facts = build_data.DataInfo.of(dataset)
+        network = arms.network(config, facts)
         abstract = build_training.abstract_state(config, network, mesh)
         step = self._step(config, record, facts, network, abstract, mesh)
         params = build_training.initial_params(config, network, mesh)
