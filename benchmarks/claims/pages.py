@@ -252,8 +252,7 @@ alone; of {n} checks two or three may be decided by chance.
 
 ## What is trained and measured
 
-**Points**: a spiral in the plane, on a grid of 256 × 256 values, whose entropy is known:
-{entropy:.3f} bits/dim. {points}
+**Points**: {points}
 
 **Digits**: {digits}
 
@@ -276,7 +275,7 @@ def overview(outcomes: Sequence[Outcome]) -> str:
         parts.append("\n".join(lines))
     count = sum(len(found.judged) for found in outcomes)
     limits = {bed.data: bed.told.format(entropy=points.entropy()) for bed in BEDS}
-    parts.append(RULE.format(n=count, entropy=points.entropy(), **limits))
+    parts.append(RULE.format(n=count, **limits))
     return "\n".join(parts)
 
 

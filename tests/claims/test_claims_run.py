@@ -35,10 +35,12 @@ def test_a_claim_is_run_resumed_and_rendered(tmp_path, capsys):
         == 2
     )
     assert "[L_simple makes better samples" in overview
-    stored = json.loads((results / "simple-0.json").read_text())
+    stored = json.loads((results / "points_simple-0.json").read_text())
     assert stored["config"]["diffusion.loss"] == "simple"
-    assert len(stored["measures"]["bits"]["values"]["by_t"]) == 5  # steps of --fast
-    assert len([*results.glob("*.json")]) == 2 * len(arms.SEEDS)
+    assert (
+        len(stored["measures"]["points bits"]["values"]["by_t"]) == 5
+    )  # steps of --fast
+    assert len([*results.glob("*.json")]) == 2 * len(arms.SEEDS["points"])
 
     # The same again trains nothing, measures nothing, and writes the same page.
     before = {path: path.read_bytes() for path in results.glob("*.json")}
