@@ -21,7 +21,6 @@ from ddpm_jax.builders import step as build_step
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors, flags
 from ddpm_jax.data import order as order_lib
-from ddpm_jax.data import pipeline
 from ddpm_jax.modes import train as mode
 from ddpm_jax.runs import checkpoints, directory
 from ddpm_jax.runtime import compilation
@@ -71,10 +70,7 @@ class Trainer:
         params = build_training.initial_params(config, network, mesh)
         state = build_training.initial_state(config, params, abstract)
         order = order_lib.Order(len(dataset), config.train.batch_size, config.seed)
-        rows = mode.own_rows(config, network, dataset.name, mesh)
-        batches = pipeline.batches(
-            dataset, order, first_step=0, seed=config.seed, **rows
-        )
+        batches = mode.local_batches(config, network, dataset, order, mesh)(0)
         with batches as given:
             began = time.perf_counter()
             for done in range(config.train.steps):
