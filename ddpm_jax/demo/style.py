@@ -17,6 +17,8 @@ CSS = """
   max-width: 100%; cursor: crosshair; display: block; }
 .dj-tools { display: flex; flex-wrap: wrap; gap: 8px; align-items: center;
   margin: 8px 0; }
+.dj-command textarea { font-family: var(--font-mono) !important; font-size: 0.85em;
+  word-break: break-all; }
 .dj-formula { font-family: ui-serif, Georgia, serif; font-size: 1.1em; }
 .dj-chart { max-width: 480px; --soft: var(--body-text-color); --line: #a3a3a3;
   --c0: #1d4ed8; --c1: #b45309; --c2: var(--body-text-color); }

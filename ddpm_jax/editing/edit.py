@@ -39,12 +39,15 @@ class Opened(NamedTuple):
         facts: of its data.
         trained: the run on its devices.
         weights: that are used.
+        on_step: told a `Step` after every entry of each chain that comes before the
+            results, or makes frames; what it raises ends the edit. None for nobody.
     """
 
     config: object
     facts: build_data.DataInfo
     trained: trained_run.TrainedRun
     weights: recipe_lib.Weights
+    on_step: Callable[[sampler_lib.Step], None] | None = None
 
 
 def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
