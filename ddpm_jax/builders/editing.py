@@ -39,7 +39,7 @@ def recipe(
         given: what the edit starts from, by name, such as a picture's file: words for
             the tag.
         arrays: what the transforms and the start use, or for what is computed what it
-            is computed from; told by fingerprint.
+            is computed from, by fingerprint.
         resolved: field of config.editing → the value that was taken for it.
         path: from the start to the result; None for the solver's own.
         kept: the respaced process; None for that of config.sampling.

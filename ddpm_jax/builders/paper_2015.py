@@ -3,12 +3,10 @@
 import functools
 import math
 
-import numpy as np
-
 from ddpm_jax.builders import chains
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.training import learning_rate, optimizer
-from ddpm_jax.core import errors
+from ddpm_jax.core import arrays, errors
 from ddpm_jax.data import images
 from ddpm_jax.diffusion import nonequilibrium
 from ddpm_jax.metrics import chain_bound
@@ -62,7 +60,7 @@ def validator(config, facts: DataInfo, network, test, train, *, mesh):
     """Return the compiled validation, see `metrics.chain_bound`."""
     del train
     count = min(VALIDATION_IMAGES, len(test))
-    batch = test.fetch(np.linspace(0, len(test) - 1, count).astype(np.int64))
+    batch = test.fetch(arrays.spread(len(test), count))
     return chain_bound.make_validator(
         setup(config, facts, network),
         num_steps=config.diffusion.num_steps,
@@ -72,15 +70,17 @@ def validator(config, facts: DataInfo, network, test, train, *, mesh):
     )
 
 
-def recipe(config, facts: DataInfo, *, given=None) -> chain_sampler.ChainRecipe:
+def recipe(
+    config, facts: DataInfo, *, given=None, texts=None
+) -> chain_sampler.ChainRecipe:
     """Return what decides the samples, apart from the weights.
 
     Args:
         config: of the run.
         facts: of its data.
-        given: of upsamplers, always None here.
+        given, texts: of upsamplers and of runs with texts, always None here.
     """
-    del given
+    del given, texts
     chains.check(config, facts)
     seed, steps = config.sampling.seed, config.diffusion.num_steps
     settings = (

@@ -94,7 +94,7 @@ def told(config, saved) -> list[str]:
     config = with_prompt(config)
     texts = prompts.of(config, saved.facts)
     lines = [] if texts is None else texts.told()
-    guided = build_sampling.guidance_told(config, saved.facts, saved.imported)
+    guided = build_sampling.guidance_lines(config, saved.facts, saved.imported)
     return [*lines, *guided]
 
 

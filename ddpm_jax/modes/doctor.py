@@ -62,7 +62,7 @@ def run() -> None:
     """Print what this machine is and whether it computes what it should.
 
     Raises:
-        Refusal: a check failed; told after everything has been printed.
+        Refusal: a check failed; raised after everything has been printed.
     """
     compilation.enable_cache()
     say(f"ddpm_jax on {platform.platform()}")
@@ -161,7 +161,7 @@ def machine_lines() -> Iterator[tuple[str, str]]:
     )
     cache = jax.config.jax_compilation_cache_dir
     if not cache:
-        yield "compiled programs", "not kept: every start compiles anew"
+        yield "compiled programs", "not cached: every start compiles again"
     elif not Path(cache).is_dir():
         yield "compiled programs", f"kept in {cache}"
     else:

@@ -48,10 +48,10 @@ def both_chains(
     page, axes = plots.figure(len(forward), 2)
     names = ["x_0", *(f"x_t, t = {t + 1}" for t in kept)]
     whole = np.concatenate([forward[0], backward[-1]])
-    for row, (told, parts) in enumerate((("forward", forward), ("reverse", backward))):
+    for row, (label, parts) in enumerate((("forward", forward), ("reverse", backward))):
         for axis, name, samples in zip(axes[row], names, parts, strict=True):
             sample_plots.draw(axis, samples, within=whole)
-            axis.set_title(f"{told}: {name}", fontsize=10)
+            axis.set_title(f"{label}: {name}", fontsize=10)
     return plots.png(page)
 
 

@@ -32,9 +32,9 @@ def element(run_dir, cards: cards_lib.Cards) -> html.Html:
     card = cards.by_name[named[0]]
     unit = card.get("unit") or ""
     rows = [("K", html.measured(card["value"], card.get("standard_error"), unit))]
-    for key, told in FACTS.items():
+    for key, label in FACTS.items():
         if isinstance(card.get(key), int | float):
-            rows.append((told, html.number(card[key], digits=4)))
+            rows.append((label, html.number(card[key], digits=4)))
     stem = pathlib.Path(named[0]).stem
     figures = []
     for name, title in TITLES.items():

@@ -122,7 +122,7 @@ def test_the_card_adds_up_and_lies_in_the_report(run, tell):
     assert found == figures[name]
     page = (workdir / "report.html").read_text()
     assert "Bound of the chain" in page
-    assert "scored already: K" in tell(f"--workdir={workdir}", "--mode=evaluate").out
+    assert "scored already" in tell(f"--workdir={workdir}", "--mode=evaluate").out
 
 
 @pytest.mark.parametrize("mode", ["vary", "interpolate", "animate", "diagnose"])
