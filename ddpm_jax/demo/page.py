@@ -84,13 +84,16 @@ class Tab:
 
         def take(seed):
             try:
-                *_, last = player.play(jobs.sample(player, seed=seed))
+                for now in player.play(jobs.sample(player, seed=seed)):
+                    if now is None or not now.is_finished:
+                        yield gr.skip(), view.note("The sample is made …")
             except Exception as error:  # told in the page, and logged
-                return None, view.failed(error)
-            one = uploads.of_array(last.images[0])
-            return one, show(one)
+                yield None, view.failed(error)
+                return
+            one = uploads.of_array(now.images[0])
+            yield one, show(one)
 
-        hidden = {"show_progress": "minimal", "api_name": False}
+        hidden = {"show_progress": "hidden", "api_name": False}
         upload.upload(read, upload, [kept, view_of], **hidden)
         chain = {"concurrency_id": "chain", "concurrency_limit": 1}
         sample.click(take, number, [kept, view_of], **chain, **hidden)

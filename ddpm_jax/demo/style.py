@@ -7,6 +7,7 @@ CSS = """
 .dj-picture { display: inline-block; }
 .dj-picture img { image-rendering: pixelated; max-width: 100%; height: auto;
   border: 1px solid #767676; margin: 0; }
+.dj-film img { image-rendering: auto; }
 .dj-picture:focus-visible { outline: 3px solid #2563eb; outline-offset: 2px; }
 .dj-status, .dj-error { margin: 4px 0; }
 .dj-error { border-left: 4px solid #b91c1c; padding: 8px 12px; color: #7f1d1d;

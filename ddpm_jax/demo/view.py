@@ -54,12 +54,14 @@ def picture(
         size: (height, width) in pixels.
         least: pixels of the screen that the shorter side has.
     """
-    kind = "image/gif" if name.endswith(".gif") else "image/png"
+    is_film = name.endswith(".gif")  # which has its size, and words in it
+    kind = "image/gif" if is_film else "image/png"
     factor = max(1, -(-least // max(1, min(size))))
     width = min(MOST_SIDE, size[1] * factor) if min(size) < MOST_SIDE else MOST_SIDE
+    width, looks = (size[1], " dj-film") if is_film else (width, "")
     source, alt, name = link(data, kind), html.escape(alt), html.escape(name)
     return (
-        f'<a class="dj-picture" download="{name}" href="{source}" '
+        f'<a class="dj-picture{looks}" download="{name}" href="{source}" '
         f'title="save as {name}"><img alt="{alt}" src="{source}" width="{width}"></a>'
     )
 

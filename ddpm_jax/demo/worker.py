@@ -76,8 +76,9 @@ class Worker:
 
     def close(self) -> None:
         """End what is under way, and the thread."""
-        if self._now is not None:
-            self._now.is_stopped = True
+        now = self._now
+        if now is not None:
+            now.is_stopped = True
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _do(self, work, told):

@@ -86,7 +86,7 @@ class Served:
             (one["id"], [kinds[i] for i in one["inputs"]], one["inputs"])
             for one in config["dependencies"]
             if one["backend_fn"]
-        ], {one["id"]: one["props"].get("value") for one in config["components"]}
+        ], {one["id"]: one["props"] for one in config["components"]}
 
     def ask(self, number, values, session):
         """Return the last answer to an event, as the page would ask."""
@@ -258,6 +258,25 @@ def test_an_animation_is_made_and_saved(opened):
     shoot(page, "demo_animate.png")
 
 
+def test_an_animation_is_stopped_between_two_evaluations(opened):
+    page = opened()
+    on_tab(page, "Animate")
+    page.get_by_label("walk").locator("visible=true").check()
+    page.get_by_text("More settings").locator("visible=true").click()
+    for label, number in (("Frames", 48), ("Steps", 24)):
+        field = page.get_by_label(f"number input for {label}").locator("visible=true")
+        field.fill(str(number))
+        field.press("Tab")
+    page.click("#animate-go")
+    page.locator("#animate-status", has_text=f"of {48 * 24} evaluations").wait_for()
+    page.click("#animate-stop")
+    page.locator("#animate-status", has_text="Stopped on request.").wait_for()
+    on_tab(page, "Sample")
+    page.click("#sample-go")
+    assert len(done(page, "sample")) == 4
+    assert "Stopped" in page.locator("#animate-status").text_content()
+
+
 def test_the_slider_of_t_is_moved_by_keys(opened):
     page = opened()
     on_tab(page, "How it works")
@@ -404,10 +423,12 @@ def test_no_file_of_the_machine_is_told(served, played, tmp_path):
 
 
 def sampling(served):
-    """Return number and values of the event that samples."""
-    functions, values = served.functions()
+    """Return number and values of the event that samples, in a single step."""
+    functions, props = served.functions()
     number, _, inputs = functions[0]
-    return number, [values[i] for i in inputs]
+    values = {props[i]["label"]: props[i].get("value") for i in inputs}
+    assert "Steps" in values
+    return number, list({**values, "Steps": 1}.values())
 
 
 def test_twenty_at_once_are_answered(served):
