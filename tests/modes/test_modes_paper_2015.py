@@ -13,6 +13,7 @@ from PIL import Image
 import ddpm_jax
 from ddpm_jax import main
 from ddpm_jax.builders import paper_2015, trained_run
+from ddpm_jax.data import dead_leaves
 
 TINY = (
     "--config.train.batch_size=16",
@@ -130,6 +131,25 @@ def test_the_card_adds_up_and_lies_in_the_report(run, tell):
     page = (workdir / "report.html").read_text()
     assert "Bound of the chain" in page
     assert "scored already: K" in tell(f"--workdir={workdir}", "--mode=evaluate").out
+
+
+def test_a_folder_of_textures_is_trained_on(tmp_path, tell):
+    textures = dead_leaves.pictures(seed=5, count=60, side=8)
+    (tmp_path / "textures").mkdir()
+    for number, texture in enumerate(textures):
+        Image.fromarray(texture).save(tmp_path / "textures" / f"{number}.png")
+    said = tell(
+        *training("deadleaves", tmp_path / "run", steps=3),
+        "--config.data.name=folder",
+        f"--config.data.path={tmp_path / 'textures'}",
+        "--config.train.sample_every=0",
+    )
+    assert said.status == 0, said.err
+    (record,) = [
+        r for r in small_runs.metrics(tmp_path / "run") if "validation_bound" in r
+    ]
+    # Of data of unit variance: about that of the prior, before anything is learned.
+    assert -8 < record["validation_bound"] < 0
 
 
 def test_what_is_known_of_a_picture_is_exact(run, tmp_path, tell):
