@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_jax.builders import chains
 from ddpm_jax.config import arguments
 from ddpm_jax.core import errors, flags
 from ddpm_jax.editing import (
     animation,
     between,
+    drift_film,
     edit,
     films,
     inpainting,
@@ -201,7 +203,8 @@ class Edits:
 
         Args:
             kind: "denoise", whose images are first all x_t, then all estimates of x_0;
-                "walk", "morph", "guidance", or "train", the run's own grids.
+                "walk", "morph", "guidance", or "train", the run's own grids. Of a run
+                on points of the plane: pictures of its drift.
             frames: their number; the usual one of the kind by default.
             variants: images of each frame.
             labels, seed, weights, editing, **settings: see `Edits`.
@@ -217,6 +220,8 @@ class Edits:
         if kind == "train":
             run_dir = self._trained.run_dir
             return training_film.frames(run_dir, config.editing.frames).values
+        if chains.is_of_plane(config, self._trained.facts):
+            return drift_film.frames(self._opened(config)).values
         planned = films.plan(config, self._trained.facts)
         return animation.in_memory(self._opened(config), planned)
 
