@@ -85,7 +85,7 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
     return Prompts(texts, bool(asked), *encoding.batch(tokenizer, texts))
 
 
-def check_told(texts: Prompts | None, given: low_res.Given | None) -> None:
+def check_prompted(texts: Prompts | None, given: low_res.Given | None) -> None:
     """Refuse to enlarge pictures of which nothing says what they show.
 
     The captions that a run keeps are of other images.

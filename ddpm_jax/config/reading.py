@@ -24,6 +24,7 @@ RENAMED: dict[str, str] = {}  # old dotted path → present one
 RENAMED_VALUES: dict[tuple[str, Any], Any] = {  # (present path, old value) → present
     ("model.remat", False): "none",
     ("model.remat", True): "blocks",
+    ("model.initialisation", "ho"): "ddpm",
 }
 
 

@@ -1,6 +1,6 @@
 """Which values the fields of a config may have, apart from contradictions.
 
-`builders` refuses what contradicts; here each field is looked at alone.
+`builders` refuses what contradicts; here each field is checked alone.
 """
 
 import math
@@ -81,6 +81,8 @@ AT_LEAST_ONE = (
     "sampling.num_samples",
     "sampling.batch_size",
     "editing.variants",
+    "editing.draws",
+    "editing.iterations",
     "evaluation.batch_size",
     "evaluation.num_samples",
     "evaluation.draws",
@@ -106,6 +108,7 @@ NOT_NEGATIVE = (
     "sampling.per_class",
     "editing.resamplings",
     "editing.jump",
+    "editing.noise",
     "editing.frames",
     "editing.fps",
     "editing.seeds",

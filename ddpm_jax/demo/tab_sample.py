@@ -32,9 +32,7 @@ def add(tab) -> None:
             found["number"] = gr.Slider(
                 BATCH, jobs.MOST_IMAGES, value=BATCH, step=BATCH, label="Images"
             )
-            with gr.Row():
-                button = gr.Button("Sample", variant="primary", elem_id="sample-go")
-                stop = gr.Button("Stop", elem_id="sample-stop")
+            button, stop = tab.buttons("Sample", "sample")
         with gr.Column(scale=2, min_width=280):
             outputs = tab.results("sample")
 

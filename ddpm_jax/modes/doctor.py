@@ -54,7 +54,7 @@ def run(workdir: str = "") -> None:
         workdir: a run, of whose network every parameter is looked at too; "" for none.
 
     Raises:
-        Refusal: a check failed; told after everything has been printed.
+        Refusal: a check failed; raised after everything has been printed.
     """
     saved = trained_run.read(workdir) if workdir else None
     compilation.enable_cache()
@@ -154,7 +154,7 @@ def machine_lines() -> Iterator[tuple[str, str]]:
     )
     cache = jax.config.jax_compilation_cache_dir
     if not cache:
-        yield "compiled programs", "not kept: every start compiles anew"
+        yield "compiled programs", "not cached: every start compiles again"
     elif not Path(cache).is_dir():
         yield "compiled programs", f"kept in {cache}"
     else:

@@ -5,9 +5,10 @@ import pathlib
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import trained_run
+from ddpm_jax.builders import chains, trained_run
 from ddpm_jax.config import reading
 from ddpm_jax.convert.export import writing
+from ddpm_jax.convert.formats import EXPORTS
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 from ddpm_jax.report import run_card
@@ -21,19 +22,23 @@ def run(config, workdir, format_name: str, output: str) -> None:
     Args:
         config: the run's config; sampling.weights decides between EMA and raw.
         workdir: the run.
-        format_name: a key of `convert.export.writing.FORMATS`.
+        format_name: a key of `convert.formats.EXPORTS`.
         output: file or folder to write; nothing may be there yet.
 
     Raises:
-        Refusal: an unknown format, a network it cannot express, or an output that is
-            there already.
+        Refusal: an unknown format, a chain of 2015, a network it cannot express, or an
+            output that is there already.
     """
-    errors.choose("format", writing.FORMATS, format_name)
+    errors.choose("format", EXPORTS, format_name)
+    if config.model.kind in chains.KINDS:
+        raise errors.Refusal(
+            f"model.kind={config.model.kind!r}: no other program has such a network to "
+            "export to; its arrays are those of ddpm_jax.load(RUN).params() in Python"
+        )
     if pathlib.Path(output).exists():
         raise errors.Refusal(f"{output} is there already: choose another --output")
     trained = trained_run.open_run(workdir, config)
-    weights = trained.weights(config.sampling.weights, field="sampling.weights")
-    say(f"step {weights.step}, {weights.why}")
+    weights = trained.chosen_weights("sampling.weights")
     leaves = functional.by_path(weights.params)
     by_path = {path: np.asarray(leaf) for path, leaf in leaves.items()}
     fields = fields_of(trained)

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,8 @@ import urllib.request
 import numpy as np
 import pytest
 from PIL import Image
+
+from ddpm_jax.demo import server
 
 pytestmark = pytest.mark.slow
 if importlib.util.find_spec("gradio") is None:  # which takes seconds to import
@@ -83,7 +86,7 @@ class Served:
             (one["id"], [kinds[i] for i in one["inputs"]], one["inputs"])
             for one in config["dependencies"]
             if one["backend_fn"]
-        ], {one["id"]: one["props"].get("value") for one in config["components"]}
+        ], {one["id"]: one["props"] for one in config["components"]}
 
     def ask(self, number, values, session):
         """Return the last answer to an event, as the page would ask."""
@@ -175,7 +178,10 @@ def on_tab(page, name):
 def done(page, kind):
     """Wait for the results of a tab; return their addresses."""
     panel = page.locator(f"#{kind}-results")
-    page.locator(f"#{kind}-status", has_text="Done.").wait_for()
+    said = page.locator(f"#{kind}-status")
+    ended = said.locator(".dj-error").or_(said.get_by_text("Done."))
+    ended.first.wait_for()
+    assert "Done." in said.inner_text(), said.inner_text()
     return [one.get_attribute("src") for one in panel.locator("img").all()]
 
 
@@ -242,8 +248,33 @@ def test_an_animation_is_made_and_saved(opened):
         page.locator("#animate-results a[download]").click()
     assert saved.value.suggested_filename == "animation.gif"
     with Image.open(saved.value.path()) as film:
-        assert film.n_frames == 16
+        # x_T, the image, and what lies between, where a chain has so many.
+        command = page.locator("#animate-command textarea").input_value()
+        steps, frames = (
+            int(re.search(rf"--{name}=(\d+)", command)[1])
+            for name in ("config.sampling.steps", "frames")
+        )
+        assert film.n_frames == frames == min(16, steps + 1)
     shoot(page, "demo_animate.png")
+
+
+def test_an_animation_is_stopped_between_two_evaluations(opened):
+    page = opened()
+    on_tab(page, "Animate")
+    page.get_by_label("walk").locator("visible=true").check()
+    page.get_by_text("More settings").locator("visible=true").click()
+    for label, number in (("Frames", 48), ("Steps", 24)):
+        field = page.get_by_label(f"number input for {label}").locator("visible=true")
+        field.fill(str(number))
+        field.press("Tab")
+    page.click("#animate-go")
+    page.locator("#animate-status", has_text=f"of {48 * 24} evaluations").wait_for()
+    page.click("#animate-stop")
+    page.locator("#animate-status", has_text="Stopped on request.").wait_for()
+    on_tab(page, "Sample")
+    page.click("#sample-go")
+    assert len(done(page, "sample")) == 4
+    assert "Stopped" in page.locator("#animate-status").text_content()
 
 
 def test_the_slider_of_t_is_moved_by_keys(opened):
@@ -260,7 +291,7 @@ def test_the_slider_of_t_is_moved_by_keys(opened):
         "before => document.querySelector('#how-results').innerText !== before",
         arg=before,
     )
-    page.locator("#how-results", has_text="x̂_0").wait_for()
+    page.locator("#how-results", has_text="its estimate of x0").wait_for()
     shoot(page, "demo_how.png")
 
 
@@ -392,10 +423,12 @@ def test_no_file_of_the_machine_is_told(served, played, tmp_path):
 
 
 def sampling(served):
-    """Return number and values of the event that samples."""
-    functions, values = served.functions()
+    """Return number and values of the event that samples, in a single step."""
+    functions, props = served.functions()
     number, _, inputs = functions[0]
-    return number, [values[i] for i in inputs]
+    values = {props[i]["label"]: props[i].get("value") for i in inputs}
+    assert "Steps" in values
+    return number, list({**values, "Steps": 1}.values())
 
 
 def test_twenty_at_once_are_answered(served):
@@ -418,10 +451,11 @@ def test_memory_stays(served):
     def ask(turn):
         assert served.ask(number, values, f"memory{turn}")["success"]
 
-    for turn in range(50):
+    # Of so many windows the last results are remembered.
+    for turn in range(server.MOST_WINDOWS + 20):
         ask(turn)
     before = served.memory()
-    for turn in range(50, 250):
+    for turn in range(1000, 1200):
         ask(turn)
     print(f"memory {before:.0f} MiB, after 200 requests {served.memory():.0f} MiB")
     assert served.memory() - before < 40
