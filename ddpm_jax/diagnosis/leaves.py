@@ -152,7 +152,7 @@ def without_gradient(
     params = jax.tree_util.tree_map_with_path(
         lambda path, _: noisy[functional.path_name(path)], params
     )
-    x, other = (keys.normal(key, (ROWS, *shape)) for key in drawn[:2])
+    x = keys.normal(drawn[0], (ROWS, *shape))
     t = np.array([0.25, 0.75]) * num_steps
     t = t.astype(np.float32 if isinstance(num_steps, float) else np.int32)
     condition = {
@@ -162,8 +162,7 @@ def without_gradient(
 
     def total(params):
         output = network.apply(params, x, t, condition)
-        weights = jnp.concatenate([x, other], axis=-1)[..., : output.shape[-1]]
-        return jnp.sum(output * weights)
+        return jnp.sum(output * keys.normal(drawn[1], output.shape))
 
     gradient = functional.by_path(jax.jit(jax.grad(total))(params))
     return sorted(path for path, value in gradient.items() if not np.any(value))
