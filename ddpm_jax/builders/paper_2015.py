@@ -3,6 +3,8 @@
 import functools
 import math
 
+import numpy as np
+
 from ddpm_jax.builders import chains
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.training import learning_rate, optimizer
