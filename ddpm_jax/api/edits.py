@@ -10,15 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_jax.builders import chains
 from ddpm_jax.config import arguments
 from ddpm_jax.core import errors, flags
 from ddpm_jax.editing import (
     animation,
     between,
+    drift_film,
     edit,
     films,
     inpainting,
+    measurements,
     plans,
+    restoration,
     training_film,
     variation,
 )
@@ -27,7 +31,7 @@ from ddpm_jax.evaluation import likelihood, progressive
 Labels = int | str | Sequence[int | str] | None
 Fields = Mapping[str, Any] | None
 # Fields of config.editing that are about files.
-OF_FILES = ("keep_size", "box", "invert", "paste", "format", "fps")
+OF_FILES = ("keep_size", "box", "invert", "paste", "format", "fps", "degrade")
 
 
 class Edits:
@@ -71,6 +75,55 @@ class Edits:
         given = plans.from_arrays(pictures, self._trained.facts)
         given = inpainting.with_holes(given, holes)
         return self._results(inpainting.plan, config, given)
+
+    @flags.as_program()
+    @arguments.naming()
+    def restore(
+        self,
+        measured,
+        operator,
+        *,
+        noise: float = 0.0,
+        draws: int = 16,
+        likelihood: str | None = None,
+        labels: Labels = None,
+        seed: int = 0,
+        weights: str = "auto",
+        editing: Fields = None,
+        **settings,
+    ) -> np.ndarray:
+        """Return pictures drawn from p(x | y), y = A x + noise, [n, draws, H, W, C].
+
+        Args:
+            measured: y, floats [n, ...] or [...] of one, in the values of the networks:
+                black is −1 and white 1. What lies in the holes of a mask is not read.
+            operator: A: a name such as "superres:2", see `editing.operators`; a linear
+                function of JAX arrays [B, H, W, C], whose adjoint is found by
+                differentiation; two functions, the second the adjoint; or a value of
+                `diffusion.operators`.
+            noise: σ_y, the deviation of the noise, in the same values.
+            draws: results of each measurement.
+            likelihood: "dps", "pigdm" or "exact", see docs/restore.md.
+            labels, seed, weights, editing, **settings: see `Edits`.
+
+        Raises:
+            Refusal: measurements or settings that do not fit, or an operator that is
+                not linear or whose adjoint is another's.
+        """
+        config = self._editing(
+            "restore",
+            editing,
+            settings,
+            labels,
+            seed,
+            weights,
+            noise=noise,
+            draws=draws,
+            likelihood=likelihood,
+        )
+        facts = self._trained.facts
+        given = measurements.from_arrays(config, facts, measured, operator)
+        return self._results(restoration.plan, config, given)
 
     @flags.as_program()
     @arguments.naming()
@@ -150,7 +203,8 @@ class Edits:
 
         Args:
             kind: "denoise", whose images are first all x_t, then all estimates of x_0;
-                "walk", "morph", "guidance", or "train", the run's own grids.
+                "walk", "morph", "guidance", or "train", the run's own grids. Of a run
+                on points of the plane: pictures of its drift.
             frames: their number; the usual one of the kind by default.
             variants: images of each frame.
             labels, seed, weights, editing, **settings: see `Edits`.
@@ -166,6 +220,8 @@ class Edits:
         if kind == "train":
             run_dir = self._trained.run_dir
             return training_film.frames(run_dir, config.editing.frames).values
+        if chains.is_of_plane(config, self._trained.facts):
+            return drift_film.frames(self._opened(config)).values
         planned = films.plan(config, self._trained.facts)
         return animation.in_memory(self._opened(config), planned)
 

@@ -93,6 +93,11 @@ def check(config, facts: DataInfo) -> None:
         )
 
 
+def is_of_plane(config, facts: DataInfo) -> bool:
+    """Return whether a run has a drift in the plane: it is Gaussian, of 2 numbers."""
+    return config.model.kind == GAUSSIAN and facts.shape == (2,)
+
+
 def chain(config):
     """Return the chain that is learned, and params → its tables."""
     diffusion = config.diffusion

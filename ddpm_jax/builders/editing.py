@@ -54,6 +54,22 @@ def recipe(
     made = build_sampling.recipe(
         config, facts, path=path, kept=kept, completes=completes
     )
+    changed = dataclasses.replace(
+        named(made, config, edit, given=given, arrays=arrays, resolved=resolved),
+        transforms=(*made.transforms, *also),
+        **parts,
+    )
+    changed.check()
+    return changed
+
+
+def named(made, config, edit: str, *, given=None, arrays=None, resolved=None):
+    """Return a recipe, of any kind of run, with the settings and prints of an edit.
+
+    Args:
+        made: the recipe of sampling.
+        config, edit, given, arrays, resolved: as `recipe` takes them.
+    """
     usual = config_lib.base().editing
     settings = [recipe_lib.Setting("edit", edit, None)]
     settings += [recipe_lib.Setting(k, v, None) for k, v in (given or {}).items()]
@@ -68,15 +84,11 @@ def recipe(
         solver = next(s for s in made.settings if s.name == "method")
         rest.append(solver._replace(name="solver"))
     prints = [(name, fingerprint(array)) for name, array in (arrays or {}).items()]
-    changed = dataclasses.replace(
+    return dataclasses.replace(
         made,
         settings=(*settings, *rest),
         fingerprints=(*made.fingerprints, *prints),
-        transforms=(*made.transforms, *also),
-        **parts,
     )
-    changed.check()
-    return changed
 
 
 def fingerprint(array: np.ndarray) -> str:

@@ -307,7 +307,7 @@ def check_kind(
         Refusal: says what the run can be used for.
     """
     kind = config.model.kind
-    if kind in chains.KINDS:
+    if kind in chains.KINDS and not completes:
         raise errors.Refusal(
             f"model.kind={kind!r}: {doing} it is not possible; train it, sample it "
             "with --mode=sample and measure its bound with --mode=evaluate"

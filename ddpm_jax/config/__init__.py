@@ -170,7 +170,12 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     editing.quality = "good"  # inpaint: fast, good, best: 1, 5, 10 resamplings
     editing.resamplings = 0  # inpaint by repaint: of each step; 0 for quality's
     editing.jump = 0  # inpaint by repaint: steps of a jump; 0 for a tenth of them
-    editing.likelihood = "pigdm"  # inpaint by guided: dps, pigdm, exact
+    editing.likelihood = "pigdm"  # restore, inpaint by guided: dps, pigdm, exact
+    editing.operator = ""  # restore: superres:2, blur:1.5, grey, … docs/restore.md
+    editing.noise = 0.0  # restore: deviation of the noise, where white − black is 2
+    editing.degrade = False  # restore: the pictures are the truth, and are measured
+    editing.draws = 16  # restore: results of each measurement
+    editing.iterations = 5  # restore: of conjugate gradients in each step
     editing.strength = 0.6  # vary: noise added, as a share of T; 1 is a new image
     editing.from_sample = ""  # vary: image i of the run's samples at step t, "i@t"
     editing.image_labels = ()  # vary: classes of the pictures; () for sampling.labels

@@ -23,6 +23,8 @@ ARGUMENTS = {
     "method": NAME,
     "weights": NAME,
     "variants": WHOLE,
+    "draws": WHOLE,
+    "noise": REAL,
     "frames": WHOLE,
     "strength": REAL,
 }

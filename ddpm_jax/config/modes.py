@@ -125,6 +125,27 @@ TABLE = (
         ),
     ),
     Mode(
+        "restore",
+        "draw the pictures that a measurement can be of",
+        RUN,
+        JOINT,
+        passes=("config", "workdir", "image", "mask"),
+        flags=(
+            Flag("image", "picture to edit", PATH, least=1, most=None),
+            Flag("mask", "white where something is to be made", PATH, most=None),
+            *PROMPTS,
+        ),
+        short=(
+            "sampling.labels",
+            "editing.operator",
+            "editing.noise",
+            "editing.degrade",
+            "editing.likelihood",
+            "editing.iterations",
+            "editing.draws",
+        ),
+    ),
+    Mode(
         "animate",
         "make an animation of sampling, latents, classes, guidance or training",
         RUN,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.core import arrays, errors
-from ddpm_jax.diffusion import process, reverse, samplers, solvers
+from ddpm_jax.diffusion import operators, process, reverse, samplers, solvers
 from ddpm_jax.diffusion import reconstruction as reconstructions
 
 
@@ -171,7 +171,7 @@ def reconstruction(
         likelihood, scale, iterations, measurement_std: see
             `reconstruction.reconstruction`, which also says what is refused.
     """
-    operator = mask(hole)
+    operator = operators.Mask(hole)
     return reconstructions.reconstruction(
         tables,
         operator,
@@ -181,12 +181,3 @@ def reconstruction(
         iterations=iterations,
         measurement_std=measurement_std,
     )
-
-
-def mask(hole) -> reconstructions.Operator:
-    """Return the operator that keeps the known pixels and puts 0 into the hole."""
-
-    def keep(x):
-        return jnp.where(hole, 0.0, x)
-
-    return reconstructions.Operator(keep, keep)

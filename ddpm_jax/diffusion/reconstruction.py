@@ -23,9 +23,6 @@ References: Chung et al. 2023 (DPS); Song et al. 2023 (ΠGDM), whose algorithm 1
 (MMPS).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,26 +34,14 @@ DPS, PIGDM, EXACT = LIKELIHOODS = ("dps", "pigdm", "exact")
 CONVERGED = 1e-12  # of the squared length of a residual: float32 knows no better
 
 
-class Operator(NamedTuple):
-    """A linear measurement, of each image alone.
-
-    Attributes:
-        forward: A, from images [B, ..., C] to measurements [B, ...].
-        adjoint: Aᵀ, back to [B, ..., C].
-    """
-
-    forward: Callable[[jax.Array], jax.Array]
-    adjoint: Callable[[jax.Array], jax.Array]
-
-
 def reconstruction(
     tables: process.Tables,
-    operator: Operator,
+    operator,
     measured,
     *,
     likelihood: str,
     scale: float | jax.Array = 1.0,
-    iterations: int = 5,
+    iterations: int | jax.Array = 5,
     measurement_std: float | jax.Array = 0.0,
 ) -> reverse.DenoiserTransform:
     """Return the denoiser transform that draws x̂_0 toward a measurement.
@@ -67,12 +52,12 @@ def reconstruction(
 
     Args:
         tables: the (respaced) process.
-        operator: A and its adjoint.
+        operator: A and its adjoint, as `forward` and `adjoint`; see `operators`.
         measured: y, [B, ...] as `operator.forward` returns it, or one for all images.
         likelihood: "dps", "pigdm" or "exact", see the head of this file.
         scale: 1 is the formula; with "dps" the length of the step, ζ of its code.
         iterations: of conjugate gradients, at least 1. One is enough with "pigdm"
-            where A Aᵀ is a projection, as for a mask.
+            where A Aᵀ is a projection, as for a mask. It may be traced.
         measurement_std: σ_y, 0 for an exact measurement; "dps" does not use it.
 
     Raises:
@@ -139,7 +124,8 @@ def check_reconstruction(schedule, *, likelihood, iterations=1, measurement_std=
         likelihood, iterations, measurement_std: see `reconstruction`.
     """
     errors.choose("likelihood", dict.fromkeys(LIKELIHOODS), likelihood)
-    if iterations < 1:
+    count = arrays.number(iterations)
+    if count is not None and count < 1:
         raise errors.Refusal(
             f"{iterations} iterations of conjugate gradients: take at least 1, "
             "usually 5"

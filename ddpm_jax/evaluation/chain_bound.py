@@ -179,6 +179,8 @@ def _of_law(config, betas, made) -> dict:
     else:
         ceiling = law.ceiling(betas[0])
     found = {"ceiling": ceiling, "ceiling_is": law.ceiling_told}
+    if law.of_chain is not None:
+        found["ceiling_of_this_chain"] = law.of_chain(betas)
     if law.log_likelihood is not None:
         found["log_likelihood_of_the_data"] = law.log_likelihood
     for name, samples in (("x_1", made.states[0]), ("x_0", made.images)):

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from ddpm_jax.builders import trained_run
+from ddpm_jax.builders import chains, trained_run
 from ddpm_jax.config import reading
 from ddpm_jax.convert.export import writing
 from ddpm_jax.convert.formats import EXPORTS
@@ -24,10 +24,15 @@ def run(config, workdir, format_name: str, output: str) -> None:
         output: file or folder to write; nothing may be there yet.
 
     Raises:
-        Refusal: an unknown format, a network it cannot express, or an output that is
-            there already.
+        Refusal: an unknown format, a chain of 2015, a network it cannot express, or an
+            output that is there already.
     """
     errors.choose("format", EXPORTS, format_name)
+    if config.model.kind in chains.KINDS:
+        raise errors.Refusal(
+            f"model.kind={config.model.kind!r}: no other program has such a network to "
+            "export to; its arrays are those of ddpm_jax.load(RUN).params() in Python"
+        )
     if pathlib.Path(output).exists():
         raise errors.Refusal(f"{output} is there already: choose another --output")
     trained = trained_run.open_run(workdir, config)

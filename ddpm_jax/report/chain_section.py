@@ -17,6 +17,7 @@ FACTS = {
     "null": "L_null, under the prior",
     "gain": "K − L_null",
     "ceiling": "ceiling of K",
+    "ceiling_of_this_chain": "ceiling of K with these β and a diagonal f_Σ",
     "log_likelihood_of_the_data": "log-likelihood of the data's own law",
     "gaussian": "Gaussian of full covariance",
     "log_probability": "log p by importance averaging",

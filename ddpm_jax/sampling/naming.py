@@ -151,6 +151,8 @@ WORDS = {
     "solver": lambda s: "" if s.value == s.usual else s.value,
     "steps": lambda s: str(s.value),
     "respacing": lambda s: s.value and "respacing" + s.value.replace(",", "."),
+    "operator": lambda s: _short(s.value.replace(":", "")),
+    "degrade": lambda s: "degraded" if s.value else "",
     "low_res": lambda s: s.value and f"of-{_short(s.value)}",
     "low_res_t": lambda s: s.value and f"low_res_t{s.value}",
     "guidance_scale": lambda s: f"guidance{s.value:g}",

@@ -21,6 +21,7 @@ from ddpm_jax.diffusion import (
     inpainting,
     interpolation,
     inversion,
+    operators,
     process,
     reconstruction,
 )
@@ -168,6 +169,35 @@ def _reconstruction(likelihood):
     return make
 
 
+# ---- restoration: see `diffusion.operators` ------------------------------------------
+
+# Among the arrays: y, [n, ...] of each of n, and what they were measured by.
+MEASURED, OPERATOR = "measured", "operator"
+
+
+def _restoration(likelihood):
+    def make(tools, *, scale, iterations, measurement_std):
+        return reconstruction.reconstruction(
+            tools.tables,
+            tools.arrays[OPERATOR].of(tools.turn),
+            tools.of_images(MEASURED),
+            likelihood=likelihood,
+            scale=scale,
+            iterations=iterations.astype(jnp.int32),
+            measurement_std=measurement_std,
+        )
+
+    return make
+
+
+def _projected(tools, *, iterations):
+    return operators.projected(
+        tools.arrays[OPERATOR].of(tools.turn),
+        tools.of_images(MEASURED),
+        iterations=iterations.astype(jnp.int32),
+    )
+
+
 # ---- noise maps: see `diffusion.inversion` -------------------------------------------
 
 RESIDUAL = "residual"  # among the arrays: [n, ...] of each of n images
@@ -238,6 +268,11 @@ TRANSFORMS: dict[str, Transform] = {
         f"reconstruction_{name}": Transform(DENOISER, _reconstruction(name))
         for name in reconstruction.LIKELIHOODS
     },
+    **{
+        f"restoration_{name}": Transform(DENOISER, _restoration(name))
+        for name in reconstruction.LIKELIHOODS
+    },
+    "projected": Transform(STEP, _projected),
 }
 
 

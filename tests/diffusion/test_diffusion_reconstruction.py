@@ -8,7 +8,14 @@ from chains import make_denoiser, make_tables, normals
 from editing_stand_ins import IMAGE, IMAGE_HOLE, image_network, potential_gradient
 
 from ddpm_jax.core import errors
-from ddpm_jax.diffusion import inpainting, process, reconstruction, reverse, schedules
+from ddpm_jax.diffusion import (
+    inpainting,
+    operators,
+    process,
+    reconstruction,
+    reverse,
+    schedules,
+)
 
 SIZE = 6
 KEPT = ~IMAGE_HOLE.ravel()
@@ -133,7 +140,7 @@ def test_another_measurement_than_a_mask():
     """Pairs of pixels are measured as their mean, of another shape than images."""
     tables, x_t, _ = given()
     denoise = make_denoiser(tables, image_network)
-    operator = reconstruction.Operator(
+    operator = operators.Operator(
         lambda x: x.mean(axis=1)[..., 0],
         lambda y: jnp.repeat(y[:, None, :, None] / 2, 2, axis=1),
     )

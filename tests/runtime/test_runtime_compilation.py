@@ -91,7 +91,7 @@ def test_compile_ahead_returns_the_program_and_reports_in_order():
     np.testing.assert_array_equal(
         compiled(jnp.arange(3.0), scale=jnp.full(3, 2.0)), [0, 2, 4]
     )
-    assert told[0] == "compiling the train step …"
+    assert told[0].startswith("compiling the train step")
     assert told[1] == "traced"
     assert told[2].startswith("compiled the train step in ")
     assert len(told) == 3
