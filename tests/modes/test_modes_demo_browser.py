@@ -35,7 +35,15 @@ if not CHROMIUM:
     pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
 
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
-TABS = ("Sample", "Inpaint", "Vary", "Interpolate", "Animate", "How it works")
+TABS = (
+    "Sample",
+    "Inpaint",
+    "Vary",
+    "Interpolate",
+    "Restore",
+    "Animate",
+    "How it works",
+)
 PATIENCE = float(os.environ.get("DDPM_JAX_PATIENCE", "120"))  # seconds
 
 
