@@ -69,8 +69,10 @@ class Served:
             )
         self.url = f"http://127.0.0.1:{self.port}"
         while "open http" not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() - began < PATIENCE, self.log.read_text()
+            is_late = time.monotonic() - began > PATIENCE
+            if is_late or self.process.poll() is not None:
+                self.process.kill()
+                pytest.fail(f"no page:\n{self.log.read_text()}")
             time.sleep(0.1)
         self.seconds = time.monotonic() - began
 
