@@ -136,6 +136,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
             checkpoints.keep_best(new_best)
             best = new_best
         steps.pause()
+        watchdog.beat(f"preparing step {done + 1}")
 
     def ended(is_finished):
         ledger.note(done)
@@ -190,6 +191,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
                 writer.write({"step": done, "went_back_from": rolled_back_from})
                 batches = opened.enter_context(batches_from(done))
                 best, steps, bad = begin()
+                watchdog.beat(f"preparing step {done + 1}")
                 continue
 
             # ---- log, save, evaluate ----
