@@ -33,7 +33,7 @@ def get_config():
     config.model.downsample_padding = "end"
     config.model.qkv_order = "new"
     config.model.attention_scale = "product"
-    config.model.initialisation = "ho"
+    config.model.initialisation = "ddpm"
 
     config.diffusion.schedule = "linear_fixed"
     config.diffusion.num_steps = 1000

@@ -32,7 +32,7 @@ def get_config():
     config.diffusion.data_std = 0.5796
 
     config.train.steps = 2000
-    config.train.batch_size = 64
+    config.train.batch_size = 32
     config.train.learning_rate = 3e-3
     config.train.decay = "cosine"
     config.train.clip_norm = 1.0
@@ -46,4 +46,5 @@ def get_config():
     config.sampling.batch_size = 64
     config.evaluation.metric = "bound"
     config.evaluation.batch_size = 50
+    config.evaluation.trajectories = 0  # in so many dimensions one outweighs the rest
     return config

@@ -63,17 +63,17 @@ def main(argv=None) -> int:
     except errors.Refusal as refusal:
         if debug:
             raise
-        console_lib.tell_error(f"error: {refusal}")
+        console_lib.say_error(f"error: {refusal}")
         return 1
     except OSError as error:
         # Disks fill up and vanish; that is no defect of ours if a file is to blame.
         if debug or error.filename is None:
             raise
-        told = f"{error.filename}: {error.strerror}"
+        sentence = f"{error.filename}: {error.strerror}"
         if error.errno in FULL_DISK:
-            told += "; make room and give the same command again: it goes on from "
-            told += "what is saved"
-        console_lib.tell_error(f"error: {told}")
+            sentence += "; make room and run the same command again to resume from "
+            sentence += "what is saved"
+        console_lib.say_error(f"error: {sentence}")
         return 1
     except KeyboardInterrupt:
         # Modes catch the signal themselves once there is something to save.
@@ -109,7 +109,7 @@ def _together(command):
     from ddpm_jax.runtime import distributed
     from ddpm_jax.runtime.cluster import launch as launch_lib
 
-    place = dataclasses.asdict(command.together)
+    place = dataclasses.asdict(command.placement)
     timeout = place.pop("timeout")
     launch = launch_lib.find(os.environ, **place)
     if processes == modes.SINGLE:

@@ -134,6 +134,6 @@ done
     where="is above"
     ((failed == 0)) || where="is in $logs/process_$failed.log"
     echo "error: process $failed of $processes ended with status $status (what it said" \
-        "$where); go on with: $(quoted "${again[@]}")" >&2
+        "$where); resume with: $(quoted "${again[@]}")" >&2
 }
 exit "$status"

@@ -90,9 +90,9 @@ def test_texts_are_taken_as_they_are_and_home_folders_found(monkeypatch):
 
 
 def test_flags_given_too_often_are_refused():
-    assert refusal(*INPAINT, "--mask=n.png") == (
-        "--mode=inpaint takes 1 --mask, and 2 were given: keep 1 of m.png, n.png"
-    )
+    sentence = refusal(*INPAINT, "--mask=n.png")
+    for part in ("--mode=inpaint", "1 --mask", "keep 1 of m.png, n.png"):
+        assert part in sentence
     images = [f"--image={name}" for name in "abc"]
     assert "takes 2 --image, and 3 were" in refusal("--mode=interpolate", *images)
 
@@ -102,18 +102,17 @@ def test_missing_flags_are_refused():
     # As in --mask=$MASK, where the variable is empty.
     assert refusal(*INPAINT[:-1], "--mask=") == refusal(*INPAINT[:-1])
     once = refusal("--mode=interpolate", "--image=a")
-    assert once == "--mode=interpolate needs --image 2 times, not 1: see --help"
+    for part in ("--mode=interpolate", "--image 2 times", "--help"):
+        assert part in once
 
 
 def test_flags_of_other_modes_are_refused_by_the_names_of_these():
-    assert refusal(DIGITS, "--mask=m.png") == (
-        "--mask=m.png belongs to --mode=inpaint, not to --mode=train: leave it out, "
-        "or give --mode=inpaint"
-    )
-    assert refusal(DIGITS, "--image=a.png") == (
-        "--image=a.png belongs to --mode=inpaint and --mode=interpolate, not to "
-        "--mode=train: leave it out, or give one of these"
-    )
+    sentence = refusal(DIGITS, "--mask=m.png")
+    for part in ("--mask=m.png", "not to --mode=train", "give --mode=inpaint"):
+        assert part in sentence
+    sentence = refusal(DIGITS, "--image=a.png")
+    for part in ("--image=a.png", "--mode=inpaint and --mode=interpolate", "leave it"):
+        assert part in sentence
 
 
 def test_arguments_without_a_name_go_where_the_record_says():
@@ -159,10 +158,9 @@ def test_short_fields_are_those_of_the_mode():
     both = ("--mode=interpolate", DIGITS, "--image=a", "--image=b")
     scored = parse(*both, "--clip=false").config
     assert (scored.sampling.clip, scored.evaluation.clip) == (True, False)
-    assert refusal(DIGITS, "--eta=0.5") == (
-        "--eta=0.5 belongs to --mode=inpaint, not to --mode=train: leave it out, or "
-        "give --mode=inpaint"
-    )
+    sentence = refusal(DIGITS, "--eta=0.5")
+    for part in ("--eta=0.5", "not to --mode=train", "give --mode=inpaint"):
+        assert part in sentence
     assert "--mode=inpaint and --mode=interpolate" in refusal(DIGITS, "--noclip")
 
 

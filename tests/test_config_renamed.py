@@ -47,6 +47,7 @@ def test_old_names_and_values_are_read(renamed, capsys):
 def test_a_value_is_renamed_in_its_field_and_its_type_only(renamed):
     assert stored(model={"remat": True}).model.remat == "blocks"
     assert stored(model={"remat": False}).model.remat == "none"
+    assert stored(model={"initialisation": "ho"}).model.initialisation == "ddpm"
     assert stored(data={"flip": True}).data.flip is True
     assert stored(sampling={"seed": 1}).sampling.seed == 1
     assert reading.present_value("seed", True) is True  # which equals 1 for Python
@@ -60,10 +61,9 @@ def test_the_field_of_an_old_name_has_the_type_of_the_new_one(renamed):
 def test_both_names_of_a_field_are_refused(renamed):
     with pytest.raises(errors.Refusal) as caught:
         stored(train={"num_steps": 5, "steps": 6})
-    assert str(caught.value) == (
-        "train.steps and train.num_steps in config.json are one field, now called "
-        "train.steps: give train.steps alone"
-    )
+    sentence = str(caught.value)
+    for part in ("train.num_steps", "config.json", "give train.steps alone"):
+        assert part in sentence
     with pytest.raises(errors.Refusal, match=r"^train.num_steps and train.length in"):
         stored(train={"num_steps": 5, "length": 5})
 

@@ -86,6 +86,7 @@ MAX_FUNCTION_LINES = 60
 STORIES = {
     "ddpm_jax/config/__init__.py:base",  # the schema: one statement a field
     "ddpm_jax/modes/train.py:run",  # a training run from top to bottom
+    "ddpm_jax/training/loop.py:run",  # the loop in its one right order
 }
 
 

@@ -149,7 +149,7 @@ OTHER_NETWORKS = {
     "qkv_order": "new",
     "attention_scale": "product",
     "middle_attention": "none",
-    "initialisation": "ho",
+    "initialisation": "ddpm",
     "inpainting": True,
     "low_res_noise": True,
     "text_layers": 1,

@@ -163,9 +163,9 @@ class Run(edits.Edits):
                 archive of images; or the images, uint8 [at least num, h, w, C].
             weights: see `params`.
             batch_size: images made at a time.
-            progress: told (images made, num) after every batch.
-            on_step: told a `Step` (done, whole, state x_t, estimate x̂_0) after every
-                entry of the path of each batch; what it raises ends the sampling.
+            progress: called with (images made, num) after every batch.
+            on_step: called with a `Step` (done, whole, state x_t, estimate x̂_0) after
+                every entry of the path of each batch; what it raises ends the sampling.
             trajectory: positions on the way, 0 for the first step; with it a
                 `Trajectory` is returned: the images and what they came from.
             **settings: other fields of config.sampling by name, such as

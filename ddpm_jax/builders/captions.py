@@ -9,11 +9,9 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders.data import DataInfo, TextFacts
-from ddpm_jax.core import errors
+from ddpm_jax.core import arrays, errors
 from ddpm_jax.data import captions_classes
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.models import text as text_lib
@@ -22,7 +20,7 @@ from ddpm_jax.runtime import console
 from ddpm_jax.text import encoding, tokenizers
 
 KEPT = 64  # captions of the training data that a run keeps
-LOOKED_AT = 1_000  # captions of a new run, whether they fit into the context
+CHECKED = 1_000  # captions of a new run, whether they fit into the context
 
 
 def check(config, dataset: dataset_lib.Dataset) -> None:
@@ -63,8 +61,8 @@ def with_text(config, facts: DataInfo, dataset: dataset_lib.Dataset) -> DataInfo
     if not config.model.text_layers:
         return facts
     made_of = made(config, dataset)
-    _say_what_is_cut(made_of, dataset.captions(_spread(len(dataset), LOOKED_AT)))
-    kept = tuple(dataset.captions(_spread(len(dataset), KEPT)))
+    _say_what_is_cut(made_of, dataset.captions(arrays.spread(len(dataset), CHECKED)))
+    kept = tuple(dataset.captions(arrays.spread(len(dataset), KEPT)))
     return dataclasses.replace(facts, text=TextFacts(made_of.to_json(), kept))
 
 
@@ -82,15 +80,11 @@ def made(config, dataset: dataset_lib.Dataset) -> encoding.Tokenizer:
     )
 
 
-def _spread(count, limit):
-    return np.unique(np.linspace(0, count - 1, limit).astype(np.int64))
-
-
 def _say_what_is_cut(tokenizer, texts):
     cut = encoding.cut(tokenizer, texts)
     if cut:
         console.say(
-            f"noticed: {len(cut):,} of {len(texts):,} captions that were looked at "
+            f"warning: {len(cut):,} of {len(texts):,} captions that were read "
             f"have more than {tokenizer.context} tokens and lose their end; see "
             "--mode=data, and model.text_context"
         )
@@ -171,6 +165,18 @@ def dataset(config, facts: DataInfo, split: str, **options) -> dataset_lib.Datas
     return encoding_captions(
         config, facts, build_data.dataset(config, split, **options)
     )
+
+
+def test_split(config, facts: DataInfo) -> dataset_lib.Dataset:
+    """Return the test split of a run, the same on all processes.
+
+    Raises:
+        Refusal: none, or other data than the network takes.
+    """
+    split = dataset(config, facts, "test")
+    build_data.check_images(split, facts)
+    build_data.check_alike(split)
+    return split
 
 
 # ---- on disk -------------------------------------------------------------------------

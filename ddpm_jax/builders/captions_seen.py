@@ -7,24 +7,25 @@ import numpy as np
 
 from ddpm_jax.builders import captions as build_captions
 from ddpm_jax.builders import trained_run
+from ddpm_jax.core import arrays
 from ddpm_jax.data.dataset import Dataset
 from ddpm_jax.runs import directory
 from ddpm_jax.text import encoding, words
 
-MAX_IMAGES = 2_500  # whose captions are looked at; evenly spaced beyond
+MAX_IMAGES = 2_500  # whose captions are read; evenly spaced beyond
 DRAWS = (np.arange(8) + 0.5) / 8  # that find up to eight captions of an image
 SHOWN = 12  # images that are shown with theirs
 LONG = 4_096  # tokens that are counted of one caption
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class CaptionStatistics:
     """Captions of evenly spaced images of a split.
 
     Attributes:
         tokenizer: what reads them.
         of_run: whether it is that of a run that exists, and not made of these captions.
-        texts: the captions that were looked at, each once.
+        texts: the inspected captions, each once.
         lengths: tokens of each, int64 [n], `LONG` at most.
         cut: sentences of the tokenizer about captions that lose their end.
         unknown: words that it does not know, commonest first, with their numbers.
@@ -48,13 +49,13 @@ def of_images(dataset: Dataset, indices: np.ndarray) -> list[tuple[str, ...]]:
 
 def shown(dataset: Dataset) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """Return some images float32 [n, H, W, C] and the captions of each."""
-    indices = _spread(len(dataset), SHOWN)
+    indices = arrays.spread(len(dataset), SHOWN)
     # The images first: where one cannot be read, the next one comes with its captions.
     images = dataset.fetch(indices)["image"]
     return images, of_images(dataset, indices)
 
 
-def look(config, dataset: Dataset, workdir) -> Seen:
+def statistics(config, dataset: Dataset, workdir) -> CaptionStatistics:
     """Return what the tokenizer that the config asks for makes of captions.
 
     Args:
@@ -66,13 +67,13 @@ def look(config, dataset: Dataset, workdir) -> Seen:
         Refusal: no such tokenizer can be made.
     """
     made, of_run = _tokenizer(config, dataset, workdir)
-    of_each = of_images(dataset, _spread(len(dataset), MAX_IMAGES))
+    of_each = of_images(dataset, arrays.spread(len(dataset), MAX_IMAGES))
     texts = tuple(dict.fromkeys(text for texts in of_each for text in texts))
     unknown, once = _words(made, texts)
     known = set(unknown)
     readable = [text for text in texts if known.isdisjoint(words.split(text))]
     long = dataclasses.replace(made, context=LONG)
-    return Seen(
+    return CaptionStatistics(
         tokenizer=made,
         of_run=of_run,
         texts=texts,
@@ -102,11 +103,7 @@ def _words(tokenizer, texts):
     return collections.Counter(unknown), tuple(sorted(once))
 
 
-def _spread(count, limit):
-    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
-
-
-def facts(seen: Seen) -> list[tuple[str, str]]:
+def facts(seen: CaptionStatistics) -> list[tuple[str, str]]:
     """Return what is worth a line, in pairs of name and text."""
     one = seen.tokenizer
     named = f"{one.kind}, {one.vocabulary_size:,} tokens"
@@ -117,8 +114,8 @@ def facts(seen: Seen) -> list[tuple[str, str]]:
     ]
     if len(seen.lengths):
         low, middle, high = np.percentile(seen.lengths, (0, 50, 100)).astype(int)
-        told = f"{low:,} … {high:,}, half of them at most {middle:,}"
-        pairs.append(("tokens of a caption", told))
+        shown = f"{low:,} … {high:,}, half of them at most {middle:,}"
+        pairs.append(("tokens of a caption", shown))
     pairs.append(("captions that lose their end", f"{len(seen.cut):,}"))
     pairs.append(("unknown words", f"{len(seen.unknown):,}"))
     if isinstance(one, words.Words):

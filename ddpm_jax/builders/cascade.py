@@ -210,10 +210,10 @@ class Stage:
         if self.classes is not None:
             say(f"classes: {self.classes}")
         texts = prompts.of(self._config, self._saved.facts, self.given)
-        told = build_sampling.guidance_told(
+        lines = build_sampling.guidance_lines(
             self._config, self._saved.facts, self._saved.imported
         )
-        for line in [*(texts.told() if texts else ()), *told]:
+        for line in [*(texts.told() if texts else ()), *lines]:
             say(line)
         was_finished = distributed.from_first(self._store.is_finished(count))
         done = generation.generate_until(
@@ -246,7 +246,7 @@ class Stage:
         """Return images of these numbers, and what was asked of them, by key.
 
         Args:
-            index: [n], below what `make` was told.
+            index: [n], below the number given to `make`.
             carried: keys of the condition that go along.
         """
         found = {low_res.KEY: images_lib.from_stored(self._images[index])}

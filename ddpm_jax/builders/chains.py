@@ -84,11 +84,18 @@ def check(config, facts: DataInfo) -> None:
             f"{kind!r}: the first step is not learned; give at least 2"
         )
     if kind == BINOMIAL and facts.levels != 2:
-        told = "continuous" if facts.levels is None else f"of {facts.levels} levels"
+        kind_of_data = (
+            "continuous" if facts.levels is None else f"of {facts.levels} levels"
+        )
         raise errors.Refusal(
             f"model.kind={kind!r} takes binary data, and {config.data.name!r} is "
-            f"{told}: choose data of two levels, or model.kind={GAUSSIAN}"
+            f"{kind_of_data}: choose data of two levels, or model.kind={GAUSSIAN}"
         )
+
+
+def is_of_plane(config, facts: DataInfo) -> bool:
+    """Return whether a run has a drift in the plane: it is Gaussian, of 2 numbers."""
+    return config.model.kind == GAUSSIAN and facts.shape == (2,)
 
 
 def chain(config):

@@ -80,7 +80,7 @@ def remark(names: Sequence[str]) -> str:
     )
 
 
-def told(labels: Sequence[int], names: Sequence[str]) -> str:
+def described(labels: Sequence[int], names: Sequence[str]) -> str:
     """Return the names of the classes that are made: "cat, dog in turn"."""
     if len(labels) == 1:
         return names[labels[0]]

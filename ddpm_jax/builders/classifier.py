@@ -2,14 +2,12 @@
 
 import functools
 
-import numpy as np
-
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.process import schedule
 from ddpm_jax.builders.training import learning_rate, optimizer
 from ddpm_jax.config import guided
-from ddpm_jax.core import conditions
+from ddpm_jax.core import arrays, conditions
 from ddpm_jax.diffusion import process
 from ddpm_jax.metrics import classifier_validation
 from ddpm_jax.sampling import sampler
@@ -76,5 +74,5 @@ def validator(config, facts, network, test, train, *, mesh):
 
 def _spread(dataset, count):
     """Return images and labels from all over a split, which may be sorted by class."""
-    batch = dataset.fetch(np.linspace(0, len(dataset) - 1, count).astype(np.int64))
+    batch = dataset.fetch(arrays.spread(len(dataset), count))
     return batch["image"], batch["label"]

@@ -87,7 +87,7 @@ def dataset(
     """Return a split of the configured data.
 
     Args:
-        say: told, a line each, what was noticed about the files.
+        say: called with a line for each remark about the files.
         captions: instead of data.captions, which only a run that reads text follows:
             captions that nobody reads are no part of a run's data.
 
@@ -171,11 +171,11 @@ def check_alike(dataset: sources.Dataset, marks=None) -> None:
     Raises:
         Refusal: names the process and both fingerprints.
     """
-    told = f"{len(dataset)} images, fingerprint {dataset.fingerprint()}"
+    described = f"{len(dataset)} images, fingerprint {dataset.fingerprint()}"
     if marks:
-        told += f", content {marks_lib.digest(marks)}"
+        described += f", content {marks_lib.digest(marks)}"
     distributed.check_alike(
-        {f"the {dataset.split} split of the data": told},
+        {f"the {dataset.split} split of the data": described},
         "give every host the same data",
     )
 

@@ -80,10 +80,10 @@ def _facts_that_differ(before, now, dataset):
         (field.name, getattr(before, field.name), getattr(now, field.name))
         for field in dataclasses.fields(DataInfo)
     ]
-    told = [
+    lines = [
         f"{name} was {old} and is {new}"
         for name, old, new in pairs
         if old != new and name not in HASHES
     ]
     where = dataset.place or dataset.name
-    return told or [f"names, sizes or labels in {where} are others than then"]
+    return lines or [f"names, sizes or labels in {where} are others than then"]

@@ -39,7 +39,7 @@ def recipe(
         given: what the edit starts from, by name, such as a picture's file: words for
             the tag.
         arrays: what the transforms and the start use, or for what is computed what it
-            is computed from; told by fingerprint.
+            is computed from, by fingerprint.
         resolved: field of config.editing → the value that was taken for it.
         path: from the start to the result; None for the solver's own.
         kept: the respaced process; None for that of config.sampling.
@@ -54,6 +54,22 @@ def recipe(
     made = build_sampling.recipe(
         config, facts, path=path, kept=kept, completes=completes
     )
+    changed = dataclasses.replace(
+        named(made, config, edit, given=given, arrays=arrays, resolved=resolved),
+        transforms=(*made.transforms, *also),
+        **parts,
+    )
+    changed.check()
+    return changed
+
+
+def named(made, config, edit: str, *, given=None, arrays=None, resolved=None):
+    """Return a recipe, of any kind of run, with the settings and prints of an edit.
+
+    Args:
+        made: the recipe of sampling.
+        config, edit, given, arrays, resolved: as `recipe` takes them.
+    """
     usual = config_lib.base().editing
     settings = [recipe_lib.Setting("edit", edit, None)]
     settings += [recipe_lib.Setting(k, v, None) for k, v in (given or {}).items()]
@@ -68,15 +84,11 @@ def recipe(
         solver = next(s for s in made.settings if s.name == "method")
         rest.append(solver._replace(name="solver"))
     prints = [(name, fingerprint(array)) for name, array in (arrays or {}).items()]
-    changed = dataclasses.replace(
+    return dataclasses.replace(
         made,
         settings=(*settings, *rest),
         fingerprints=(*made.fingerprints, *prints),
-        transforms=(*made.transforms, *also),
-        **parts,
     )
-    changed.check()
-    return changed
 
 
 def fingerprint(array: np.ndarray) -> str:

@@ -38,8 +38,8 @@ def _other_sizes(config, facts, factor, build):
         size = tuple(rounded(side / factor) * factor for side in facts.shape[:2])
         changed = config.copy_and_resolve_references()
         changed.data.image_size = size
-        told = size[:1] if size[0] == size[1] else size
-        flags = [f"--config.data.image_size={','.join(map(str, told))}"]
+        shown = size[:1] if size[0] == size[1] else size
+        flags = [f"--config.data.image_size={','.join(map(str, shown))}"]
         if changed.data.crop == "none":
             changed.data.crop = "center"
             flags.append("--config.data.crop=center")

@@ -113,7 +113,7 @@ def guidance_scale(sampling) -> float:
     return 1 + w if w else scale
 
 
-def told(
+def described(
     config, facts: DataInfo, guides: dict[str, Guide], imported: dict | None
 ) -> list[str]:
     """Return what guides the samples, in a line each, with what the scales mean.
@@ -122,7 +122,7 @@ def told(
         config: of the run that is sampled.
         facts: of its data.
         guides: from `guides.named`.
-        imported: the receipt of the run's conversion, None without one.
+        imported: the import record of the run, None without one.
     """
     sampling, lines = config.sampling, []
     scale = guidance_scale(sampling)
@@ -157,12 +157,12 @@ def told(
         lines.append(f"guidance acts where {low:g} ≤ t/T < {high:g}")
     if imported and CLASSIFIER in guides and guides[CLASSIFIER].saved.imported:
         names = (imported, guides[CLASSIFIER].saved.imported)
-        lines += published_pairs.told(*(n["published"] for n in names), sampling)
+        lines += published_pairs.described(*(n["published"] for n in names), sampling)
     return lines
 
 
 def leaves_classes_out(sampling) -> bool:
-    """Return whether no network is told a class, at no t."""
+    """Return whether no network is given a class, at any t."""
     return (
         guidance_scale(sampling) == 0
         and tuple(map(float, sampling.guidance_interval)) == WHOLE
@@ -225,8 +225,8 @@ def _negative(config, facts) -> tuple[tuple, Any]:
         found = class_labels.index(asked, facts.class_names)
         return (("label", found),), found
     except errors.Refusal as refusal:
-        told = str(refusal).replace("sampling.labels", "sampling.negative")
-        raise errors.Refusal(told) from refusal
+        sentence = str(refusal).replace("sampling.labels", "sampling.negative")
+        raise errors.Refusal(sentence) from refusal
 
 
 def _interval(sampling) -> tuple[float, float]:

@@ -145,7 +145,7 @@ def _check_classifier(config, facts, guide):
     if kind not in BY_GRADIENT:
         raise errors.Refusal(
             f"this run is a {kind!r} and no classifier: give one that was trained with "
-            "--config=configs/digits_classifier.py:RUN, or imported; "
+            "--config=digits_classifier:RUN, or imported; "
             "sampling.weaker takes a weaker network"
         )
     _check_alike(config, facts, guide)
@@ -234,8 +234,8 @@ def _check_alike(config, facts, guide):
         return
     fields = ("schedule", "num_steps", "rescale_timesteps", "zero_terminal_snr")
     values = [(f, guide.config.diffusion[f], config.diffusion[f]) for f in fields]
-    told = [f"{f} is {theirs!r} there and {ours!r} here" for f, theirs, ours in values]
-    differing = [t for t, (_, a, b) in zip(told, values, strict=True) if a != b] or [
+    lines = [f"{f} is {theirs!r} there and {ours!r} here" for f, theirs, ours in values]
+    differing = [t for t, (_, a, b) in zip(lines, values, strict=True) if a != b] or [
         "its betas are others"
     ]
     raise errors.Refusal(

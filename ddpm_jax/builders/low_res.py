@@ -59,7 +59,7 @@ class Given:
     Attributes:
         source: of the small images.
         level: 0 for no noise, see `data.low_res`.
-        alpha_bar: of the process; None for a network that is told no level.
+        alpha_bar: of the process; None for a network that is given no level.
         seed: of the noise, from `stage_seed`.
     """
 
@@ -194,7 +194,7 @@ def deviations(config) -> np.ndarray:
         return np.sqrt(1 / alpha_bar - 1)
 
 
-def told(config, one: Given) -> list[str]:
+def described(config, one: Given) -> list[str]:
     """Return what is enlarged, in a line each.
 
     Args:
@@ -298,7 +298,7 @@ def of_pictures(
         return found if labels is None else {**found, LABEL: labels[index]}
 
     return Source(
-        name=given_images.told(path),
+        name=given_images.described(path),
         fingerprint=pictures.fingerprint,
         shape=pictures.images.shape[1:],
         count=len(pictures.images),

@@ -137,13 +137,17 @@ def text_sizes(config, facts: DataInfo) -> text.Text | None:
         return None
     sizes = {"context": model.text_context, "vocabulary": model.text_vocabulary}
     if facts.text is not None:
-        told = tokenizers.without_files(facts.text.tokenizer)
-        of_tokenizer = {"context": told.context, "vocabulary": told.vocabulary_size}
+        tokenizer = tokenizers.without_files(facts.text.tokenizer)
+        of_tokenizer = {
+            "context": tokenizer.context,
+            "vocabulary": tokenizer.vocabulary_size,
+        }
         for name, own in of_tokenizer.items():
             if sizes[name] not in (0, own):
                 raise errors.Refusal(
-                    f"model.text_{name}={sizes[name]}: the tokenizer {told.kind!r} of "
-                    f"this data has {own}; set it to {own}, or to 0"
+                    f"model.text_{name}={sizes[name]}: the tokenizer "
+                    f"{tokenizer.kind!r} of this data has {own}; set it to {own}, or "
+                    "to 0"
                 )
             sizes[name] = own
     for name, value in sizes.items():
@@ -303,7 +307,7 @@ def check_kind(
         Refusal: says what the run can be used for.
     """
     kind = config.model.kind
-    if kind in chains.KINDS:
+    if kind in chains.KINDS and not completes:
         raise errors.Refusal(
             f"model.kind={kind!r}: {doing} it is not possible; train it, sample it "
             "with --mode=sample and measure its bound with --mode=evaluate"

@@ -8,12 +8,14 @@ import numpy as np
 from ddpm_jax.builders import chains
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.training import learning_rate, optimizer
-from ddpm_jax.core import errors
+from ddpm_jax.core import arrays, errors
 from ddpm_jax.data import images
 from ddpm_jax.diffusion import nonequilibrium
 from ddpm_jax.metrics import chain_bound
+from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import chain_sampler, sampler
 from ddpm_jax.sampling.naming import Setting
+from ddpm_jax.sampling.transforms import HOLE, PICTURE
 from ddpm_jax.training import chain_step
 
 VALIDATION_IMAGES = 128
@@ -62,7 +64,7 @@ def validator(config, facts: DataInfo, network, test, train, *, mesh):
     """Return the compiled validation, see `metrics.chain_bound`."""
     del train
     count = min(VALIDATION_IMAGES, len(test))
-    batch = test.fetch(np.linspace(0, len(test) - 1, count).astype(np.int64))
+    batch = test.fetch(arrays.spread(len(test), count))
     return chain_bound.make_validator(
         setup(config, facts, network),
         num_steps=config.diffusion.num_steps,
@@ -72,15 +74,17 @@ def validator(config, facts: DataInfo, network, test, train, *, mesh):
     )
 
 
-def recipe(config, facts: DataInfo, *, given=None) -> chain_sampler.ChainRecipe:
+def recipe(
+    config, facts: DataInfo, *, given=None, texts=None
+) -> chain_sampler.ChainRecipe:
     """Return what decides the samples, apart from the weights.
 
     Args:
         config: of the run.
         facts: of its data.
-        given: of upsamplers, always None here.
+        given, texts: of upsamplers and of runs with texts, always None here.
     """
-    del given
+    del given, texts
     chains.check(config, facts)
     seed, steps = config.sampling.seed, config.diffusion.num_steps
     settings = (
@@ -110,19 +114,24 @@ def make_sampler(
         asked: from `recipe`.
         config, facts, network: of the run.
         mesh: devices to share each batch.
-        weights, arrays, given, trajectory: as `sampling.make_sampler` takes them; the
-            first three tell it nothing, the last is refused.
+        weights, given, trajectory: as `sampling.make_sampler` takes them; the first two
+            tell it nothing, the last is refused.
+        arrays: of an inpainting, PICTURE and HOLE; the recipe has their fingerprints.
         kept: zero-based t whose states are kept.
 
     Raises:
         Refusal: positions of a trajectory are asked for.
     """
-    del weights, arrays, given
+    del weights, given
     if len(trajectory):
         raise errors.Refusal(
             f"trajectory={tuple(trajectory)}: a run of model.kind="
             f"{config.model.kind!r} keeps none; leave it out"
         )
+    known = None
+    if arrays:
+        mask = np.broadcast_to(~arrays[HOLE], arrays[PICTURE].shape)
+        known = chain_sampler.Known(arrays[PICTURE], mask)
     found, tables_of = chains.chain(config)
     return chain_sampler.ChainSampler(
         asked,
@@ -132,4 +141,22 @@ def make_sampler(
         tables_of=tables_of,
         states=chains.states(config, facts),
         kept=kept,
+        known=known,
     )
+
+
+def drift(config, network, params, t: int, points) -> np.ndarray:
+    """Return f_μ(x, t) − x of a Gaussian chain, float32 [n, ...], in states.
+
+    Args:
+        config, network: of the run.
+        params: on the mesh.
+        t: zero-based, from 1.
+        points: x, [n, ...].
+    """
+    chain, tables_of = chains.chain(config)
+    x = np.asarray(points, np.float32)
+    at = np.full(len(x), t, np.int32)
+    output = network.apply(params, x, at, {})
+    law = chain.reverse(tables_of(params), output, x, at)
+    return sharding.to_host(law.mean) - x

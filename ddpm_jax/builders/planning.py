@@ -212,10 +212,10 @@ def explaining_memory(config, device_mesh, abstract):
             sum(state_bytes(abstract).values()),
             hardware.memory_bytes(device),
         )
-        told = savings(config, device_mesh, state=state, temporary=None, limit=limit)
+        advice = savings(config, device_mesh, state=state, temporary=None, limit=limit)
         raise errors.Refusal(
             f"the memory of {device.device_kind} is too small for this run; in this "
-            f"order try {' · '.join(told)} (all but microbatches and fsdp in a new "
+            f"order try {' · '.join(advice)} (all but microbatches and fsdp in a new "
             "--workdir; --mode=plan tells the memory beforehand)"
         ) from error
 

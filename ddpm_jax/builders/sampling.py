@@ -18,7 +18,7 @@ from ddpm_jax.sampling import sampler, transforms
 
 # Fields of config.sampling that change no image: how many, and how many at a time.
 CHANGE_NO_IMAGE = ("num_samples", "batch_size")
-# Fields that choose the weights; a recipe is told which were taken.
+# Fields that choose the weights; a recipe notes which were taken.
 OF_WEIGHTS = ("weights", "checkpoint")
 
 
@@ -29,6 +29,7 @@ def recipe(
     path=None,
     kept=None,
     given: low_res.Given | None = None,
+    texts: prompts.Prompts | None = None,
     completes: bool = False,
 ) -> recipe_lib.Recipe:
     """Return what decides the samples, apart from the weights.
@@ -42,6 +43,7 @@ def recipe(
         path: of an edit, see `diffusion.samplers`; None for the solver's own.
         kept: the respaced process of an edit; None for that of config.sampling.
         given: what an upsampler enlarges.
+        texts: from `prompts.of`, where they are resolved already.
         completes: whether the edit has a picture to complete.
 
     Raises:
@@ -56,10 +58,10 @@ def recipe(
     asked = None
     if given is None or "label" not in given.source.carried:
         asked = _classes(config, facts, guides.get(guides_lib.CLASSIFIER))
-        _check_told(config, asked, given)
-    texts = prompts.of(config, facts, given)
+        _check_classes_known(config, asked, given)
+    texts = texts or prompts.of(config, facts, given)
     if not build_guidance.leaves_classes_out(config.sampling):
-        prompts.check_told(texts, given)
+        prompts.check_prompted(texts, given)
     if config.sampling.prompts and build_guidance.leaves_classes_out(config.sampling):
         raise errors.Refusal(
             "sampling.guidance_scale=0 leaves the text out, and a prompt is given: "
@@ -113,7 +115,7 @@ def _fingerprints(guides, given) -> tuple[tuple[str, str], ...]:
 
 
 def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
-    """Return what the network, and a CLIP that guides it, are told of the texts."""
+    """Return the texts as conditions of the network and of a CLIP that guides it."""
     found = () if texts is None else texts.condition
     guide = guides.get(guides_lib.CLASSIFIER)
     if guide is None or guide.kind != "clip":
@@ -123,7 +125,7 @@ def _of_texts(config, texts: prompts.Prompts | None, guides) -> tuple:
 
 
 def _conditions(config, asked: "Classes | None", of_texts: tuple, guides) -> dict:
-    """Return what the recipe is told of the condition of each image."""
+    """Return what the recipe says of the condition of each image."""
     if asked is None:
         return {"condition": of_texts}
     keys = ["label"] if config.model.class_conditional else []
@@ -163,7 +165,7 @@ def make_sampler(
         weights: to sample with, where they are known: no run leads away from itself.
         trajectory: positions on the path whose results are kept.
         arrays: what an edit uses, by name; the recipe has their fingerprints.
-        given: what an upsampler enlarges, as `recipe` was told.
+        given: what an upsampler enlarges, as given to `recipe`.
     """
     guides = guides_lib.named(config)
     known = dict(asked.fingerprints)
@@ -194,15 +196,15 @@ def of_facts(asked: recipe_lib.Recipe, config, facts: DataInfo, *made_of, **opti
     return make_sampler(asked, config, *made_of, **options)
 
 
-def guidance_told(config, facts: DataInfo, imported: dict | None) -> list[str]:
+def guidance_lines(config, facts: DataInfo, imported: dict | None) -> list[str]:
     """Return what guides the samples of config.sampling, in a line each.
 
     Args:
         config: of the run.
         facts: of its data.
-        imported: the receipt of its conversion, None for a run that was trained here.
+        imported: its import record, None for a run that was trained here.
     """
-    return build_guidance.told(config, facts, guides_lib.named(config), imported)
+    return build_guidance.described(config, facts, guides_lib.named(config), imported)
 
 
 def solver(config):
@@ -303,8 +305,8 @@ class Classes(NamedTuple):
     def __str__(self) -> str:
         if self.are_drawn:
             return f"each drawn from all {len(self.names)}"
-        told = class_labels.told(self.labels, self.names)
-        return told if self.repeats == 1 else f"{told}, {self.repeats} of each"
+        names = class_labels.described(self.labels, self.names)
+        return names if self.repeats == 1 else f"{names}, {self.repeats} of each"
 
 
 def classes(
@@ -360,7 +362,7 @@ def _classes(config, facts: DataInfo, guide) -> Classes | None:
     return Classes(chosen, names, are_drawn, per_class or 1)
 
 
-def _check_told(config, asked: Classes | None, given) -> None:
+def _check_classes_known(config, asked: Classes | None, given) -> None:
     """Refuse to enlarge pictures of which nothing says the class.
 
     Every class in turn is of images that are made from noise alone.

@@ -1,11 +1,9 @@
 """What scores a network: bits per dimension and losses of test images."""
 
-import numpy as np
-
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.builders.network import check_kind
 from ddpm_jax.builders.process import objective, respaced, schedule
-from ddpm_jax.core import conditions
+from ddpm_jax.core import arrays, conditions
 from ddpm_jax.metrics import bits, sensitivity, validation
 from ddpm_jax.models import functional
 from ddpm_jax.sampling import sampler
@@ -44,7 +42,7 @@ def validator(config, facts: DataInfo, network: functional.Network, dataset, *, 
     """
     count = min(VALIDATION_IMAGES, len(dataset))
     # Spread over the split, which may be sorted by class.
-    batch = dataset.fetch(np.linspace(0, len(dataset) - 1, count).astype(np.int64))
+    batch = dataset.fetch(arrays.spread(len(dataset), count))
     fixed = {
         "images": batch["image"],
         "condition": conditions.selected(network.condition_spec, batch, dataset.name),

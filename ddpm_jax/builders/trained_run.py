@@ -83,7 +83,7 @@ def at_size(config, saved: SavedRun, shape: tuple[int, int, int]):
 class TrainedRun:
     """A run and its newest whole checkpoint, on the devices that are here now.
 
-    `imported` is the receipt of a conversion, None for a run that was trained here.
+    `imported` is the import record, None for a run that was trained here.
     """
 
     run_dir: directory.RunDir
@@ -122,6 +122,13 @@ class TrainedRun:
             return self._weights(self.state.params, "raw", sentence)
         return self._weights(self.state.ema[name], "ema", sentence)
 
+    def chosen_weights(self, field: str) -> recipe.Weights:
+        """Return the weights that a config field names, and print which these are."""
+        section, name = field.split(".")
+        weights = self.weights(self.config[section][name], field=field)
+        say(f"step {weights.step}, {weights.why}")
+        return weights
+
     def _weights(self, params, kind, why):
         fingerprint = f"{self.fingerprint}-{kind}"
         return recipe.Weights(params, kind, why, self.step, fingerprint)
@@ -144,7 +151,7 @@ def to_resume(workdir) -> SavedRun | None:
     return saved
 
 
-def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRun:
+def open_run(run, config=None, *, mesh=None, network=None) -> TrainedRun:
     """Open a run for everything but training.
 
     Args:
@@ -154,7 +161,6 @@ def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRu
         mesh: devices to restore to; None for those that the config asks for.
         network: the user's own that the run was trained with; None for the one that its
             config describes.
-        say: told, in a line each, of checkpoints that could not be used.
 
     Raises:
         Refusal: no run, no checkpoint, or a config that says another network.
@@ -180,11 +186,9 @@ def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRu
         whole = build_training.abstract_state(config, network, mesh)
         abstract = whole.replace(opt_state=(), timesteps=())
     with checkpoints.Checkpoints(run_dir.checkpoints) as stored:
-        restored = stored.restore(
-            abstract, chosen_step(config, stored, say), partial=True
-        )
+        restored = stored.restore(abstract, chosen_step(config, stored), partial=True)
         fingerprint = stored.fingerprint(restored.step)
-    say_skipped(restored, say)
+    say_skipped(restored)
     return TrainedRun(
         run_dir=run_dir,
         config=config,
@@ -198,7 +202,7 @@ def open_run(run, config=None, *, mesh=None, network=None, say=say) -> TrainedRu
     )
 
 
-def chosen_step(config, saved_states: checkpoints.Checkpoints, say) -> int | None:
+def chosen_step(config, saved_states: checkpoints.Checkpoints) -> int | None:
     """Return the step that sampling.checkpoint asks for, None for the newest whole one.
 
     Raises:
@@ -226,7 +230,7 @@ def chosen_step(config, saved_states: checkpoints.Checkpoints, say) -> int | Non
     return best.step
 
 
-def say_skipped(restored: checkpoints.Restored, say) -> None:
+def say_skipped(restored: checkpoints.Restored) -> None:
     """Name every checkpoint that was newer but could not be used."""
     for step, reason in restored.skipped:
         say(f"checkpoint {step} was not used: {reason}")
@@ -301,12 +305,12 @@ def check_transfer(
         raise errors.Refusal(
             f"train.init_from={workdir}: {fitting} of {len(wanted)} arrays fit, below "
             f"train.init_min_share={least:g}, and the rest would start fresh"
-            f"{_told(theirs, ours, names, before=', for ')}; give the values from "
-            "there, or train.init_min_share=0 to start from these alone"
+            f"{_differences(theirs, ours, names, before=', for ')}; give the values "
+            "from there, or train.init_min_share=0 to start from these alone"
         )
     ignored = "model.num_heads" if config.model.head_channels else ""
     hidden = [name for name in HIDDEN_IN_SHAPES if name != ignored]
-    differing = _told(theirs, ours, hidden)
+    differing = _differences(theirs, ours, hidden)
     if differing:
         raise errors.Refusal(
             f"train.init_from={workdir}: its arrays fit, but would mean something "
@@ -332,7 +336,7 @@ def _check_tokens(workdir, theirs, ours) -> None:
         )
 
 
-def _told(theirs, ours, names, before="") -> str:
+def _differences(theirs, ours, names, before="") -> str:
     """Return which of some fields differ, with both values; "" where none does."""
     differing = [
         f"{name} is {theirs[name]!r} there and {ours[name]!r} here"
@@ -353,21 +357,19 @@ def process_changes(source, config) -> str:
     if build_process.schedule(source) != build_process.schedule(config):
         names += OF_SCHEDULE
     theirs, ours = (dict(reading.leaves(c.to_dict())) for c in (source, config))
-    return _told(theirs, ours, names)
+    return _differences(theirs, ours, names)
 
 
-def transfer(config, params, *, mesh, say):
+def transfer(config, params, *, mesh):
     """Return `params` with every leaf of a run's weights that fits, and what was done.
 
     Args:
         config: of the new run; train.init_from names the run to start from.
         params: freshly drawn parameters on their shardings.
         mesh: the devices of `params`.
-        say: told which leaves were loaded and which start fresh, and what changes of
-            the process.
     """
     workdir = config.train.init_from
-    source = open_run(workdir, mesh=mesh, say=say)
+    source = open_run(workdir, mesh=mesh)
     weights = source.weights("auto", field="weights")
     given = functional.by_path(weights.params)
     fresh = []

@@ -41,7 +41,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.resblock_updown = False  # resample inside residual blocks (ADM)
     model.kind = "unet"  # or upsampler, classifier, clip (imported alone)
     # … or gaussian_2015, binomial_2015: of nonequilibrium thermodynamics
-    model.low_res_noise = False  # an upsampler is told of noise on what it enlarges
+    model.low_res_noise = False  # an upsampler is given the level of noise
     model.network = "mlp"  # of the kinds of 2015: rbf, mlp, multiscale
     model.hidden_layers = 3  # of mlp, and of multiscale's convolutions
     model.readouts = 0  # of the time in rbf, mlp, multiscale; 0 for one a step
@@ -57,7 +57,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.qkv_order = "legacy"  # packing of attention; new: ADM 64x64, DDPM
     model.attention_scale = "split"  # d^-1/4 on q and k; product: d^-1/2 on q·k (DDPM)
     model.middle_attention = "normed"  # plain (no GroupNorm), none: some of diffusers
-    model.initialisation = "openai"  # of the weights: openai, ho (DDPM), torch
+    model.initialisation = "openai"  # of the weights: openai, ddpm, torch
     model.pool = "attention"  # of a classifier: adaptive, spatial, spatial_v2
     model.inpainting = False  # sees known pixels and their mask, as GLIDE's networks do
     model.patch_size = 4  # of a clip: side of the patches that it reads
@@ -124,7 +124,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.writers = ()  # besides metrics.jsonl: tensorboard, wandb
     train.init_from = ""  # run whose weights to start from
     train.init_min_share = 0.5  # of the arrays that must fit; fewer are refused
-    train.max_bad_steps = 3  # non-finite in a row: go back to a checkpoint, once
+    train.max_bad_steps = 3  # non-finite in a row: roll back to a checkpoint, once
 
     config.sampling = sampling = config_dict.ConfigDict()
     sampling.method = "ancestral"  # or ddim, heun, dpmpp_2m, dpmpp_2s

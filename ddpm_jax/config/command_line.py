@@ -22,7 +22,7 @@ VERSION = ("--version", "-version")
 # Flags of every mode: (name, default, meaning).
 COMMON = (
     ("mode", "train", "what to do"),
-    ("config", "", "file.py or file.py:variant"),
+    ("config", "", "NAME of a packaged config, or file.py; :variant behind either"),
     ("workdir", "", "directory of the run"),
     ("coordinator", "", "host:port of process 0"),
     ("num_processes", 0, "processes of the job"),
@@ -33,7 +33,7 @@ COMMON = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Together:
+class Placement:
     """The place among several processes, where flags tell it.
 
     Attributes:
@@ -59,7 +59,7 @@ class Command:
         given: the fields that the command line or its config file decides.
         flags: the mode's own by name, and its arguments without a name: a string, or a
             tuple of strings where several values are taken.
-        together: this process's place among several, as far as flags tell it.
+        placement: this process's place among several, as far as flags tell it.
     """
 
     mode: str
@@ -67,7 +67,7 @@ class Command:
     config: Any = None
     given: frozenset[str] = frozenset()
     flags: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    together: Together = Together()
+    placement: Placement = Placement()
 
     def value(self, name: str):
         """Return what a mode's record calls `name`: a flag, else an attribute."""
@@ -90,9 +90,9 @@ def parse(
     Raises:
         Refusal: anything that is not understood.
     """
-    told = _asked_to_tell(argv[1:], modes, about)
-    if told:
-        console.say(told)
+    answer = _help_or_version(argv[1:], modes, about)
+    if answer:
+        console.say(answer)
         return None
     short = {name for mode in modes.values() for name in mode.short_fields}
     # A flag of one mode and a field of another may have one name: the mode decides.
@@ -111,7 +111,7 @@ def parse(
     elif positional:
         raise near_misses.of_argument(positional[0], modes)
     if mode.needs == modes_lib.NOTHING:
-        return Command(mode.name, flags=own)
+        return Command(mode.name, parser.workdir, flags=own)
 
     overrides = overrides_lib.renamed(fields)
     names = overrides_lib.names_of(overrides)
@@ -132,11 +132,13 @@ def parse(
         config,
         frozenset([*given, *names]),
         own,
-        Together(*(parser[field.name].value for field in dataclasses.fields(Together))),
+        Placement(
+            *(parser[field.name].value for field in dataclasses.fields(Placement))
+        ),
     )
 
 
-def _asked_to_tell(arguments, modes, about):
+def _help_or_version(arguments, modes, about):
     """Return the help or the versions if they are asked for, else ""."""
     if arguments[:1] == ["help"] or any(a in HELP for a in arguments):
         return f"{about}\n{help_text(modes)}"
@@ -335,7 +337,7 @@ def _config_of_run(workdir):
 
 
 def _default_workdir(spec):
-    """Return runs/<config name> for "configs/<config name>.py[:variant]".
+    """Return runs/<config name> for "<config name>" or its path, "[:variant]" behind.
 
     A variant that is a run, such as the one that a classifier guides, names no other.
     """

@@ -1,6 +1,6 @@
 """Which values the fields of a config may have, apart from contradictions.
 
-`builders` refuses what contradicts; here each field is looked at alone.
+`builders` refuses what contradicts; here each field is checked alone.
 """
 
 import math

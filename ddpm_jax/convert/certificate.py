@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.convert import torch_clip, torch_glide, torch_reference
-from ddpm_jax.convert.export import diffusers_config
+from ddpm_jax.convert.format import image_size
+from ddpm_jax.convert.formats import FORMATS
 from ddpm_jax.models import clip, functional
 
 ABSOLUTE = 2e-5
@@ -76,7 +75,7 @@ def small_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
     if fields["model.kind"] == "clip":
         return dict(fields)
-    size = _pair(fields["data.image_size"])
+    size = image_size(fields)
     levels = len(fields["model.channel_mult"])
     side = SMALLEST_MAP * 2 ** (levels - 1)
     if fields["model.kind"] == "classifier" or min(size) <= side:
@@ -113,8 +112,9 @@ def certify(
         params: what the import map made of the tensors.
         seed: of the input.
     """
-    if opened.family not in REFERENCES:
-        return Certificate(reason=f"{opened.family} weights have no other code")
+    record = FORMATS[opened.format]
+    if record.reference is None:
+        return Certificate(reason=f"{record.name} weights have no other code")
     try:
         import torch
     except ImportError:
@@ -123,14 +123,13 @@ def certify(
         )
     inputs = _inputs(fields, seed)
     with torch.no_grad():
-        reference = REFERENCES[opened.family](
+        reference = record.reference(
             opened, fields, {name: _theirs(torch, x) for name, x in inputs.items()}
         )
     theirs = reference.numpy()
     if theirs.ndim == 4:
         theirs = theirs.transpose(0, 2, 3, 1)
-    output = OUTPUTS.get(opened.family, lambda network: network.apply)(network)
-    ours = _ours(output, params, inputs)
+    ours = _ours(record.output(network), params, inputs)
     difference = np.abs(ours - theirs)
     within = difference <= ABSOLUTE + RELATIVE * np.abs(theirs)
     return Certificate(
@@ -174,7 +173,7 @@ def _arguments(inputs):
 def _inputs(fields, seed):
     """Return images, timesteps, and what else the network reads."""
     rng = np.random.default_rng(seed)
-    shape = (IMAGES, *_pair(fields["data.image_size"]), fields["data.channels"])
+    shape = (IMAGES, *image_size(fields), fields["data.channels"])
     inputs = {
         "x": rng.normal(size=shape).astype(np.float32),
         "t": np.asarray(TIMESTEPS, np.int32),
@@ -206,82 +205,3 @@ def _theirs(torch, array):
     if array.ndim == 4:
         array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
     return torch.from_numpy(array).to(torch.float32 if array.ndim == 4 else torch.int64)
-
-
-def _pair(size):
-    return tuple(size) * (2 if len(size) == 1 else 1)
-
-
-# ---- families ------------------------------------------------------------------------
-
-CONFIG = "config.json"
-
-
-def _openai(opened, fields, inputs):
-    options = {
-        "num_res_blocks": fields["model.num_res_blocks"],
-        "num_heads": fields["model.num_heads"],
-        "head_channels": fields["model.head_channels"] or None,
-        "qkv_order": fields["model.qkv_order"],
-    }
-    x, t = inputs["x"], inputs["t"]
-    if fields["model.kind"] == "classifier":
-        return torch_reference.openai_classifier(opened.tensors, x, t, **options)
-    if fields.get("model.text_layers"):
-        names = ("tokens", "token_mask", "low_res", "known", "known_mask")
-        more = {name: inputs[name] for name in names if name in inputs}
-        options |= {"text_heads": fields["model.text_heads"], "y": inputs.get("labels")}
-        return torch_glide.glide_unet(opened.tensors, x, t, **more, **options)
-    more = (inputs.get("labels"), inputs.get("low_res"))
-    return torch_reference.openai_unet(opened.tensors, x, t, *more, **options)
-
-
-def _diffusers(opened, fields, inputs):
-    # The source's own word, and the fields where it has none.
-    shape = (*_pair(fields["data.image_size"]), fields["data.channels"])
-    config = diffusers_config.config(fields, shape) | opened.configs.get(CONFIG, {})
-    return torch_reference.diffusers_unet(
-        opened.tensors, config, inputs["x"], inputs["t"], inputs.get("labels")
-    )
-
-
-def _ho(opened, fields, inputs):
-    del fields
-    return torch_reference.ho_unet(opened.tensors, inputs["x"], inputs["t"])
-
-
-def _clip(opened, fields, inputs):
-    heads = fields["model.num_heads"]
-    if fields["model.head_channels"]:
-        heads = fields["model.channels"] // fields["model.head_channels"]
-    both = torch_clip.embeddings(
-        opened.tensors,
-        inputs["x"],
-        inputs["t"],
-        inputs[clip.TOKENS],
-        inputs[clip.LENGTH],
-        image_heads=heads,
-        text_heads=fields["model.text_heads"],
-    )
-    return both[0].new_tensor(np.concatenate(both, axis=-1))
-
-
-def _embeddings(network):
-    """Return `(params, x, t, condition) → [B, 2E]`, what image and text end in."""
-
-    def run(params, x, t, condition):
-        text = network.prepare(params, condition)
-
-        def agreement(text):
-            return jnp.sum(network.apply(params, x, t, text)) / clip.LOGIT_SCALE
-
-        # It is linear in the embedding of the text: its slope is that of the image.
-        image = jax.grad(agreement)(text)
-        return jnp.concatenate([image[clip.EMBEDDING], text[clip.EMBEDDING]], axis=-1)
-
-    return run
-
-
-REFERENCES = {"openai": _openai, "diffusers": _diffusers, "ho": _ho, "clip": _clip}
-OUTPUTS = {"clip": _embeddings}
-"""Family → network → what is compared, where that is not its output."""

@@ -1,4 +1,4 @@
-"""How a file differs from a network, told so that a reader knows which field to change.
+"""How a file differs from a network, so that a reader knows which field to change.
 
 A difference is a tensor's key with (our shape, their shape), None where it is missing.
 """

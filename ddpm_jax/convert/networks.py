@@ -1,4 +1,4 @@
-"""Which of the networks that a checkpoint holds is taken, and what is passed over.
+"""Which of the networks that a checkpoint holds is taken, and what is skipped.
 
 Training programs save networks beside averages of them, optimizers and counters, as
 entries of one file or under prefixes of the names; both are names with dots here.
@@ -7,17 +7,12 @@ entries of one file or under prefixes of the names; both are names with dots her
 import re
 from collections.abc import Callable, Mapping
 
+from ddpm_jax.convert.formats import FORMATS
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
 Names = dict[str, str]
 
-MARKS = {
-    # Family → names, each set of which marks it.
-    "openai": ({"time_embed.0.weight", "input_blocks.0.0.weight"},),
-    "diffusers": ({"time_embedding.linear_1.weight", "conv_in.weight"},),
-    "ho": ({"temb/dense0/W", "conv_in/W"}, {"temb.dense.0.weight", "conv_in.weight"}),
-}
 WRAPPERS = {
     # What training programs put before every name of a network that they wrap.
     "module": "DataParallel",
@@ -105,20 +100,20 @@ def choose(
     passed += [name for name in shapes if name not in inside] + others
     if passed:
         listed = ", ".join(passed[:LISTED]) + (" …" if len(passed) > LISTED else "")
-        notes.append(f"passed over, as no part of the network: {listed}")
+        notes.append(f"skipped, as no part of the network: {listed}")
     return {key: name for key, name in names.items() if key not in extra}, notes
 
 
 def _networks(shapes):
     """Return (names by label of every network known here, notes)."""
-    anchors = {sorted(marks)[0] for family in MARKS.values() for marks in family}
+    every = [marks for record in FORMATS.values() for marks in record.marks]
+    anchors = {sorted(marks)[0] for marks in every}
     prefixes = {
         name.removesuffix(anchor)
         for name in shapes
         for anchor in anchors
         if name == anchor or name.endswith(f".{anchor}")
     }
-    every = [marks for family in MARKS.values() for marks in family]
     prefixes = sorted(
         prefix
         for prefix in prefixes
@@ -180,8 +175,8 @@ def _best(path, found):
 def _of_prefix(label):
     """Return a note for every part of what the names of the only network begin with."""
     return [
-        f"the names began with {part + '.'!r} "
-        f"({WRAPPERS.get(part, 'an entry of the file')}): taken off"
+        f"removed the prefix {part + '.'!r} of all names "
+        f"({WRAPPERS.get(part, 'an entry of the file')})"
         for part in filter(None, label.split("."))
     ]
 

@@ -9,20 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from ddpm_jax.convert import networks, places, readers
-from ddpm_jax.convert.formats import clip, diffusers, native
+from ddpm_jax.convert.formats import FORMATS, clip
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
 
 PAIR = "--source=clip_image_enc.pt --source=clip_text_enc.pt"
-
-CODES = {
-    "openai": "weights of the OpenAI code",
-    "diffusers": "weights of diffusers",
-    "ho": "weights of the DDPM code",
-    "clip": "GLIDE's noised CLIP",
-    "ddpm_jax": "an export of this package",
-}
 
 
 class Tensors(Mapping):
@@ -61,7 +53,7 @@ class Source:
 
     Attributes:
         path: the file, or the prefix of a TensorFlow checkpoint.
-        family: "openai", "diffusers", "ho", "clip" or "ddpm_jax".
+        format: a key of `formats.FORMATS`.
         tensors: float32 arrays by name, read when asked for.
         shapes: by the same names.
         dtypes: what they are in the file, by the same names.
@@ -72,7 +64,7 @@ class Source:
     """
 
     path: pathlib.Path
-    family: str
+    format: str
     tensors: Mapping[str, np.ndarray]
     shapes: dict[str, Shape]
     dtypes: dict[str, str]
@@ -84,8 +76,9 @@ class Source:
     def describe(self) -> str:
         """Return in words what was opened."""
         numbers = sum(math.prod(shape) for shape in self.shapes.values())
+        about = FORMATS[self.format].about
         what = (
-            f"{CODES[self.family]}, {len(self.shapes)} tensors, {numbers:,} numbers, "
+            f"{about}, {len(self.shapes)} tensors, {numbers:,} numbers, "
             f"{self.bytes / 1e6:,.1f} MB"
         )
         return "; ".join((what, *self.notes))
@@ -162,7 +155,7 @@ def _of_clip(found):
     files = [file for part in clip.MARKS for file in found[part][1].files]
     return Source(
         path=found["image"][0],
-        family="clip",
+        format=clip.FORMAT.name,
         tensors=Tensors(shapes, places_of, read),
         shapes=shapes,
         dtypes=dtypes,
@@ -176,10 +169,10 @@ def _of_clip(found):
 def _source(path, opened, entry):
     names, notes = networks.choose(path, opened.shapes, entry, opened.others)
     opened.notes += notes
-    family, names = _family(path, names, opened)
+    record, names = _format(path, names, opened)
     shapes = {key: tuple(opened.shapes[name]) for key, name in names.items()}
-    if family == "diffusers":
-        shapes = diffusers.trimmed(shapes)
+    shapes = record.present_shapes(shapes)
+    if record.read_configs:
         opened.configs |= places.configs(path.parent)
     dtypes = {key: opened.dtypes[name] for key, name in names.items()}
     others = sorted({dtype for dtype in dtypes.values() if dtype != "float32"})
@@ -190,7 +183,7 @@ def _source(path, opened, entry):
         )
     return Source(
         path=path,
-        family=family,
+        format=record.name,
         tensors=Tensors(shapes, names, opened.read),
         shapes=shapes,
         dtypes=dtypes,
@@ -213,21 +206,24 @@ def _digest(files):
 # ---- which code ----------------------------------------------------------------------
 
 
-def _family(path, names, opened):
-    """Return the family of a file and its names in that family's newest form."""
-    if native.METADATA in opened.configs:
-        return "ddpm_jax", names
+def _format(path, names, opened):
+    """Return the format of a file and its names in that format's newest form."""
+    for record in FORMATS.values():
+        if record.header and record.header in opened.configs:
+            return record, names
     if clip.part_of(names):
         raise errors.Refusal(
             f"{path} is one encoder of GLIDE's noised CLIP, which is two files: {PAIR}"
         )
     readers.check_not_foreign(path, names.values())
-    newest = {diffusers.canonical(key): name for key, name in names.items()}
-    if newest.keys() != names.keys():
-        opened.notes.append("tensors with old diffusers names were renamed")
-    for family, marks in networks.MARKS.items():
-        if any(mark <= newest.keys() for mark in marks):
-            return family, newest
+    for record in FORMATS.values():
+        present = {record.present_name(key): name for key, name in names.items()}
+        if any(marks <= present.keys() for marks in record.marks):
+            if present.keys() != names.keys():
+                opened.notes.append(
+                    f"tensors with old {record.name} names were renamed"
+                )
+            return record, present
     listed = ", ".join(list(names)[:4])
     raise errors.Refusal(
         f"{path} holds no network that is known here: its tensors are called {listed} "

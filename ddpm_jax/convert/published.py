@@ -26,7 +26,7 @@ class Published:
     Attributes:
         name: in `PUBLISHED`.
         file: name of the file, of the TensorFlow prefix, or of the Hub's repository.
-        family: of `open.Source`.
+        format: of `open.Source`.
         url_path: behind https://openaipublic.blob.core.windows.net/ or
             https://huggingface.co/; "" where the authors link to a folder.
         fields: config fields by dotted name, and "facts.num_classes".
@@ -39,7 +39,7 @@ class Published:
 
     name: str
     file: str
-    family: str
+    format: str
     url_path: str
     fields: Mapping[str, object]
     parameters: int
@@ -55,13 +55,13 @@ def signature_of(shapes: Mapping[str, Shape]) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def find(family: str, shapes: Mapping[str, Shape]) -> list[Published]:
+def find(format_name: str, shapes: Mapping[str, Shape]) -> list[Published]:
     """Return the published checkpoints of exactly these tensors."""
     signature = signature_of(shapes)
     return [
         entry
         for entry in PUBLISHED.values()
-        if (entry.family, entry.signature) == (family, signature)
+        if (entry.format, entry.signature) == (format_name, signature)
     ]
 
 
@@ -311,7 +311,7 @@ def _tensorflow_entries():
     yield Published(
         "ddpm_cifar10",
         "diffusion_cifar10_model/model.ckpt-790000",
-        "ho",
+        "ddpm",
         "",
         *small,
         HO_CIFAR,
@@ -319,9 +319,9 @@ def _tensorflow_entries():
     )
     for data, (step, expected) in HO_LSUN.items():
         file = f"diffusion_lsun_{data}_model/model.ckpt-{step}"
-        yield Published(f"ddpm_lsun_{data}", file, "ho", "", *large, expected, note)
+        yield Published(f"ddpm_lsun_{data}", file, "ddpm", "", *large, expected, note)
     file = "diffusion_celeba_hq_model"
-    yield Published("ddpm_celebahq", file, "ho", "", *large, "none published", note)
+    yield Published("ddpm_celebahq", file, "ddpm", "", *large, "none published", note)
 
 
 def _port_entries():
@@ -336,11 +336,11 @@ def _port_entries():
     )
     for prefix in ("", "ema_"):
         file = f"{prefix}diffusion_cifar10_model-790000.ckpt"
-        yield Published(f"{prefix}cifar10", file, "ho", "", *small, PORTED)
+        yield Published(f"{prefix}cifar10", file, "ddpm", "", *small, PORTED)
         for data, (step, expected) in HO_LSUN.items():
             file = f"{prefix}diffusion_lsun_{data}_model-{step}.ckpt"
             name = f"{prefix}lsun_{data}_ddpm"
-            yield Published(name, file, "ho", "", *large, expected)
+            yield Published(name, file, "ddpm", "", *large, expected)
 
 
 def _hub_entries():

@@ -150,7 +150,7 @@ def glide_clip():
     }
 
 
-def ddpm(size, *, floor, initialisation="ho"):
+def ddpm(size, *, floor, initialisation="ddpm"):
     """Return fields of DDPM: CIFAR-10 at 32 pixels, everything else at 256."""
     small = size == 32
     mult = (1, 2, 2, 2) if small else (1, 1, 2, 2, 4, 4)

@@ -29,7 +29,7 @@ class Row(NamedTuple):
     precision: float | None = None
     recall: float | None = None
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """Return the row in words: "250 steps, scale 1: FID 4.59, …"."""
         steps = f"{self.method}, respacing {self.respacing}, scale {self.scale:g}"
         if self.fid is None:
@@ -82,7 +82,7 @@ def named() -> dict[str, Row]:
     return {f"{row.model}+classifier_{row.method}_{row.scale:g}": row for row in ROWS}
 
 
-def told(model: str, classifier: str, sampling) -> list[str]:
+def described(model: str, classifier: str, sampling) -> list[str]:
     """Return what was published of a pair, first the row that is reproduced.
 
     Args:
@@ -95,5 +95,5 @@ def told(model: str, classifier: str, sampling) -> list[str]:
         if (row.method, row.scale) == (sampling.method, sampling.classifier_scale) and (
             row.respacing in steps
         ):
-            return [f"this is a published row: {row.told()}"]
-    return [f"published: {row.told()}" for row in rows]
+            return [f"this is a published row: {row.sentence()}"]
+    return [f"published: {row.sentence()}" for row in rows]

@@ -280,7 +280,7 @@ def _shard(index, name):
 
 
 def open_tensorflow(prefix: pathlib.Path) -> Opened:
-    """Open the TensorFlow checkpoint of a prefix; see `ho.select` for what is taken.
+    """Open the TensorFlow checkpoint of a prefix; see `ddpm.select` for what is taken.
 
     Raises:
         Refusal: it is damaged or in parts, or TensorFlow is missing.

@@ -8,16 +8,10 @@ import dataclasses
 import textwrap
 from collections.abc import Mapping
 
-from ddpm_jax.convert import families, published
 from ddpm_jax.convert import open as open_lib
-from ddpm_jax.convert.formats import (
-    clip,
-    ddpm,
-    diffusers_configs,
-    glide,
-    native,
-    openai,
-)
+from ddpm_jax.convert import published
+from ddpm_jax.convert.format import HEADS
+from ddpm_jax.convert.formats import FORMATS
 from ddpm_jax.core import errors
 
 SHAPES = "the shapes"
@@ -25,41 +19,9 @@ GIVEN = "your --config"
 LINE = 88
 """Columns of a terminal for lists of fields."""
 
-HEADS = ("model.num_heads", "model.head_channels")
 LEARNED = ("learned_range", "learned")
 FIXED = ("fixed_large", "fixed_small")
-MUST_BE_GIVEN = {
-    # What no shape tells → the choices.
-    "data.image_size": "64, or 64,96 for height,width",
-    "model.num_heads": "4 (Improved DDPM), or --config.model.head_channels=64 (ADM)",
-    "model.head_channels": "64 (of the attention pool)",
-    "model.text_heads": "8 (GLIDE), heads of the text encoder",
-    "model.qkv_order": "legacy (all published models but one) or new (ADM 64x64)",
-    "model.num_res_blocks": "residual blocks of a level",
-    "model.channel_mult": "width of each level, as 1,2,3,4",
-    "diffusion.schedule": "linear, linear_fixed, cosine, … as in its training",
-    "diffusion.num_steps": "1000 (DDPM, ADM), 4000 (Improved DDPM)",
-    "diffusion.rescale_timesteps": "True or False (Improved DDPM's flag, default True)",
-    "diffusion.prediction": "noise (all published models), x_0, x_prev or v",
-    "diffusion.variance": "fixed_large or fixed_small",
-}
-OF_CLIP = {
-    "model.num_heads": "12 (GLIDE), heads of the image encoder",
-    "model.text_heads": "8 (GLIDE), heads of the text encoder",
-    "diffusion.schedule": MUST_BE_GIVEN["diffusion.schedule"],
-    "diffusion.num_steps": MUST_BE_GIVEN["diffusion.num_steps"],
-}
 NOT_OF_CLASSIFIERS = ("diffusion.prediction", "diffusion.variance")
-DIALECTS = {
-    # Family → what all its networks share, and whose word that is.
-    "openai": (openai.DIALECT, "the OpenAI code"),
-    "ho": (ddpm.DIALECT, "the DDPM code"),
-    "clip": (clip.DIALECT, "the GLIDE code"),
-}
-DIFFUSERS_HEADS = (
-    "1 (DDPM), or --config.model.head_channels=8, what diffusers takes as config.json "
-    "lacks attention_head_dim"
-)
 UNDECIDED = {"data.image_size": (), "data.channels": 0}
 """Values by which a config leaves a field to its data: they decide nothing here."""
 
@@ -94,7 +56,7 @@ class Recognised:
     def sentences(self) -> list[str]:
         """Return what was found in words: the name, each field's origin, the rest.
 
-        Fields that the weights do not depend on are in the receipt alone.
+        Fields that the weights do not depend on are in the import record alone.
         """
         known = "not one of the published files"
         if self.published:
@@ -127,22 +89,20 @@ def recognise(source: open_lib.Source, given: Mapping[str, object]) -> Recognise
             if name not in UNDECIDED or value != UNDECIDED[name]
         }
     )
-    findings = _Findings(given)
-    if source.family == "ddpm_jax":
-        _of_header(source, findings)
+    findings, record = Findings(given), FORMATS[source.format]
+    if record.header:
+        _of_header(record.recognise(source.configs[record.header]), findings)
         return Recognised(findings.fields, findings.origin, None, findings.assumed)
-    told = families.FAMILIES[source.family].recognise(source.shapes)
+    told = record.recognise(source.shapes)
     attended = told.pop("facts.attended_levels", None)
     learned = told.pop("facts.learned_variance", None)
-    findings.prove(told, SHAPES)
-    if source.family == "diffusers":
-        attended = _of_configs(source, findings)
-    if source.family in DIALECTS:
-        findings.suggest(*DIALECTS[source.family])
+    findings.require(told, SHAPES)
+    if record.read_configs:
+        attended = record.read_configs(source, findings)
+    findings.prefer(record.dialect, record.code)
     name = _of_table(source, findings)
-    if source.family == "openai" and findings.fields.get("model.text_layers"):
-        findings.suggest(glide.usual(findings.fields), "the GLIDE code")
-    findings.fill_in(given, GIVEN)
+    findings.prefer(*record.usual(findings.fields))
+    findings.default(given, GIVEN)
     if attended is not None:
         _place_attention(findings, attended)
     if learned is not None and findings.fields["model.kind"] != "classifier":
@@ -163,7 +123,7 @@ def _paragraph(start, text):
     )
 
 
-class _Findings:
+class Findings:
     """Fields under way, each with where it comes from."""
 
     def __init__(self, given):
@@ -171,8 +131,9 @@ class _Findings:
         self.fields = {}
         self.origin = {}
         self.assumed = []
+        self.required = set()
 
-    def prove(self, told, origin):
+    def require(self, told, origin):
         """Take fields that the file proves; a given value may not contradict them."""
         for name, value in _all_plain(told).items():
             if self.fields.get(name, value) != value:
@@ -187,9 +148,10 @@ class _Findings:
                     f"--config.{name}: leave the field out or give the other file"
                 )
             self.fields[name], self.origin[name] = value, origin
+            self.required.add(name)
 
-    def suggest(self, values, origin):
-        """Take fields that are likely; a given value overrules them, and is told."""
+    def prefer(self, values, origin):
+        """Take fields that are likely; a given value overrules them, with a note."""
         for name, value in _all_plain(values).items():
             if name in self.fields:
                 continue
@@ -200,8 +162,8 @@ class _Findings:
                     f"{name} is {self.given[name]!r} as given; {origin} has {value!r}"
                 )
 
-    def fill_in(self, values, origin):
-        """Take fields that nothing else told."""
+    def default(self, values, origin):
+        """Take fields that nothing else decided."""
         for name, value in values.items():
             if name not in self.fields:
                 self.fields[name], self.origin[name] = value, origin
@@ -224,43 +186,21 @@ def _plain(name, value):
 # ---- what tells ----------------------------------------------------------------------
 
 
-def _of_header(source, findings):
+def _of_header(told, findings):
     """Take what one of our own files says of itself, which is everything."""
-    told = native.recognise(source.configs[native.METADATA])
     of_weights = {
         name: value
         for name, value in told.items()
         if name.startswith(OF_WEIGHTS) and name not in NOT_OF_WEIGHTS
     }
-    findings.prove(of_weights, HEADER)
-    findings.suggest(told, HEADER)
-    findings.fill_in(findings.given, GIVEN)
-
-
-def _of_configs(source, findings):
-    """Take what the JSON of diffusers says; return the levels with attention."""
-    if "config.json" not in source.configs:
-        raise errors.Refusal(
-            f"{source.path} is of diffusers and has no config.json beside it, without "
-            "which its heads, padding and time embedding are unknown: give the folder "
-            "that save_pretrained wrote"
-        )
-    told, assumed = diffusers_configs.unet_fields(source.configs["config.json"])
-    attended = told.pop("facts.attended_levels")
-    findings.prove(told, diffusers_configs.UNET)
-    findings.assumed += assumed
-    if "scheduler_config.json" in source.configs:
-        told, assumed = diffusers_configs.scheduler_fields(
-            source.configs["scheduler_config.json"]
-        )
-        findings.suggest(told, diffusers_configs.SCHEDULER)
-        findings.assumed += assumed
-    return attended
+    findings.require(of_weights, HEADER)
+    findings.prefer(told, HEADER)
+    findings.default(findings.given, GIVEN)
 
 
 def _of_table(source, findings):
     """Take what the table of published files says of these shapes; return the name."""
-    alike = published.find(source.family, source.shapes)
+    alike = published.find(source.format, source.shapes)
     named = [entry for entry in alike if published.is_named(entry, source.path)]
     entries = named if len(named) == 1 else alike
     if not entries:
@@ -272,14 +212,14 @@ def _of_table(source, findings):
         if all(other.fields.get(name) == value for other in others)
     }
     listed = " or ".join(entry.name for entry in entries)
-    findings.suggest(agreed, f"the published {listed}")
+    findings.prefer(agreed, f"the published {listed}")
     if not others:
         return first.name
     findings.assumed.append(
         f"its shapes are those of {listed}; the name of the file does not tell which"
     )
     training = {n: first.fields[n] for n in WITHOUT_EFFECT if n in first.fields}
-    findings.suggest(training, f"the published {first.name}")
+    findings.prefer(training, f"the published {first.name}")
     return None
 
 
@@ -295,7 +235,7 @@ def _place_attention(findings, attended):
         if given is not None and sorted(given) == sorted(sizes):
             sizes = given
         findings.fields.pop("model.attention_resolutions", None)
-        findings.prove({"model.attention_resolutions": sizes}, SHAPES)
+        findings.require({"model.attention_resolutions": sizes}, SHAPES)
 
 
 def _choose_variance(findings, learned):
@@ -309,22 +249,22 @@ def _choose_variance(findings, learned):
             f"it is one of {', '.join(choices)}"
         )
     if learned and "diffusion.variance" not in findings.fields:
-        findings.fill_in({"diffusion.variance": LEARNED[0]}, SHAPES)
+        findings.default({"diffusion.variance": LEARNED[0]}, SHAPES)
         findings.assumed.append(
             f"diffusion.variance is {LEARNED[0]!r}, as in all published models that "
             "return twice as many channels"
         )
-    findings.fill_in({"diffusion.loss": "hybrid" if learned else "simple"}, SHAPES)
+    findings.default({"diffusion.loss": "hybrid" if learned else "simple"}, SHAPES)
 
 
 def _choose_heads(findings, attended):
     """Settle the pair that describes heads: num_heads counts if head_channels is 0."""
     fields, given = findings.fields, findings.given
     number, width = HEADS
-    proven = findings.origin.get(width) == diffusers_configs.UNET and fields[width]
+    proven = width in findings.required and fields[width]
     if number in given and proven and not given.get(width):
         raise errors.Refusal(
-            f"{number}={given[number]!r} contradicts {diffusers_configs.UNET}: heads "
+            f"{number}={given[number]!r} contradicts {findings.origin[width]}: heads "
             f"are {proven} channels wide there; leave it out"
         )
     if not proven and (number in given or width in given):
@@ -332,12 +272,12 @@ def _choose_heads(findings, attended):
         findings.origin |= dict.fromkeys(HEADS, GIVEN)
     unused = not attended and fields.get("model.middle_attention") == "none"
     if unused or any(fields.get(name) for name in HEADS):
-        findings.fill_in({number: 4, width: 0}, "not used")
+        findings.default({number: 4, width: 0}, "not used")
 
 
 def _check_complete(source, findings):
     fields = findings.fields
-    needed = OF_CLIP if source.family == "clip" else MUST_BE_GIVEN
+    needed = FORMATS[source.format].needed
     missing = {name: choices for name, choices in needed.items() if name not in fields}
     if not fields.get("model.text_layers"):
         missing.pop("model.text_heads", None)
@@ -345,8 +285,6 @@ def _check_complete(source, findings):
         missing = {n: c for n, c in missing.items() if n not in NOT_OF_CLASSIFIERS}
     if set(HEADS) <= missing.keys():
         del missing["model.head_channels"]  # either is enough
-        if source.family == "diffusers":
-            missing["model.num_heads"] = DIFFUSERS_HEADS
     if not missing:
         return
     flags = [f"  --config.{name}=…  {choices}" for name, choices in missing.items()]

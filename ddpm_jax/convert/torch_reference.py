@@ -128,7 +128,7 @@ class OpenAI:
     def mix(self, qkv, heads, order, name=""):
         """Attend within packed [B, 3C, N] and return [B, C, N].
 
-        `name` is of the attention, for what else it looks at: see `in_front`.
+        `name` is of the attention, for what else it attends to: see `in_front`.
         """
         B, packed, N = qkv.shape
         d = packed // (3 * heads)
@@ -322,7 +322,7 @@ class _Diffusers:
 
 # ---- DDPM ----------------------------------------------------------------------------
 
-HO_CONFIG = {
+DDPM_CONFIG = {
     # The network of DDPM in the words of diffusers.
     "attention_head_dim": None,
     "downsample_padding": 0,
@@ -330,9 +330,9 @@ HO_CONFIG = {
     "freq_shift": 1,
     "norm_eps": 1e-6,
 }
-HO_LEAVES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
-HO_AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # [in, out] and HWIO to PyTorch's
-HO_OUTSIDE = {
+DDPM_LEAVES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
+DDPM_AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # [in, out] and HWIO to PyTorch's
+DDPM_OUTSIDE = {
     "temb.dense.0": "time_embedding.linear_1",
     "temb.dense.1": "time_embedding.linear_2",
     "temb.dense0": "time_embedding.linear_1",
@@ -341,9 +341,9 @@ HO_OUTSIDE = {
     "norm_out": "conv_norm_out",
     "conv_out": "conv_out",
 }
-HO_MIDDLE = {"block_1": "resnets.0", "attn_1": "attentions.0", "block_2": "resnets.1"}
-HO_BLOCKS = {"block": "resnets", "attn": "attentions"}
-HO_PARTS = {
+DDPM_MIDDLE = {"block_1": "resnets.0", "attn_1": "attentions.0", "block_2": "resnets.1"}
+DDPM_BLOCKS = {"block": "resnets", "attn": "attentions"}
+DDPM_PARTS = {
     "temb_proj": "time_emb_proj",
     "nin_shortcut": "conv_shortcut",
     "norm": "group_norm",
@@ -354,7 +354,7 @@ HO_PARTS = {
 }
 
 
-def ho_unet(tensors: Mapping[str, Any], x, t):
+def ddpm_unet(tensors: Mapping[str, Any], x, t):
     """Return the output of the U-Net of DDPM's own code.
 
     Args:
@@ -369,24 +369,24 @@ def ho_unet(tensors: Mapping[str, Any], x, t):
     renamed = {}
     for name, tensor in tensors.items():
         module, _, leaf = name.replace("/", ".").rpartition(".")
-        of_tensorflow = leaf in HO_LEAVES
-        key = f"{_ho_module(module, levels)}.{HO_LEAVES.get(leaf, leaf)}"
-        axes = HO_AXES[len(tensor.shape)]
+        of_tensorflow = leaf in DDPM_LEAVES
+        key = f"{_ddpm_module(module, levels)}.{DDPM_LEAVES.get(leaf, leaf)}"
+        axes = DDPM_AXES[len(tensor.shape)]
         renamed[key] = np.transpose(tensor, axes) if of_tensorflow else tensor
-    return diffusers_unet(renamed, HO_CONFIG, x, t)
+    return diffusers_unet(renamed, DDPM_CONFIG, x, t)
 
 
-def _ho_module(module, levels):
+def _ddpm_module(module, levels):
     """Return what diffusers calls a module; it counts the decoder from the deepest."""
-    if module in HO_OUTSIDE:
-        return HO_OUTSIDE[module]
+    if module in DDPM_OUTSIDE:
+        return DDPM_OUTSIDE[module]
     if found := re.fullmatch(r"mid\.(\w+)\.(\w+)", module):
         block, part = found.groups()
-        return f"mid_block.{HO_MIDDLE[block]}.{HO_PARTS.get(part, part)}"
+        return f"mid_block.{DDPM_MIDDLE[block]}.{DDPM_PARTS.get(part, part)}"
     way, level, rest = re.fullmatch(r"(down|up)[._](\d+)\.(.+)", module).groups()
     name = f"{way}_blocks.{level if way == 'down' else levels - 1 - int(level)}"
     if found := re.fullmatch(r"(block|attn)[._](\d+)\.(\w+)", rest):
         kind, i, part = found.groups()
-        return f"{name}.{HO_BLOCKS[kind]}.{i}.{HO_PARTS.get(part, part)}"
+        return f"{name}.{DDPM_BLOCKS[kind]}.{i}.{DDPM_PARTS.get(part, part)}"
     resample, _, part = rest.partition(".")
     return f"{name}.{resample}rs.0.{part}"

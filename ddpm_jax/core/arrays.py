@@ -13,10 +13,10 @@ def expand_to(values: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def known(value) -> np.ndarray | None:
-    """Return a value on the host, or None where it cannot be looked at.
+    """Return a value on the host, or None where it cannot be read on the host.
 
-    That is one that is traced, or part of which lies on other machines. Outside of
-    compiled programs alone are values checked, so that no check costs a step anything.
+    That is one that is traced, or part of which lies on other machines. Values are
+    checked outside of compiled programs alone, so that no check costs a step anything.
     """
     if isinstance(value, jax.core.Tracer):
         return None
@@ -29,7 +29,7 @@ def number(value) -> float | None:
     """Return one number, such as a NumPy scalar or an array of rank 0, as a float.
 
     Returns:
-        None where it cannot be looked at, see `known`.
+        None where it cannot be read on the host, see `known`.
 
     Raises:
         Refusal: no number, or several.
@@ -39,6 +39,16 @@ def number(value) -> float | None:
     if shape != () or (found is not None and found.dtype.kind not in "iuf"):
         raise errors.Refusal(f"{value!r} where one number is wanted: give a float")
     return None if found is None else float(found)
+
+
+def spread(count: int, limit: int) -> np.ndarray:
+    """Return at most `limit` indices of 0 … count − 1, evenly spaced, int64."""
+    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
+
+
+def padded_range(start: int, size: int, stop: int) -> np.ndarray:
+    """Return `size` indices from `start` on; the last one below `stop` is repeated."""
+    return np.minimum(np.arange(start, start + size), stop - 1)
 
 
 def on_device(value: np.ndarray) -> jax.Array:

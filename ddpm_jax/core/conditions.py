@@ -48,7 +48,7 @@ def check(specs: Specs, condition: Condition, batch: int) -> None:
 
     Raises:
         Refusal: names the key that is missing, unknown or of another shape or type, or
-            an index beyond the last. Traced values are not looked at.
+            an index beyond the last. Traced values are not checked.
     """
     unknown = sorted(condition.keys() - specs.keys())
     if unknown:

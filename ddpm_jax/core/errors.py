@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user, told in one sentence."""
+"""The one exception for a mistake of the user, in one sentence."""
 
 import contextlib
 

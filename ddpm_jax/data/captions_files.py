@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 from ddpm_jax.data import captions as captions_lib
 from ddpm_jax.data import captions_tables, decoding, files, reading, tables
 
@@ -61,7 +61,7 @@ class Found:
         """
         missing = self.without(chosen)
         if missing:
-            listed = ", ".join(missing[:NAMED]) + (", …" * (len(missing) > NAMED))
+            listed = wording.few(missing)
             first = f"{os.path.splitext(missing[0])[0]}{files.TEXT}"
             add = f"into {first}" if self.origin == BESIDE else f"into {self.origin}"
             raise errors.Refusal(
@@ -79,7 +79,7 @@ def find(images: files.Images, how: str, say: Callable[[str], None]) -> Found | 
         how: "files" (a .txt file beside each image, a caption a line), the path of a
             table, "none", or "auto": the tables `files.TABLES` of any folder, else
             "files" if there is one such file, else "none".
-        say: told in a line or two what was found, once.
+        say: called once with what was found, in a line or two.
 
     Raises:
         Refusal: captions that cannot be read as such, or a value that means nothing.
@@ -96,12 +96,12 @@ def find(images: files.Images, how: str, say: Callable[[str], None]) -> Found | 
         stamp = os.stat(how).st_mtime_ns
     found = _find(images, images.texts, how, stamp)
     if found:
-        _tell(found, say)
+        _say(found, say)
     return found
 
 
 @functools.lru_cache(maxsize=4)  # both splits ask
-def _tell(found, say):
+def _say(found, say):
     for line in found.told:
         say(line)
 
@@ -124,16 +124,16 @@ def _find(images, texts, how, stamp):
         found.get(entry.name, ()) for entry in images.entries
     )
     origin, captioned = origin or BESIDE, int(np.count_nonzero(captions.counts))
-    told = [
+    lines = [
         f"captions: {captions.counts.sum():,} for {captioned:,} of {len(images):,} "
         f"images, from {origin}"
     ]
     if origin != BESIDE and beside:
-        told.append(
+        lines.append(
             f"{len(set(beside.values())):,} {files.TEXT} files beside images are not "
             "read: data.captions=files reads them instead"
         )
-    return Found(captions, origin, _without_ignored(images, used), tuple(told))
+    return Found(captions, origin, _without_ignored(images, used), tuple(lines))
 
 
 def _without_ignored(images, used):

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 from ddpm_jax.data import captions, tables
 
 # The first of these that a row has; "file_name" and "text" are the usual ones.
@@ -17,7 +17,6 @@ FILE_COLUMNS = (
 )
 TEXT_COLUMNS = ("text", "caption", "captions", "texts", "prompt", "description")
 SEPARATORS = ",;\t"
-NAMED = 3
 JSON_LINES = ".jsonl"
 WRITE_JSON = 'write {"file_name": "photo.png", "text": "a caption"} on each line'
 WRITE_CSV = "write a first line file_name,text and captions with commas in quotes"
@@ -102,11 +101,11 @@ def assign(
         lines[image] = row.line
         found[image] = (*found.get(image, ()), *row.texts)
     if unknown:
-        listed = ", ".join(row.file for row in unknown[:NAMED])
+        listed = wording.few([row.file for row in unknown])
         raise errors.Refusal(
             f"line {unknown[0].line} of {path} names a file that is no image of "
             f"{root}; such lines are {len(unknown):,} "
-            f"({listed}{', …' * (len(unknown) > NAMED)}): correct "
+            f"({listed}): correct "
             f"the names, which are relative to {base}, or take the lines out"
         )
     return found

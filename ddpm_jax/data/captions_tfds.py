@@ -62,7 +62,7 @@ def read(folder: str, split: str, wanted: str, say) -> captions_lib.Captions:
         folder: of the prepared data set.
         split: TFDS's name of it.
         wanted: the feature.
-        say: told how far it is.
+        say: called with lines of progress.
 
     Raises:
         Refusal: a record without caption, or a caption that is no text.

@@ -7,6 +7,8 @@ import tokenize
 import zipfile
 import zlib
 
+import numpy as np
+
 # What Pillow and NumPy raise when the content is not what it claims to be.
 CONTENT_ERRORS = (
     OSError,
@@ -30,6 +32,20 @@ RESCALED = (
 
 class Unreadable(ValueError):
     """The content of one file is no image; the message says why, without its name."""
+
+
+def npy_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return (shape, whether it is in Fortran order, dtype); the data is read next.
+
+    Raises:
+        ValueError, KeyError: no .npy file, or of an unknown version.
+    """
+    major, _ = np.lib.format.read_magic(file)
+    readers = {
+        1: np.lib.format.read_array_header_1_0,
+        2: np.lib.format.read_array_header_2_0,
+    }
+    return readers[major](file)
 
 
 @contextlib.contextmanager

@@ -150,7 +150,9 @@ class Dataset:
         also every value, for files their relative paths, sizes and labels (`marks` tell
         of their content), for data sets of TFDS nothing else.
         """
-        described = repr([(told, getattr(self, fact)) for told, fact in _FACTS.items()])
+        described = repr(
+            [(label, getattr(self, fact)) for label, fact in _FACTS.items()]
+        )
         return hashlib.sha256(described.encode()).hexdigest()
 
     def _checked(self, indices):

@@ -150,12 +150,7 @@ def quantise(values: np.ndarray) -> np.ndarray:
 
 def _describe_npy(file):
     with content.blaming():
-        major, _ = np.lib.format.read_magic(file)
-        read_header = {
-            1: np.lib.format.read_array_header_1_0,
-            2: np.lib.format.read_array_header_2_0,
-        }[major]
-        shape, _, dtype = read_header(file)
+        shape, _, dtype = content.npy_header(file)
     quantise(np.empty(0, dtype))
     height, width, channels = _image_shape(shape)
     bits = 8 if dtype == np.uint8 else 16

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 from ddpm_jax.data import decoding, disks, marks, zip_files
 
 LABELS_FILE = "labels.csv"
@@ -21,7 +21,6 @@ TEXT = ".txt"  # of captions beside an image of the same name
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")  # of captions
 BAD_MEMBERS_NAMED = 3
 EXTENSIONS_NAMED = 5
-NAMED = 3  # of runs, links or images that a remark names
 OF_SYSTEMS = {  # folders that Synology, Windows, QNAP and others make, in small letters
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
     *("$recycle.bin", "recycler", "system volume information", "lost+found"),
@@ -66,7 +65,7 @@ class Images:
         open: name → binary file, or `Unreadable` raised; of `labels.csv` too.
         has_labels: whether there is a `labels.csv` in the root.
         inside: "photos/" where names start below that folder of a zip file, else "".
-        runs: the folders that are passed over, as they hold the results of a run.
+        runs: the folders that are skipped, as they hold the results of a run.
         dangling: links to files that are not there, and to themselves.
         texts: files that may hold captions, sorted by name.
         open_text: name of one of these → binary file.
@@ -132,7 +131,7 @@ def open_images(path) -> Images:
     """List the image files of a folder or of a .zip file.
 
     Folders are searched recursively, links included; hidden files and folders (and the
-    __MACOSX of zip files) are passed over, and below a folder the directories of runs,
+    __MACOSX of zip files) are skipped, and below a folder the directories of runs,
     whose pictures would make a run on the folder around it change its own data. Where
     no image of a zip file lies outside of one folder, nor labels.csv, names start below
     that folder, so that a zipped folder reads as the folder.
@@ -177,32 +176,29 @@ def remarks(images: Images) -> list[str]:
     found = []
     if images.runs:
         count = len(images.runs)
-        told = f"directories of {count} runs" if count > 1 else "directory of a run"
+        where = f"directories of {count} runs" if count > 1 else "directory of a run"
         found.append(
-            f"passed over the {told} ({_few(images.runs)}): the pictures there are "
-            "results, not data"
+            f"skipped the {where} ({wording.few(images.runs)}): the pictures there "
+            "are results, not data"
         )
     if images.dangling:
         found.append(
-            f"left out {len(images.dangling):,} links whose targets cannot be "
-            f"reached ({_few(images.dangling)}): restore these, or remove the links"
+            f"skipped {len(images.dangling):,} links whose targets cannot be "
+            f"reached ({wording.few(images.dangling)}): restore these, or remove "
+            "the links"
         )
     made = [e.name for e in images.entries if _of_a_system(e.name)]
     if made:
         found.append(
             f"{len(made):,} images lie in folders that systems make for themselves, "
-            f"such as thumbnails or waste ({_few(made)}), and are taken for data: "
-            "move these folders away"
+            f"such as thumbnails or waste ({wording.few(made)}), and are taken for "
+            "data: move these folders away"
         )
     return found
 
 
 def _of_a_system(name):
     return any(part.lower() in OF_SYSTEMS for part in name.split("/")[:-1])
-
-
-def _few(names):
-    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
 def _listed(ignored):

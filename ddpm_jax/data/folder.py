@@ -51,25 +51,25 @@ def _dataset(name, split, request):
     found = captions_files.find(images, request.captions, request.say)
     if found:
         images = found.images
-    looked = survey.survey(images, request.say)
+    headers = survey.survey(images, request.say)
     faults = reading.Faults(
-        images.root, len(images), request.say, known=looked.unreadable
+        images.root, len(images), request.say, known=headers.unreadable
     )
     labels = labels_lib.assign(images, request.labels)
     odd = labels_lib.remark(images, labels)
     if odd and split == "train":  # once, as both splits are loaded
         request.say(odd)
-    levels = survey.levels(looked.found, images.root)
-    names = [images.entries[i].name for i in looked.readable]
-    channels = survey.channels(looked.found, names, request.channels, images.root)
+    levels = survey.levels(headers.found, images.root)
+    names = [images.entries[i].name for i in headers.readable]
+    channels = survey.channels(headers.found, names, request.channels, images.root)
     size = survey.image_size(
-        looked.found, names, request.image_size, request.crop, images.root
+        headers.found, names, request.image_size, request.crop, images.root
     )
     if found:
-        found.check(looked.readable)
+        found.check(headers.readable)
     chosen = split_of(names, request.test_fraction, split)
     names = [names[i] for i in chosen]
-    places = np.array(looked.readable, np.int64)[chosen]
+    places = np.array(headers.readable, np.int64)[chosen]
     ids = labels.ids[places]
     if split == "train":
         _say_missing_classes(ids, labels.names, request.say)
@@ -80,7 +80,7 @@ def _dataset(name, split, request):
         labels=ids,
         shape=(*size, channels),
         random_crop=random_crop,
-        alpha=channels == 4 and any(one.format != "NPY" for one in looked.found),
+        alpha=channels == 4 and any(one.format != "NPY" for one in headers.found),
         cache_gib=request.cache_gib,
         faults=faults,
     )

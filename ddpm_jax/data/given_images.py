@@ -56,7 +56,7 @@ def read(path: str, say: Callable[[str], None]) -> GivenImages:
 
     Args:
         path: a folder of pictures or of samples, a .zip or an .npz file.
-        say: told, a line each, what was noticed about the files.
+        say: called with a line for each remark about the files.
 
     Raises:
         Refusal: nothing there, something that is damaged, or pictures of several
@@ -87,12 +87,12 @@ def _of_npz(path) -> GivenImages:
 
 def _of_files(path, say) -> GivenImages:
     listing = files.open_images(path)
-    looked = survey.survey(listing, say)
-    if looked.unreadable:
-        name, reason = looked.unreadable[0]
+    headers = survey.survey(listing, say)
+    if headers.unreadable:
+        name, reason = headers.unreadable[0]
         raise errors.Refusal(f"{path}: {name} {reason}; remove or replace it")
-    names = tuple(listing.entries[i].name for i in looked.readable)
-    _check_alike(path, names, looked.found)
+    names = tuple(listing.entries[i].name for i in headers.readable)
+    _check_alike(path, names, headers.found)
 
     def decoded(name):
         try:
@@ -137,6 +137,6 @@ def _by_folder(names):
     return np.array([classes.index(folder) for folder in folders], np.int32), classes
 
 
-def told(path: str) -> str:
+def described(path: str) -> str:
     """Return a short name of a path for tags: its last part."""
     return pathlib.PurePath(os.path.normpath(path)).name

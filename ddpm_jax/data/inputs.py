@@ -1,4 +1,4 @@
-"""Pictures that are given to be edited, and masks: read, fitted and told.
+"""Pictures that are given to be edited, and masks: read, fitted and described.
 
 A picture becomes what the network of a run takes, by the rule that cut its training
 images. A mask says which pixels are to be made: white ones, or transparent ones.
@@ -77,7 +77,7 @@ def read_picture(
     """
     name, channels = os.fspath(path), shape[2]
     pixels, alpha = _decoded(name)
-    told = []
+    lines = []
     opacity = pixels[..., -1] / np.iinfo(pixels.dtype).max if alpha else None
     if pixels.shape[2] != channels:
         if not decoding.is_convertible(pixels.shape[2], channels, alpha=alpha):
@@ -85,11 +85,11 @@ def read_picture(
                 f"{name} has {pixels.shape[2]} channels and the run takes {channels}: "
                 "save it with as many"
             )
-        told.append(_conversion(name, pixels.shape[2], channels))
+        lines.append(_conversion(name, pixels.shape[2], channels))
         pixels = decoding.convert(pixels, channels, alpha=alpha)
     stored = images_lib.stored_type(levels)
     if pixels.dtype.itemsize > stored.itemsize:
-        told.append(f"{name} has 16 bits and the run 8: rounded to 8")
+        lines.append(f"{name} has 16 bits and the run 8: rounded to 8")
     own = pixels.shape[:2]
     if keep_size:
         _check_multiple(name, own, keep_size)
@@ -102,11 +102,11 @@ def read_picture(
             )
         fitted = crops.center(pixels, shape[:2])
         if own != shape[:2]:
-            told.append(
+            lines.append(
                 f"{name} is {own[0]}x{own[1]}: scaled and cut to {shape[0]}x{shape[1]} "
                 "about its middle, as the run's training images"
             )
-    return Picture(name, pixels, opacity, _as_type(fitted, stored), tuple(told))
+    return Picture(name, pixels, opacity, _as_type(fitted, stored), tuple(lines))
 
 
 def read_hole(
@@ -133,7 +133,7 @@ def read_hole(
     size, fitted_size = picture.original.shape[:2], picture.fitted.shape[:2]
     if mask and box:
         raise errors.Refusal(f"--mask={mask} and --box={_typed(box)}: keep one")
-    told, source = [], mask
+    lines, source = [], mask
     if box:
         white, source = _of_box(box, size), f"--box={_typed(box)}"
         kind = "the box"
@@ -141,7 +141,7 @@ def read_hole(
         white, between = _of_file(mask)
         kind = f"white in {pathlib.Path(mask).name}"
         if between:
-            told.append(
+            lines.append(
                 f"{between} pixels of {mask} are grey: those above half are made"
             )
     elif picture.opacity is not None:
@@ -173,7 +173,7 @@ def read_hole(
         )
     first = f"{100 * share:.3g} % of the pixels are to be made ({kind})"
     whole = hole if hole.shape == size else _enlarged(hole, size)
-    return Hole(whole, fitted, (first, *told))
+    return Hole(whole, fitted, (first, *lines))
 
 
 def pasted(picture: Picture, hole: Hole, made: np.ndarray) -> np.ndarray:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ddpm_jax.core import arrays
 from ddpm_jax.data import decoding, files, reading, survey
 from ddpm_jax.data.dataset import Dataset
 
-MAX_DECODED = 20_000  # files whose pixels are looked at; evenly spaced beyond
+MAX_DECODED = 20_000  # files whose pixels are decoded; evenly spaced beyond
 MAX_SEEN = 1_000  # preprocessed images for mean and range
 NUM_EXAMPLES = 64
 PROGRESS_EVERY = 2_000  # files
@@ -22,7 +23,7 @@ class FilesFound:
 
     Attributes:
         images: the listing.
-        looked: what the headers say.
+        headers: what the headers say.
         unreadable: (name, reason) of the files whose header or pixels are damaged.
         constant: names of the images of a single colour.
         duplicates: groups of files with the same content.
@@ -30,7 +31,7 @@ class FilesFound:
     """
 
     images: files.Images
-    looked: survey.Survey
+    headers: survey.Survey
     unreadable: tuple[tuple[str, str], ...]
     constant: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...]
@@ -42,12 +43,12 @@ class FilesFound:
         Args:
             attribute: of `decoding.Description`.
         """
-        values = (getattr(one, attribute) for one in self.looked.found)
+        values = (getattr(one, attribute) for one in self.headers.found)
         return collections.Counter(values).most_common()
 
     def sizes(self) -> list[tuple[tuple[int, int], int]]:
         """Return ((height, width), number of files), commonest first."""
-        values = ((one.height, one.width) for one in self.looked.found)
+        values = ((one.height, one.width) for one in self.headers.found)
         return collections.Counter(values).most_common()
 
 
@@ -56,12 +57,12 @@ def inspect_files(images: files.Images, say: Callable[[str], None]) -> FilesFoun
 
     Args:
         images: from `files.open_images`.
-        say: told, in a line each, how far it is.
+        say: called with a line of progress now and then.
     """
-    looked = survey.survey(images, say)
-    names = [images.entries[index].name for index in looked.readable]
+    headers = survey.survey(images, say)
+    names = [images.entries[index].name for index in headers.readable]
     if len(names) > MAX_DECODED:
-        names = [names[i] for i in _spread(len(names), MAX_DECODED)]
+        names = [names[i] for i in arrays.spread(len(names), MAX_DECODED)]
     verdicts = []
     for start in range(0, len(names), PROGRESS_EVERY):
         if start:
@@ -69,12 +70,12 @@ def inspect_files(images: files.Images, say: Callable[[str], None]) -> FilesFoun
         part = names[start : start + PROGRESS_EVERY]
         verdicts += reading.in_threads(lambda name: _verdict(images, name), part)
     judged = list(zip(names, verdicts, strict=True))
-    damaged = [(name, told) for name, told in judged if isinstance(told, str)]
+    damaged = [(name, verdict) for name, verdict in judged if isinstance(verdict, str)]
     return FilesFound(
         images=images,
-        looked=looked,
-        unreadable=(*looked.unreadable, *damaged),
-        constant=tuple(name for name, told in judged if told is True),
+        headers=headers,
+        unreadable=(*headers.unreadable, *damaged),
+        constant=tuple(name for name, verdict in judged if verdict is True),
         duplicates=_duplicates(images),
         num_decoded=len(names),
     )
@@ -109,17 +110,17 @@ def _duplicates(images):
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class ImageStatistics:
     """What the network sees, from evenly spaced images of a split.
 
     Attributes:
         examples: float32 [n, H, W, C], up to 64 images in [−1, 1].
         labels: int32 [n], theirs.
         mean_image: float32 [H, W, C].
-        minimum, maximum: over all values of the images looked at.
+        minimum, maximum: over all values of the inspected images.
         channel_mean, channel_std: [C].
-        class_counts: images of each class among those looked at; () without classes.
-        num_images: how many were looked at.
+        class_counts: inspected images of each class; () without classes.
+        num_images: how many were inspected.
     """
 
     examples: np.ndarray
@@ -133,14 +134,14 @@ class Seen:
     num_images: int
 
 
-def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> Seen:
+def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> ImageStatistics:
     """Fetch evenly spaced images as training would, `limit` at most; sum them up."""
-    batch = dataset.fetch(_spread(len(dataset), limit))
+    batch = dataset.fetch(arrays.spread(len(dataset), limit))
     image, label = batch["image"], batch["label"]
-    shown = _spread(len(image), NUM_EXAMPLES)
+    shown = arrays.spread(len(image), NUM_EXAMPLES)
     pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
     counts = np.bincount(label, minlength=dataset.num_classes or 0)
-    return Seen(
+    return ImageStatistics(
         examples=image[shown],
         labels=label[shown],
         mean_image=image.mean(axis=0),
@@ -153,8 +154,8 @@ def inspect_dataset(dataset: Dataset, limit: int = MAX_SEEN) -> Seen:
     )
 
 
-def remarks(dataset: Dataset, seen: Seen) -> list[str]:
-    """Return sentences about pixels that deserve a look."""
+def remarks(dataset: Dataset, seen: ImageStatistics) -> list[str]:
+    """Return remarks about pixels."""
     found = []
     if dataset.levels is not None and seen.maximum - seen.minimum < 1:
         found.append(_of_range(dataset.levels - 1, seen))
@@ -167,16 +168,11 @@ def _of_range(largest, seen):
     low, high = (
         round((value + 1) / 2 * largest) for value in (seen.minimum, seen.maximum)
     )
-    told = (
+    message = (
         f"values go from {low:,} to {high:,} of 0 … {largest:,}: the images are dim, "
         "or of another range than their type says"
     )
     factor = largest // max(high, 1)
     if factor < 2:
-        return f"{told}; stretch their contrast"
-    return f"{told}; multiplied by {factor:,} they would use all of it"
-
-
-def _spread(count, limit):
-    """Return at most `limit` indices of 0 … count − 1, evenly spaced."""
-    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
+        return f"{message}; stretch their contrast"
+    return f"{message}; multiplied by {factor:,} they would use all of it"

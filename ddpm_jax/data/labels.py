@@ -6,11 +6,10 @@ import posixpath
 
 import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 from ddpm_jax.data import files, tables
 
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-NAMED = 3  # files that a refusal names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,18 +78,18 @@ def remark(images: files.Images, labels: Labels) -> str:
         name.startswith(f"{labels.names[0]}/") for name in names
     ):
         return ""
-    told = f"one class, {labels.names[0]!r}: every image lies in that folder"
+    message = f"one class, {labels.names[0]!r}: every image lies in that folder"
     common = posixpath.commonpath([posixpath.dirname(name) for name in names])
     below = [name.removeprefix(f"{common}/").partition("/") for name in names]
     folders = sorted({folder for folder, slash, _ in below if slash})
     if not all(slash for _, slash, _ in below) or 2 * len(folders) > len(names):
-        return told
-    listed = ", ".join(folders[:NAMED]) + (", …" if len(folders) > NAMED else "")
+        return message
+    listed = wording.few(folders)
     if {folder.lower() for folder in folders} <= SPLIT_FOLDERS:
         advice = images.how_to_open(f"{common}/{folders[-1]}")
-        return f"{told}, and below it are the splits {listed}: for one, {advice}"
+        return f"{message}, and below it are the splits {listed}: for one, {advice}"
     advice = images.how_to_open(common)
-    return f"{told}; for classes by the folders below ({listed}), {advice}"
+    return f"{message}; for classes by the folders below ({listed}), {advice}"
 
 
 def check_integers(ids, what: str) -> None:
@@ -125,8 +124,9 @@ def _by_folder(images, names):
     outside = [name for name in names if "/" not in name]
     if outside:
         raise errors.Refusal(
-            f"data.labels=folders: {_few(outside)} of {images.root} in no sub-folder: "
-            "put every image into the folder of its class, or set data.labels=none"
+            f"data.labels=folders: {wording.files(outside)} of {images.root} in no "
+            "sub-folder: put every image into the folder of its class, or set "
+            "data.labels=none"
         )
     classes = [name.partition("/")[0] for name in names]
     if {name.lower() for name in classes} <= SPLIT_FOLDERS:
@@ -143,8 +143,9 @@ def _by_prefix(images, names):
     without = [name for name in names if "_" not in posixpath.basename(name)]
     if without:
         raise errors.Refusal(
-            f"data.labels=prefix: {_few(without)} of {images.root} without underscore "
-            "in the name: name files <class>_<anything>, or set data.labels=none"
+            f"data.labels=prefix: {wording.files(without)} of {images.root} without "
+            "underscore in the name: name files <class>_<anything>, or set "
+            "data.labels=none"
         )
     return [posixpath.basename(name).partition("_")[0] for name in names]
 
@@ -156,13 +157,14 @@ def _by_table(images, names, path):
     if unknown:
         raise errors.Refusal(
             f"{path} gives labels to files that are not in {images.root}: "
-            f"{_few(unknown)}; paths in it are relative to that folder, with slashes"
+            f"{wording.files(unknown)}; paths in it are relative to that folder, with "
+            "slashes"
         )
     missing = [name for name in names if name not in table]
     if missing:
         raise errors.Refusal(
-            f"{path} has no label for {_few(missing)} of {images.root}: add them, or "
-            "take the files out of the folder"
+            f"{path} has no label for {wording.files(missing)} of {images.root}: add "
+            "them, or take the files out of the folder"
         )
     classes = [table[name] for name in names]
     if all(name.isdecimal() for name in classes):
@@ -189,9 +191,3 @@ def _numbered(classes):
     names = sorted(set(classes), key=int if are_numbers else None)
     index = {name: number for number, name in enumerate(names)}
     return Labels(np.array([index[name] for name in classes], np.int32), tuple(names))
-
-
-def _few(names):
-    """Return "3 files (a, b, c)" with at most `NAMED` names."""
-    listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
-    return f"{len(names):,} file{'s' if len(names) > 1 else ''} ({listed})"

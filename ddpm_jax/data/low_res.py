@@ -5,7 +5,7 @@ Improved DDPM and ADM train their upsamplers. It is made of the finished image, 
 it is of the same crop and mirrored with it, whatever the source.
 
 Noise-conditioning augmentation (Cascaded Diffusion Models, Ho et al. 2021, section 4.2)
-is an option: the small image z becomes √ᾱ z + √(1−ᾱ) ε, and the network is told how
+is an option: the small image z becomes √ᾱ z + √(1−ᾱ) ε, and the network is given how
 much noise that is. A level k stands for the noise of timestep k−1, and 0 for none.
 """
 

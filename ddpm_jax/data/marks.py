@@ -12,13 +12,12 @@ import os
 import zlib
 from collections.abc import Mapping
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 from ddpm_jax.data import disks
 
 WHOLE = 2**16  # bytes; smaller files are read whole
 BLOCK = 2**12  # bytes of a block of larger ones
 BLOCKS = 16  # of a file: the first, the last, and some between
-NAMED = 3  # files that a sentence names
 UNREADABLE = "unreadable"
 
 
@@ -72,8 +71,8 @@ def digest(marks: Mapping[str, Mark]) -> str:
     """Return what changes with the content of any file, wherever the files lie."""
     found = hashlib.sha256()
     for name, mark in sorted(marks.items()):
-        told = [name, mark.size, mark.label, mark.digest, mark.captions]
-        found.update(json.dumps(told).encode())
+        facts = [name, mark.size, mark.label, mark.digest, mark.captions]
+        found.update(json.dumps(facts).encode())
     return found.hexdigest()
 
 
@@ -93,15 +92,10 @@ def differences(before: Mapping[str, Mark], now: Mapping[str, Mark]) -> list[str
         "of another caption": captions,
     }
     return [
-        f"{_few(names)} {'are' if len(names) > 1 else 'is'} {how}"
+        f"{wording.files(names)} {'are' if len(names) > 1 else 'is'} {how}"
         for how, names in kinds.items()
         if names
     ]
-
-
-def _few(names):
-    listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
-    return f"{len(names):,} file{'s' if len(names) > 1 else ''} ({listed})"
 
 
 def to_bytes(marks: Mapping[str, Mark]) -> bytes:

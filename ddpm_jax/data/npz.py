@@ -73,9 +73,9 @@ def arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
         Refusal: no such file, or one without images.
     """
     if not path.is_file():
-        told = "" if path == pathlib.Path() else str(path)
+        shown = "" if path == pathlib.Path() else str(path)
         raise errors.Refusal(
-            f"data.path {told!r} is no file: give the .npz file that holds the images"
+            f"data.path {shown!r} is no file: give the .npz file that holds the images"
         )
     zip_files.open_zip(path).close()  # an .npz file is one
     try:

@@ -48,7 +48,7 @@ class Faults:
         with self._lock:
             if name not in self._reasons:
                 self._reasons[name] = reason
-                self._say(f"left out: {name} {reason}")
+                self._say(f"skipped: {name} {reason}")
             self._check()
 
     def _check(self):

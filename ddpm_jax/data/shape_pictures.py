@@ -39,7 +39,7 @@ class Reading(NamedTuple):
     distance: np.ndarray
 
 
-class Looks(NamedTuple):
+class Templates(NamedTuple):
     """What cells show.
 
     Attributes:
@@ -53,7 +53,7 @@ class Looks(NamedTuple):
 
 def render(cells: np.ndarray, side: int) -> np.ndarray:
     """Return pictures uint8 [n, side, side, 3] of scenes, cells [n, 9]."""
-    places, colours = looks(side)
+    places, colours = templates(side)
     colours = np.rint(colours + np.float32(BACKGROUND)).astype(np.uint8)
     image = np.empty((len(cells), side, side, 3), np.uint8)
     image[:] = BACKGROUND
@@ -77,12 +77,12 @@ def read(images: np.ndarray) -> Reading:
     if images.dtype != np.uint8:
         levels = (levels + 1) * 127.5
     levels = levels - np.float32(BACKGROUND)
-    places, colours = looks(images.shape[1])
+    places, colours = templates(images.shape[1])
     flat = colours.reshape(len(colours), -1)
     found = np.empty((len(images), scenes.CELLS), np.int8)
     for cell, (rows, columns) in enumerate(places):
         patch = levels[:, rows, columns]
-        # |patch - look|² without |patch|², which is the same for all looks
+        # |patch - template|² without |patch|², which is the same for all templates
         squares = (flat**2).sum(1) - 2 * patch.reshape(-1, flat.shape[1]) @ flat.T
         found[:, cell] = squares.argmin(1)
         patch -= colours[found[:, cell]]
@@ -90,7 +90,7 @@ def read(images: np.ndarray) -> Reading:
 
 
 @functools.lru_cache(maxsize=4)
-def looks(side: int) -> Looks:
+def templates(side: int) -> Templates:
     """Return what cells show at `side` pixels."""
     # An odd number of pixels: one is the middle, and thin arms of a cross are sharp.
     apart = side // scenes.GRID
@@ -104,7 +104,7 @@ def looks(side: int) -> Looks:
         mask = _covered(kind, RADIUS[size] * width, width)
         colours[code] = mask[..., None] * np.subtract(RGB[colour], BACKGROUND)
     places = tuple((rows, columns) for rows in slices for columns in slices)
-    return Looks(places, colours)
+    return Templates(places, colours)
 
 
 @functools.lru_cache(maxsize=64)

@@ -99,7 +99,7 @@ def _side(request):
 
 
 def _content(read, write):
-    """Return a hash that changes with the looks, the scenes or the captions."""
+    """Return a hash that changes with the templates, the scenes or the captions."""
     first = np.arange(64)
     digest = hashlib.sha256(np.rint((read(first)[0] + 1) * 127.5).astype(np.uint8))
     digest.update("\n".join(write(first, None)).encode())

@@ -33,7 +33,7 @@ class Survey:
 def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
     """Read the header of every image, and say what is special about them."""
 
-    def look(entry):
+    def read_header(entry):
         try:
             return images.use(entry.name, decoding.describe)
         except decoding.Unreadable as error:
@@ -42,9 +42,9 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
     found = []
     for start in range(0, len(images), PROGRESS_EVERY):
         if start:
-            say(f"looked at {start:,} of {len(images):,} images …")
+            say(f"read the headers of {start:,} of {len(images):,} images …")
         part = images.entries[start : start + PROGRESS_EVERY]
-        found += reading.in_threads(look, part)
+        found += reading.in_threads(read_header, part)
     ignored = files.describe_ignored(images)
     say(f"{images.root}: {len(images):,} images{f', {ignored}' if ignored else ''}")
     for line in files.remarks(images):
@@ -56,9 +56,9 @@ def survey(images: files.Images, say: Callable[[str], None]) -> Survey:
         if isinstance(one, str)
     ]
     for name, reason in unreadable[: 2 * LISTED]:
-        say(f"left out: {name} {reason}")
+        say(f"skipped: {name} {reason}")
     if len(unreadable) > 2 * LISTED:
-        say(f"left out: {len(unreadable) - 2 * LISTED} more")
+        say(f"skipped: {len(unreadable) - 2 * LISTED} more")
     result = Survey(
         readable=tuple(readable),
         found=tuple(found[i] for i in readable),

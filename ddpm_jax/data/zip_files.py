@@ -68,9 +68,9 @@ def _what_else(start, error):
     """Return what a file is that is no sound zip file, and what to do."""
     if start[TAR_MAGIC] == b"ustar":
         return f"is a tar archive, not a zip file: {UNPACK}"
-    for beginnings, told in OTHERS:
+    for beginnings, what in OTHERS:
         if start.startswith(beginnings):
-            return told
+            return what
     again = "; download it again, and check that it opens"
     if not start:
         return f"is empty{again}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ddpm_jax.demo import jobs, uploads, view
+from ddpm_jax.demo import door, jobs, uploads, view
 from ddpm_jax.demo.player import Job, Player
 
 QUEUE = 24  # requests that wait; more are refused
@@ -24,6 +24,21 @@ class Tab:
     def __init__(self, gr, player: Player):
         self.gr, self.player = gr, player
 
+    def buttons(self, title: str, kind: str):
+        """Add a button that begins, and one that stops; return the two.
+
+        Args:
+            title: of the first one.
+            kind: of the tab, for names.
+        """
+        gr = self.gr
+        with gr.Row():
+            begin = gr.Button(
+                title, variant="primary", min_width=120, elem_id=f"{kind}-go"
+            )
+            stop = gr.Button("Stop", min_width=80, elem_id=f"{kind}-stop")
+        return begin, stop
+
     def results(self, kind: str):
         """Add status, pictures and command line; return the three components."""
         gr = self.gr
@@ -36,6 +51,7 @@ class Tab:
             interactive=False,
             lines=3,
             elem_id=f"{kind}-command",
+            elem_classes="dj-command",
         )
         return status, pictures, command
 
@@ -51,12 +67,16 @@ class Tab:
         kept = gr.State(None, time_to_live=SECONDS_KEPT)
         with gr.Row():
             upload = gr.UploadButton(
-                "Upload a picture", type="filepath", elem_id=f"{kind}-upload"
+                "Upload",
+                type="filepath",
+                size="md",
+                min_width=120,
+                elem_id=f"{kind}-upload",
             )
-            sample = gr.Button("Take a sample", elem_id=f"{kind}-take")
-            number = gr.Number(
-                0, label="Seed of the sample", precision=0, minimum=0, min_width=80
+            sample = gr.Button(
+                "Take a sample", size="md", min_width=120, elem_id=f"{kind}-take"
             )
+        number = gr.Number(0, label="Seed of the sample", precision=0, minimum=0)
 
         def read(path):
             try:
@@ -67,13 +87,16 @@ class Tab:
 
         def take(seed):
             try:
-                *_, last = player.play(jobs.sample(player, seed=seed))
+                for now in player.play(jobs.sample(player, seed=seed)):
+                    if now is None or not now.is_finished:
+                        yield gr.skip(), view.note("The sample is made …")
             except Exception as error:  # told in the page, and logged
-                return None, view.failed(error)
-            one = uploads.of_array(last.images[0])
-            return one, show(one)
+                yield None, view.failed(error)
+                return
+            one = uploads.of_array(now.images[0])
+            yield one, show(one)
 
-        hidden = {"show_progress": "minimal", "api_name": False}
+        hidden = {"show_progress": "hidden", "api_name": False}
         upload.upload(read, upload, [kept, view_of], **hidden)
         chain = {"concurrency_id": "chain", "concurrency_limit": 1}
         sample.click(take, number, [kept, view_of], **chain, **hidden)
@@ -186,9 +209,11 @@ def told(player: Player, make: Callable[..., tuple[Job, Show]], *values) -> Iter
     try:
         job, show = make(*values)
         command = job.command
-        yield view.note("Waiting for the first step …"), "", command
+        yield view.status(None), "", command
         for now in player.play(job):
-            yield view.status(now), show(now.images), command
+            has_images = now is not None and now.images is not None
+            shown = show(now.images) if has_images else ""
+            yield view.status(now), shown, command
     except Exception as error:  # told in the page, and logged
         yield view.failed(error), "", command
 
@@ -205,7 +230,8 @@ def build(gr, player: Player, tabs):
     with gr.Blocks(
         title=f"{name} – ddpm_jax",
         analytics_enabled=False,
-        delete_cache=(600, SECONDS_KEPT),  # what was sent and never read
+        # What was sent and never read.
+        delete_cache=(door.SECONDS_WAITING // 5, door.SECONDS_WAITING),
     ) as page:
         gr.Markdown(f"# {name}\n{about(player)}")
         for title, reason, add in tabs:

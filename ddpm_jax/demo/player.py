@@ -5,8 +5,8 @@ that line says, so that the line makes the same images. Chains are made by the s
 of all modes, an entry of the path at a time.
 """
 
+import concurrent.futures
 import shlex
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import command_line, modes, prompts, reading
 from ddpm_jax.core import errors, flags
 from ddpm_jax.data import images as images_lib
+from ddpm_jax.demo import worker as worker_lib
 from ddpm_jax.editing import animation as animation_lib
 from ddpm_jax.editing import edit, plans
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 
-PREVIEW_SECONDS = 0.3  # between two previews, at least
 KNOWN_AFTER = 3  # entries after which the time is known: the first one compiles
 PROGRAM = ("python", "-m", "ddpm_jax.main")
 STEPS, RESPACING = "--config.sampling.steps=", "--config.sampling.respacing="
@@ -82,18 +82,19 @@ class Progress(NamedTuple):
         done, whole: entries of the paths, of all batches together.
         seconds_left: None until it is known.
         images: as samples are stored, [n, ...]; the estimates of x_0 of those that are
-            not made yet, and the results where done is whole.
+            not made yet, and the results where done is whole. None while given pictures
+            are encoded, which comes before.
     """
 
     done: int
     whole: int
     seconds_left: float | None
-    images: np.ndarray
+    images: np.ndarray | None
 
     @property
     def is_finished(self) -> bool:
         """Whether the images are the results."""
-        return self.done == self.whole
+        return self.images is not None and self.done == self.whole
 
 
 class Player:
@@ -110,7 +111,7 @@ class Player:
         self.opened = edit.open_run(saved, config)
         self.workdir, self.config = workdir, config
         self.most_seconds = most_seconds
-        self._compiling = threading.Lock()
+        self._worker = worker_lib.Worker()
         before = dict(reading.leaves(saved.config.to_dict()))
         self._changed = tuple(
             f"--config.{name}={typed(value)}"
@@ -145,109 +146,157 @@ class Player:
         command = command_line.parse(("ddpm-jax", *line), modes.MODES, "")
         return line, command.config
 
-    def play(self, job: Job) -> Iterator[Progress]:
+    def play(self, job: Job) -> Iterator[Progress | None]:
         """Make a job, and yield how far it is, now and then and at the end.
 
-        A job whose iterator is closed ends there.
+        Jobs are made one after another; None is yielded while a job waits, and while
+        its first program is compiled. A job whose iterator is closed ends there.
+
+        Raises:
+            Refusal: it takes too long.
+        """
+        return self._worker.follow(lambda tell: self.make(job, tell))
+
+    def make(self, job: Job, tell: Callable[[Progress], None]) -> Progress:
+        """Make a job here and now, and return its results.
+
+        Args:
+            job: to be made.
+            tell: is told how far it is, after every entry of every chain but the last;
+                what it raises ends the job.
 
         Raises:
             Refusal: it takes too long.
         """
         if job.results is not None:
-            yield Progress(1, 1, 0.0, job.results)
-            return
-        if job.animation is not None:
-            yield from self._film(job)
-            return
-        began = time.monotonic()
+            return Progress(1, 1, 0.0, job.results)
+        watch = _Watch(tell, self.most_seconds)
+        make = self._images if job.animation is None else self._frames
+        return make(job, watch)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._worker.close()
+
+    def warm(self, jobs) -> concurrent.futures.Future:
+        """Begin to compile what jobs need, by an entry of each; others wait for it.
+
+        Raises:
+            Refusal: settings that the run cannot meet.
+        """
         with flags.as_program():
-            sampler, params = self._sampler(job), self.opened.weights.params
-            size = sampler_lib.rounded_batch(
-                min(job.batch_size, job.wanted), sampler.mesh
-            )
-        levels = self.facts.levels
+            made_by = [(self._sampler(job), self._size(job)) for job in jobs]
+
+        def work(tell):
+            for sampler, size in made_by:
+                params = self.opened.weights.params
+                next(sampler.steps(params, start=0, stop=1, batch_size=size))
+                tell(None)
+
+        return self._worker.begin(work)[0]
+
+    def _images(self, job, watch) -> Progress:
+        """Return the results of chains."""
+        sampler = self._sampler(job, watch.before)
+        size, levels, made = self._size(job), self.facts.levels, []
         starts = range(0, job.wanted, size)
-        entries = len(job.recipe.whole_path)
-        pace, made, told = _Pace(entries * len(starts)), [], 0.0
+        pace = _Pace(len(job.recipe.whole_path) * len(starts))
         for start in starts:
             stop = min(start + size, job.wanted)
-            steps = sampler.steps(params, start=start, stop=stop, batch_size=size)
-            for step in self._each(steps):
+            for step in sampler.steps(
+                self.opened.weights.params, start=start, stop=stop, batch_size=size
+            ):
                 left = pace.left()
-                self._check_time(time.monotonic() - began, left)
                 is_last = step.done == step.whole
-                if is_last or time.monotonic() - told > PREVIEW_SECONDS:
-                    told = time.monotonic()
-                    image = step.state if is_last else step.estimate
-                    now = images_lib.to_stored(image, levels)
-                    shown = np.concatenate([*made, now])
-                    yield Progress(pace.done, pace.whole, left, shown)
+                image = step.state if is_last else step.estimate
+                now = images_lib.to_stored(image, levels)
+                shown = np.concatenate([*made, now])
+                told = Progress(pace.done, pace.whole, left, shown)
+                if not told.is_finished:
+                    watch.tell(told)
             made.append(now)
+        return told
 
-    def warm(self, jobs) -> None:
-        """Compile what jobs need, by an entry of each of them."""
-        for job in jobs:
-            self.first_entry(job)
+    def _frames(self, job, watch) -> Progress:
+        """Return the frames of an animation; what is told shows one under way."""
+        film, levels = job.animation, self.facts.levels
+        batches = -(-film.variants // self._size(job))
+        chains = len(film.distinct) * batches
+        pace = _Pace(len(job.recipe.whole_path) * chains)
 
-    def first_entry(self, job: Job) -> None:
-        """Make one entry of the path of a job, which compiles its programs."""
-        with flags.as_program():
-            sampler, params = self._sampler(job), self.opened.weights.params
-        size = sampler_lib.rounded_batch(min(job.batch_size, job.wanted), sampler.mesh)
-        next(self._each(sampler.steps(params, start=0, stop=1, batch_size=size)))
+        def on_step(step):
+            left = pace.left()
+            shown = images_lib.to_stored(step.estimate, levels)
+            told = Progress(pace.done, pace.whole, left, shown)
+            if not told.is_finished:  # what is shown is no frame yet
+                watch.tell(told)
 
-    def _sampler(self, job):
-        trained = self.opened.trained
+        opened = self.opened._replace(config=job.config, on_step=on_step)
+        frames = animation_lib.in_memory(opened, film)
+        return Progress(pace.done, pace.whole, 0.0, frames)
+
+    def _size(self, job) -> int:
+        """Return how many images are made at a time."""
+        many = job.wanted if job.animation is None else job.animation.variants
+        mesh = self.opened.trained.mesh
+        return sampler_lib.rounded_batch(min(job.batch_size, many), mesh)
+
+    def _sampler(self, job, on_step=None):
+        """Return what makes the results; `on_step` is told of chains before them."""
+        opened = self.opened._replace(config=job.config, on_step=on_step)
+        trained = opened.trained
         return build_sampling.make_sampler(
             job.recipe,
             job.config,
             trained.network,
             trained.mesh,
-            weights=self.opened.weights,
-            arrays=job.compute(self._for(job)) if job.compute else None,
+            weights=opened.weights,
+            arrays=job.compute(opened) if job.compute else None,
         )
 
-    def _for(self, job) -> edit.Opened:
-        return self.opened._replace(config=job.config)
 
-    def _film(self, job) -> Iterator[Progress]:
-        """Yield the last frame that is made, and all of them at the end."""
-        began, levels, frames = time.monotonic(), self.facts.levels, []
-        making = animation_lib.made(self._for(job), job.animation, 0)
-        pace = _Pace(job.wanted)
-        while len(frames) < job.wanted:
-            with flags.as_program():
-                frames.append(images_lib.to_stored(next(making), levels))
-            left = pace.left()
-            self._check_time(time.monotonic() - began, left)
-            if pace.done < pace.whole:
-                yield Progress(pace.done, pace.whole, left, frames[-1])
-        yield Progress(pace.done, pace.whole, 0.0, np.stack(frames))
+class _Watch:
+    """Ends a job that takes too long, and tells the rest how far it is."""
 
-    def _each(self, steps) -> Iterator[sampler_lib.Step]:
-        """Yield steps; the thread that asks for the next one may be another."""
-        first = True
-        while True:
-            with flags.as_program():
-                if first:
-                    with self._compiling:  # the same program is compiled once
-                        step = next(steps, None)
-                else:
-                    step = next(steps, None)
-            if step is None:
-                return
-            first = False
-            yield step
+    def __init__(self, tell, most_seconds: float):
+        self._tell, self._longest = tell, most_seconds
+        self._began, self._pace = time.monotonic(), None
 
-    def _check_time(self, taken, left):
-        longest = self.most_seconds
-        if taken > longest or (left is not None and taken + left > longest):
-            whole = taken + (left or 0)
-            raise errors.Refusal(
-                f"that takes about {whole:.0f} s here, and a request may take "
-                f"{longest:.0f} s: ask for fewer steps or images, or give the command "
-                "below in a terminal"
-            )
+    def tell(self, now: Progress) -> None:
+        """Tell how far a job is.
+
+        Raises:
+            Refusal: it takes too long, or will.
+        """
+        check_time(time.monotonic() - self._began, now.seconds_left, self._longest)
+        self._tell(now)
+
+    def before(self, step: sampler_lib.Step) -> None:
+        """Tell of an entry of a chain that comes before the results."""
+        if step.done == 1:
+            self._pace = _Pace(step.whole)
+        left = self._pace.left()
+        self.tell(Progress(step.done, step.whole, left, None))
+
+
+def check_time(taken: float, left: float | None, longest: float) -> None:
+    """Refuse what takes longer than a request may.
+
+    Args:
+        taken: seconds.
+        left: seconds, None where not known yet.
+        longest: seconds.
+
+    Raises:
+        Refusal: it takes too long, or will.
+    """
+    whole = taken + (left or 0)
+    if whole > longest:
+        raise errors.Refusal(
+            f"that takes about {whole:.0f} s here, and a request may take "
+            f"{longest:.0f} s: ask for fewer steps or images, or give the command "
+            "below in a terminal"
+        )
 
 
 class _Pace:

@@ -11,23 +11,13 @@ import socket
 import tempfile
 
 from ddpm_jax.core import errors
-from ddpm_jax.demo import uploads
+from ddpm_jax.demo import door, uploads
 from ddpm_jax.runtime.console import say
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 ALL_NETWORKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-MOST_UPLOAD = 16 * 2**20  # bytes
 INSTALL = "pip install 'ddpm_jax[demo]'"
-HEADERS = {
-    # Whatever the page would like: the browser asks this server alone.
-    "Content-Security-Policy": (
-        "default-src 'self' data: blob:; "
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-        "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+MOST_WINDOWS = 64  # whose pictures are remembered; the oldest one is forgotten
 
 
 def check_installed() -> None:
@@ -99,6 +89,8 @@ def scratch():
     told = {
         uploads.FOLDER: str(folder),
         "GRADIO_ANALYTICS_ENABLED": "False",
+        # Gradio counts requests, and sorts its counts at each of them.
+        "GRADIO_ANALYTICS_MAX_EVENTS": "1",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
@@ -124,6 +116,7 @@ def application(gr, page, *, theme, css: str):
     """
     import fastapi
 
+    page.state_session_capacity = MOST_WINDOWS
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         app,
@@ -133,15 +126,16 @@ def application(gr, page, *, theme, css: str):
         css=css,
         footer_links=[],
         show_error=False,
-        max_file_size=MOST_UPLOAD,
+        max_file_size=door.MOST_UPLOAD,
         allowed_paths=[],
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
+        run_history=False,
     )
     _take_only_what_was_sent(page)
-    return _with_headers(app)
+    return door.Door(app, pathlib.Path(os.environ[uploads.FOLDER]))
 
 
 def _take_only_what_was_sent(page) -> None:
@@ -164,21 +158,6 @@ def _take_only_what_was_sent(page) -> None:
     for block in page.blocks.values():
         for name in names:
             setattr(block, name, checked(getattr(block, name)))
-
-
-def _with_headers(app):
-    """Return an application whose answers carry `HEADERS`."""
-    extra = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
-
-    async def answer(scope, receive, send):
-        async def with_headers(message):
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *extra]}
-            await send(message)
-
-        await app(scope, receive, with_headers if scope["type"] == "http" else send)
-
-    return answer
 
 
 def serve(app, bound: socket.socket, told: str) -> None:

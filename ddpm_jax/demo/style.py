@@ -2,11 +2,12 @@
 
 CSS = """
 .dj-pictures { display: flex; flex-wrap: wrap; gap: 12px; }
-.dj-pictures figure { margin: 0 !important; max-width: 100%; }
+.dj-pictures figure { margin: 0 !important; padding: 0 !important; max-width: 100%; }
 .dj-pictures figcaption { font-size: 0.85em; text-align: center; }
-.dj-picture { display: inline-block; }
+.dj-picture { display: inline-block; margin: 0 !important; padding: 0 !important; }
 .dj-picture img { image-rendering: pixelated; max-width: 100%; height: auto;
-  border: 1px solid #767676; margin: 0; }
+  border: 1px solid #767676; margin: 0 !important; padding: 0 !important; }
+.dj-film img { image-rendering: auto; }
 .dj-picture:focus-visible { outline: 3px solid #2563eb; outline-offset: 2px; }
 .dj-status, .dj-error { margin: 4px 0; }
 .dj-error { border-left: 4px solid #b91c1c; padding: 8px 12px; color: #7f1d1d;
@@ -17,6 +18,8 @@ CSS = """
   max-width: 100%; cursor: crosshair; display: block; }
 .dj-tools { display: flex; flex-wrap: wrap; gap: 8px; align-items: center;
   margin: 8px 0; }
+.dj-command textarea { font-family: var(--font-mono) !important; font-size: 0.85em;
+  word-break: break-all; }
 .dj-formula { font-family: ui-serif, Georgia, serif; font-size: 1.1em; }
 .dj-chart { max-width: 480px; --soft: var(--body-text-color); --line: #a3a3a3;
   --c0: #1d4ed8; --c1: #b45309; --c2: var(--body-text-color); }

@@ -1,5 +1,6 @@
 """The tab that makes animations."""
 
+from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.demo import jobs, tab_inpaint, view
 from ddpm_jax.demo.player import BATCH, Job, Player
@@ -42,7 +43,7 @@ def job_of(
     Args:
         player: the run.
         kind: a key of `KINDS`.
-        frames: 2 … 48.
+        frames: 2 … 48; those of "denoise" are at most the states of a chain.
         label, method, guidance, **settings: see `jobs.settings`.
 
     Raises:
@@ -56,19 +57,33 @@ def job_of(
     labels = () if kind == "morph" or label == jobs.EVERY_CLASS else (label,)
     guidance = 1.0 if kind in ("morph", "guidance") else guidance
     count = jobs.whole("the number of frames", frames, 2, MOST_FRAMES)
-    line, config = player.understood(
-        "animate",
-        f"--kind={kind}",
-        f"--frames={count}",
+    given = (
         f"--variants={BATCH}",
         f"--config.sampling.batch_size={BATCH}",
         *jobs.settings(
             player, labels=labels, method=method, guidance=guidance, **settings
         ),
     )
+    if kind == "denoise":
+        count = min(count, states(player, given))
+    line, config = player.understood(
+        "animate", f"--kind={kind}", f"--frames={count}", *given
+    )
     films.check(config)
     film = films.plan(config, player.facts)
     return Job(line, config, film.recipe, len(film.frames), animation=film)
+
+
+def states(player: Player, given) -> int:
+    """Return how many states a chain has, x_T and the image among them.
+
+    Args:
+        player: the run.
+        given: arguments of the command line that makes it.
+    """
+    _, config = player.understood("animate", *given)
+    path = build_sampling.recipe(config, player.facts).whole_path
+    return len(animation.states_on(path))
 
 
 def add(tab) -> None:
@@ -79,11 +94,16 @@ def add(tab) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             kind = gr.Radio(known, value=known[0], label="Of what", info=told)
-            frames = gr.Slider(2, MOST_FRAMES, value=16, step=1, label="Frames")
+            frames = gr.Slider(
+                2,
+                MOST_FRAMES,
+                value=16,
+                step=1,
+                label="Frames",
+                info="of a chain, at most one more than its steps",
+            )
             found = tab.settings(eta=False)
-            with gr.Row():
-                button = gr.Button("Animate", variant="primary", elem_id="animate-go")
-                stop = gr.Button("Stop")
+            button, stop = tab.buttons("Animate", "animate")
         with gr.Column(scale=2, min_width=280):
             outputs = tab.results("animate")
 

@@ -68,9 +68,7 @@ def add(tab) -> None:
                         )
                         labels.append(one)
             found = tab.settings(deterministic=True, classes=False)
-            with gr.Row():
-                button = gr.Button("Interpolate", variant="primary", elem_id="way-go")
-                stop = gr.Button("Stop")
+            button, stop = tab.buttons("Interpolate", "way")
         with gr.Column(scale=2, min_width=280):
             outputs = tab.results("way")
     ends.change(

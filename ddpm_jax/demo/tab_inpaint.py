@@ -85,9 +85,7 @@ def add(tab) -> None:
             way = gr.Dropdown(list(METHODS), value="repaint, good", label="How to fill")
             found = tab.settings(needs_class=True)
             mask = gr.Textbox(visible=False)
-            with gr.Row():
-                button = gr.Button("Fill", variant="primary", elem_id="inpaint-go")
-                stop = gr.Button("Stop")
+            button, stop = tab.buttons("Fill", "inpaint")
         with gr.Column(scale=2, min_width=280):
             outputs = tab.results("inpaint")
 

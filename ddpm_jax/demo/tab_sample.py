@@ -32,9 +32,7 @@ def add(tab) -> None:
             found["number"] = gr.Slider(
                 BATCH, jobs.MOST_IMAGES, value=BATCH, step=BATCH, label="Images"
             )
-            with gr.Row():
-                button = gr.Button("Sample", variant="primary", elem_id="sample-go")
-                stop = gr.Button("Stop", elem_id="sample-stop")
+            button, stop = tab.buttons("Sample", "sample")
         with gr.Column(scale=2, min_width=280):
             outputs = tab.results("sample")
 
@@ -53,7 +51,9 @@ def words(player, job) -> list[str]:
     if given and job.recipe.is_conditional:
         classes = player.facts.class_names
         turns = [i // job.recipe.repeats % len(given) for i in range(job.wanted)]
-        names = [f"{n}, {classes[given[t]]}" for n, t in zip(names, turns, strict=True)]
+        names = [
+            f"{n}, class {classes[given[t]]}" for n, t in zip(names, turns, strict=True)
+        ]
     if jobs.reads_text(player):
         texts = job.config.sampling.prompts or jobs.captions(player)
         texts = [encoding.shortened(text) if text else "no text" for text in texts]

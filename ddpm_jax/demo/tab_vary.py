@@ -66,9 +66,7 @@ def add(tab) -> None:
                 info="noise that is added, as a share of T; 1 makes a new image",
             )
             found = tab.settings(needs_class=True)
-            with gr.Row():
-                button = gr.Button("Vary", variant="primary", elem_id="vary-go")
-                stop = gr.Button("Stop")
+            button, stop = tab.buttons("Vary", "vary")
         with gr.Column(scale=2, min_width=280):
             outputs = tab.results("vary")
 

@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import logging
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ from ddpm_jax.training import progress as progress_lib
 
 LEAST_SIDE = 128  # pixels of the screen that an image has
 MOST_SIDE = 384
+SUBSCRIPT = re.compile(r"\b(x\u0302?)_([0t])")  # of x_t and x̂_0
 
 
 def png(image: np.ndarray) -> bytes:
@@ -52,12 +54,14 @@ def picture(
         size: (height, width) in pixels.
         least: pixels of the screen that the shorter side has.
     """
-    kind = "image/gif" if name.endswith(".gif") else "image/png"
+    is_film = name.endswith(".gif")  # which has its size, and words in it
+    kind = "image/gif" if is_film else "image/png"
     factor = max(1, -(-least // max(1, min(size))))
     width = min(MOST_SIDE, size[1] * factor) if min(size) < MOST_SIDE else MOST_SIDE
+    width, looks = (size[1], " dj-film") if is_film else (width, "")
     source, alt, name = link(data, kind), html.escape(alt), html.escape(name)
     return (
-        f'<a class="dj-picture" download="{name}" href="{source}" '
+        f'<a class="dj-picture{looks}" download="{name}" href="{source}" '
         f'title="save as {name}"><img alt="{alt}" src="{source}" width="{width}"></a>'
     )
 
@@ -82,7 +86,8 @@ def pictures(
     for number, (image, name) in enumerate(zip(images, names, strict=True)):
         saved = f"{file}_{number:04d}.png"
         shown = picture(png(image), name or file, saved, image.shape[:2], least)
-        caption = f"<figcaption>{html.escape(name)}</figcaption>"
+        words = SUBSCRIPT.sub(r"\1<sub>\2</sub>", html.escape(name))
+        caption = f"<figcaption>{words}</figcaption>"
         parts.append(f"<figure>{shown}{caption}</figure>")
     return f'<div class="dj-pictures">{"".join(parts)}</div>'
 
@@ -131,18 +136,23 @@ def numbers(values: np.ndarray, file: str) -> str:
     )
 
 
-def status(now: Progress) -> str:
-    """Return how far a job is."""
+def status(now: Progress | None) -> str:
+    """Return how far a job is, None before its first step."""
+    if now is None:
+        return note(
+            "Waiting: other requests come first, or a program is compiled, once …"
+        )
     if now.is_finished:
-        return '<p class="dj-status" role="status">Done.</p>'
-    left = "compiling"
+        return note("Done.")
+    left, seen = "the time is not known yet", "below is the estimate of the image"
     if now.seconds_left is not None:
         left = f"about {progress_lib.duration(now.seconds_left)} left"
+    if now.images is None:
+        seen = "first the pictures are encoded"
     return (
         f'<div class="dj-status" role="status"><progress max="{now.whole}" '
         f'value="{now.done}" aria-label="evaluations"></progress> '
-        f"{now.done} of {now.whole} evaluations, {left}; below is the estimate of the "
-        "image</div>"
+        f"{now.done} of {now.whole} evaluations, {left}; {seen}</div>"
     )
 
 

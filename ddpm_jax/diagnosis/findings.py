@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ddpm_jax.core import wording
 from ddpm_jax.report import html
 
 OK, WATCH, PROBLEM, NOT_CHECKED = "ok", "watch", "problem", "not checked"
@@ -45,14 +46,9 @@ def conclusion(findings: Sequence[Finding]) -> tuple[Finding | None, str]:
             return first, f"look first at {first.name}: {first.remedy}{more}"
     unchecked = [f.name for f in findings if f.verdict == NOT_CHECKED]
     if unchecked:
-        return None, f"nothing is wrong in what was checked (not: {listed(unchecked)})"
+        names = wording.listed(unchecked)
+        return None, f"nothing is wrong in what was checked (not: {names})"
     return None, "nothing is wrong: what is left to gain lies in training and size"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def timesteps(t: np.ndarray, chosen: np.ndarray) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 
 from ddpm_jax.diagnosis import findings
 from ddpm_jax.diagnosis.findings import NOT_CHECKED, OK, PROBLEM, WATCH, Finding
-from ddpm_jax.diagnosis.measure import Seen
+from ddpm_jax.diagnosis.measure import DataStatistics
 from ddpm_jax.metrics import oracle
 from ddpm_jax.report import html
 
@@ -17,7 +17,7 @@ HIGH_SNR = 0.05  # 22 %
 MAX_DEVIATION = 5.0  # standard errors; one of 10⁵ correct samplers would exceed it
 
 
-def data(seen: Seen, *, levels: int, same: bool) -> Finding:
+def data(seen: DataStatistics, *, levels: int, same: bool) -> Finding:
     """Judge the images as the network sees them.
 
     Args:

@@ -26,11 +26,11 @@ CHAIN_SAMPLES = 8192
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class DataStatistics:
     """What the network sees of a split, from evenly spaced images.
 
     Attributes:
-        index: int64 [n], the images that were looked at.
+        index: int64 [n], the inspected images.
         minimum, maximum: over all values.
         finite: whether all of them are.
         off_grid: share of the values that are none of the data's grey values.
@@ -51,14 +51,14 @@ class Seen:
     pooled: np.ndarray
 
 
-def look(fetch, count: int, limit: int, levels: int) -> Seen:
+def statistics(fetch, count: int, limit: int, levels: int) -> DataStatistics:
     """Look at up to `limit` of `count` images, a few in memory at a time.
 
     Args:
         fetch: indices → {"image": float32 [n, H, W, C]}.
         levels: grey values of the data, evenly spaced from −1 to 1.
     """
-    index = spread(count, limit)
+    index = arrays.spread(count, limit)
     total = squares = 0.0
     lows, highs, off_grid, finite, pooled = [], [], [], [], []
     for start in range(0, len(index), FETCHED):
@@ -75,7 +75,7 @@ def look(fetch, count: int, limit: int, levels: int) -> Seen:
     second = squares / len(index)
     channel_mean = mean.mean(axis=(0, 1))
     channel_var = second.mean(axis=(0, 1)) - channel_mean**2
-    return Seen(
+    return DataStatistics(
         index=index,
         minimum=float(np.min(lows)),
         maximum=float(np.max(highs)),
@@ -87,11 +87,6 @@ def look(fetch, count: int, limit: int, levels: int) -> Seen:
         channel_std=np.sqrt(np.maximum(channel_var, 0)),
         pooled=np.concatenate(pooled),
     )
-
-
-def spread(count: int, limit: int) -> np.ndarray:
-    """Return at most `limit` indices of 0 … count − 1, evenly spaced, int64."""
-    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
 
 
 def pool(image: np.ndarray) -> np.ndarray:
@@ -142,7 +137,7 @@ TRIVIAL = ("no noise", "data mean", "unchanged")
 
 
 class Probed(NamedTuple):
-    """How well noise is told from image: by the network, and without it.
+    """How well noise is separated from image: by the network, and without it.
 
     Attributes:
         errors: name → mean squared error of ε̂, [rows].
@@ -174,10 +169,10 @@ def make_probe(
     mesh,
     batch_size: int,
 ):
-    """Return `(params, images, condition, index, t, told) → Probed`, compiled once.
+    """Return `(params, images, condition, index, t, t_given) → Probed`, compiled once.
 
-    Row r takes images[index[r]] with noise of level t[r] and tells the network told[r];
-    the noise depends on index and t alone.
+    Row r takes images[index[r]] with noise of level t[r] and gives the network
+    t_given[r]; the noise depends on index and t alone.
 
     Args:
         schedule: the process that the network was trained on.
@@ -197,7 +192,7 @@ def make_probe(
         stream = keys.key_for(SEED, "diagnose/noise", index=batch["index"])
         noise = keys.normal_each(keys.fold_in_each(stream, t), x_0.shape[1:])
         x_t = process.q_sample(tables, x_0, t, noise)
-        seen = tables.timesteps_seen[batch["told"]]
+        seen = tables.timesteps_seen[batch["t_given"]]
         output = apply(params, x_t, seen, batch["condition"])
         parameter, _ = reverse.split_output(output, x_t, variance)
         x_0_hats = {
@@ -229,12 +224,12 @@ def make_probe(
 
     compiled = jax.jit(score, out_shardings=sharding.replicated(mesh))
 
-    def probe(params, images, condition, index, t, told) -> Probed:
+    def probe(params, images, condition, index, t, t_given) -> Probed:
         parts = []
         for start in range(0, len(index), batch_size):
-            rows = np.minimum(np.arange(start, start + batch_size), len(index) - 1)
+            rows = arrays.padded_range(start, batch_size, len(index))
             of_image = index[rows]
-            batch = {"index": of_image, "t": t[rows], "told": told[rows]}
+            batch = {"index": of_image, "t": t[rows], "t_given": t_given[rows]}
             batch = {name: v.astype(np.int32) for name, v in batch.items()}
             batch["image"] = np.asarray(images[of_image], np.float32)
             batch["condition"] = {key: v[of_image] for key, v in condition.items()}
@@ -261,14 +256,14 @@ def by_t(probe, params, images, condition, t: np.ndarray) -> Probed:
     return jax.tree.map(lambda v: v.reshape(len(t), -1, *v.shape[1:]), found)
 
 
-def by_told(probe, params, images, condition, levels, told) -> np.ndarray:
-    """Return the error of ε̂ at each noise level for each t told: [levels, told]."""
+def by_given_t(probe, params, images, condition, levels, t_given) -> np.ndarray:
+    """Return the error of ε̂ at each noise level for each t given: [levels, t_given]."""
     count = len(images)
-    index = np.tile(np.arange(count), len(levels) * len(told))
-    level = np.repeat(levels, len(told) * count)
-    said = np.tile(np.repeat(told, count), len(levels))
+    index = np.tile(np.arange(count), len(levels) * len(t_given))
+    level = np.repeat(levels, len(t_given) * count)
+    said = np.tile(np.repeat(t_given, count), len(levels))
     found = probe(params, images, condition, index, level, said)
-    shape = (len(levels), len(told), count)
+    shape = (len(levels), len(t_given), count)
     return found.errors[NETWORK].reshape(shape).mean(axis=2)
 
 

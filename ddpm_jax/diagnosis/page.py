@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ddpm_jax.core import arrays
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diagnosis import findings as findings_lib
 from ddpm_jax.diagnosis import measure
@@ -84,7 +85,7 @@ def images(batch: np.ndarray, columns: int, alt: str) -> html.Html:
     return grids.inline(pixels, columns=columns, alt=alt, limit=PICTURE_BYTES)
 
 
-def data(seen: measure.Seen, examples: np.ndarray) -> html.Html:
+def data(seen: measure.DataStatistics, examples: np.ndarray) -> html.Html:
     """Return what the network sees."""
     caption = "Images as the network sees them"
     mean = html.figure(images(seen.mean[None], 1, "the mean image"), "Their mean")
@@ -119,7 +120,7 @@ def denoising(t: np.ndarray, probed: measure.Probed) -> html.Html:
         )
         for colour, name in enumerate(names)
     ]
-    chosen = measure.spread(len(t), SHOWN_T)
+    chosen = arrays.spread(len(t), SHOWN_T)
     pairs = np.stack([probed.x_t[chosen], probed.x_0[chosen]], axis=1)
     # [t, 2, images, H, W, C] → for each image a line of x_t and one of x̂_0
     pairs = np.moveaxis(pairs, 2, 0).swapaxes(1, 2)
@@ -145,21 +146,21 @@ def denoising(t: np.ndarray, probed: measure.Probed) -> html.Html:
     )
 
 
-def noise_level(levels, told, errors) -> html.Html:
-    """Return the error for each t told; each line has its lowest point at its own t."""
+def noise_level(levels, t_given, errors) -> html.Html:
+    """Return the error for each t given; a line should be lowest at its own t."""
     lines = [
-        charts.Line(f"t = {level}", told, row / row.min(), colour)
+        charts.Line(f"t = {level}", t_given, row / row.min(), colour)
         for colour, (level, row) in enumerate(zip(levels, errors, strict=True))
     ]
     return html.figures(
         [
             charts.chart(
                 lines,
-                title="Error, relative to the lowest, by the t that is told",
-                x_label="t told",
+                title="Error, relative to the lowest, by the t that is given",
+                x_label="t given",
                 log=True,
                 below="One line for each t whose noise was added: it should be lowest "
-                "where that t is told.",
+                "where that t is given.",
             )
         ]
     )

@@ -1,4 +1,4 @@
-"""Checks of the network: is it better than no network, told the right t, averaged?"""
+"""Checks of the network: is it better than no network, best at the true t, averaged?"""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ NO_BETTER = 0.98  # of the trivial error: inside the band a straight line gets t
 WEAK = 1.1  # times the error of a straight line
 WORSE = 1.5  # times the trivial error, outside the band
 VISIBLE = 0.01  # of the variance of noise, or of data where there is little noise
-MISLED = 0.8  # of its error, with another t told or another meaning of the output
+MISLED = 0.8  # of its error, with another t given or another meaning of the output
 CREDIBLE = 1.05  # times the error of a straight line
 WORSE_WEIGHTS = 1.1
 BAD_WEIGHTS = 2.0
@@ -182,37 +182,37 @@ def prediction(
 
 
 def noise_level(
-    levels: np.ndarray, told: np.ndarray, errors: np.ndarray, spacing: int
+    levels: np.ndarray, t_given: np.ndarray, errors: np.ndarray, spacing: int
 ) -> Finding:
-    """Judge whether the network does best when told the t that is true.
+    """Judge whether the network does best when given the true t.
 
     Args:
         levels: int [L], the t whose noise was added.
-        told: int [K], the t that the network was told, `levels` among them.
+        t_given: int [K], the t that the network was given, `levels` among them.
         errors: [L, K], squared errors of ε̂.
-        spacing: between neighbouring t of `told`.
+        spacing: between neighbouring t of `t_given`.
     """
     reason = (
-        "A network that was trained with another schedule, or told t in another unit, "
-        "meets other amounts of noise than it expects, and removes less when told the "
-        "truth. One that was trained with this schedule is best at its own t, within "
+        "A network that was trained with another schedule, or given t in another unit, "
+        "meets other amounts of noise than it expects, and removes less when given the "
+        "true t. One that was trained with this schedule is best at its own t, within "
         f"the spacing of {spacing:,}; it is misled where another t takes "
         f"{100 * (1 - MISLED):.0f} % off its error, and that is a problem if it does "
         "so on the average."
     )
     own = np.array(
-        [row[told == level][0] for row, level in zip(errors, levels, strict=True)]
+        [row[t_given == level][0] for row, level in zip(errors, levels, strict=True)]
     )
     share = errors.min(axis=1) / np.maximum(own, np.finfo(np.float32).tiny)
-    preferred = told[errors.argmin(axis=1)]
+    preferred = t_given[errors.argmin(axis=1)]
     misled = share < MISLED
     if not misled.any():
         return Finding(
-            "timesteps", OK, "the network is best when told the true t", reason
+            "timesteps", OK, "the network is best when given the true t", reason
         )
     place = int(np.argmin(share))
     said = (
-        f"at the noise of t = {levels[place]:,} the network is best when told "
+        f"at the noise of t = {levels[place]:,} the network is best when given "
         f"t = {preferred[place]:,} ({findings.percent(share[place])} of "
         f"its error); so at {misled.sum()} of {len(levels)} levels"
     )

@@ -206,7 +206,7 @@ def classifier(
             f"unknown form {form!r} of classifier guidance: choose 'mean' (ancestral) "
             "or 'score' (DDIM)"
         )
-    # Tables that are inputs of a program have no schedule: they were looked at before.
+    # Tables that are inputs of a program have no schedule: they were checked before.
     if form == "score" and tables.schedule:
         check_score_form(tables.schedule)
     return ClassifierGuidance(tables, log_prob, scale, form)

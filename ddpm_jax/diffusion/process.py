@@ -257,7 +257,7 @@ def seen(tables, t, like) -> jax.Array:
 def check_steps(t, num_steps: int, like) -> None:
     """Refuse t that are no steps of the process: JAX would take other ones for them.
 
-    Values are looked at outside of compiled programs alone, type and shape always.
+    Values are checked outside of compiled programs alone, type and shape always.
 
     Args:
         t: int [B], or one for all examples.

@@ -138,7 +138,7 @@ def check_known(values, mask) -> None:
 
 
 def check_finite(values, what: str) -> None:
-    """Refuse numbers of r that are not finite; values in a graph are not looked at.
+    """Refuse numbers of r that are not finite; traced values are not checked.
 
     Raises:
         Refusal: counts them.

@@ -214,11 +214,7 @@ class _Chains:
         kept = {p for start in starts for p in (start - 1, start)}
         kept = sorted(kept & set(range(length)))
         at = {position: number for number, position in enumerate(kept)}
-        parts = list(self._batches(self.sampler(frames[0], kept)))
-        states, estimates, images = (
-            np.concatenate([getattr(part, name) for part in parts], axis=axis)
-            for name, axis in (("states", 1), ("estimates", 1), ("images", 0))
-        )
+        states, estimates, images = self._kept(frames[0], kept)
         recipe = self._animation.recipe
         x_T = self._x_T(recipe.seed)
         found = []
@@ -228,6 +224,36 @@ class _Chains:
             found.append(np.concatenate([state, estimate]))
         return np.stack(found)
 
+    def _kept(self, frame, kept):
+        """Return states and estimates after positions, [S, n, ...], and the images."""
+        if self._opened.on_step is not None:
+            return self._looked_at(frame, kept)
+        parts = list(self._batches(self.sampler(frame, kept)))
+        return (
+            np.concatenate([getattr(part, name) for part in parts], axis=axis)
+            for name, axis in (("states", 1), ("estimates", 1), ("images", 0))
+        )
+
+    def _looked_at(self, frame, kept):
+        """Return the same from what is told on the way.
+
+        The program keeps nothing: another number of frames compiles nothing.
+        """
+        found = {position: [] for position in kept}
+
+        def on_step(step):
+            self._opened.on_step(step)
+            if step.done - 1 in found:
+                found[step.done - 1].append((step.state, step.estimate))
+
+        parts = list(self._batches(self.sampler(frame), on_step))
+        pairs = [
+            [np.concatenate(arrays) for arrays in zip(*found[position], strict=True)]
+            for position in kept
+        ]
+        states, estimates = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+        return states, estimates, np.concatenate([part.images for part in parts])
+
     def seconds_per_entry(self) -> float:
         """Return how long one entry of the path takes; it compiles the program."""
         made_by = self.sampler(self._animation.frames[0])
@@ -235,13 +261,14 @@ class _Chains:
         params = self._opened.weights.params
         return batches * made_by.seconds_per_entry(params, self._batch_size)
 
-    def _batches(self, made_by) -> Iterator[sampler_lib.Made]:
+    def _batches(self, made_by, on_step=None) -> Iterator[sampler_lib.Made]:
         parts = generation.batches(
             made_by,
             self._opened.weights.params,
             start=0,
             stop=self._animation.variants,
             batch_size=self._batch_size,
+            on_step=on_step or self._opened.on_step,
         )
         return (made for _, made in parts)
 

@@ -13,17 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.builders import chains, kinds, trained_run
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import network as build_network
-from ddpm_jax.builders import sampling as build_sampling
-from ddpm_jax.builders import trained_run
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.data import inputs
 from ddpm_jax.runtime import compilation, devices, distributed, image_grid
 from ddpm_jax.runtime.console import say
-from ddpm_jax.sampling import archive, generation
+from ddpm_jax.sampling import archive, chain_sampler, generation
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 from ddpm_jax.training import progress
@@ -39,12 +38,15 @@ class Opened(NamedTuple):
         facts: of its data.
         trained: the run on its devices.
         weights: that are used.
+        on_step: told a `Step` after every entry of each chain that comes before the
+            results, or makes frames; what it raises ends the edit. None for nobody.
     """
 
     config: object
     facts: build_data.DataInfo
     trained: trained_run.TrainedRun
     weights: recipe_lib.Weights
+    on_step: Callable[[sampler_lib.Step], None] | None = None
 
 
 def read_run(config, workdir, mode: str) -> trained_run.SavedRun:
@@ -68,6 +70,8 @@ def check_run(config, facts, mode: str) -> None:
         facts: of its data.
         mode: that edits.
     """
+    if mode == "animate" and chains.is_of_plane(config, facts):
+        return
     completes = mode == "inpaint"
     build_network.check_kind(config, f"--mode={mode} of", completes=completes)
     build_network.check_no_upsampler(config, f"--mode={mode} of")
@@ -187,15 +191,17 @@ def make(
     if callable(arrays):
         arrays = {} if is_made(opened, recipe, wanted) else arrays()
     store = generation.open_store(trained.run_dir.edits, recipe, opened.weights)
-    made_by = build_sampling.make_sampler(
+    made_by = kinds.sampled(config).make_sampler(
         recipe,
         config,
+        opened.facts,
         trained.network,
         trained.mesh,
         weights=opened.weights,
         arrays=arrays,
     )
-    if not distributed.from_first(store.is_finished(wanted)):
+    is_chain = isinstance(recipe, chain_sampler.ChainRecipe)  # one program: no entries
+    if not is_chain and not distributed.from_first(store.is_finished(wanted)):
         say_cost(made_by, opened.weights.params, wanted, config.sampling.batch_size)
     finished = generation.generate_until(
         store,

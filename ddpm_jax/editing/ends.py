@@ -116,11 +116,30 @@ def applied(
             f"two {nouns} and sampling.{guides[0]}: between them it is told none; give "
             f"one {noun}, or leave sampling.{guides[0]} empty"
         )
-    condition = [(key, (one,)) for key, (one, _) in ends.items()]
-    if differing:
-        condition += [(branches.other_key(k), (ends[k][1],)) for k in differing]
+    made = mixed(recipe, ends, shares, differing)
+    return dataclasses.replace(made, repeats=1, drawn=())
+
+
+def mixed(
+    recipe: recipe_lib.Recipe,
+    ends: Ends,
+    shares: Sequence[float],
+    keys: Sequence[str],
+) -> recipe_lib.Recipe:
+    """Return the recipe with (1−λ) of the one end and λ of the other in its condition.
+
+    Args:
+        recipe: of the images.
+        ends: of the two ends; other keys of the condition stay as they are.
+        shares: λ of each image.
+        keys: those of the ends that differ.
+    """
+    condition = [(key, values) for key, values in recipe.condition if key not in ends]
+    condition += [(key, (one,)) for key, (one, _) in ends.items()]
+    if keys:
+        condition += [(branches.other_key(k), (ends[k][1],)) for k in keys]
         condition.append((branches.SHARE, tuple(map(float, shares))))
-    return dataclasses.replace(recipe, condition=tuple(condition), repeats=1, drawn=())
+    return dataclasses.replace(recipe, condition=tuple(condition))
 
 
 def _differing(ends) -> list[str]:

@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 
+from ddpm_jax.builders import chains, prompts
 from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.builders import process as build_process
-from ddpm_jax.builders import prompts
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders.data import DataInfo
 from ddpm_jax.core import errors
 from ddpm_jax.diffusion import inpainting, reconstruction
-from ddpm_jax.editing import edit, labels, plans
+from ddpm_jax.editing import delta, edit, labels, plans
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling.transforms import CLASS, HOLE, PICTURE
 
@@ -34,6 +34,8 @@ def plan(config, facts: DataInfo, given: plans.Given) -> plans.Plan:
     Raises:
         Refusal: settings that do not fit together.
     """
+    if config.model.kind in chains.KINDS:
+        return delta.plan(config, facts, given)
     config = with_prompt(config)
     sees_known = config.model.inpainting
     method = config.editing.method or USUAL[sees_known]
@@ -94,7 +96,7 @@ def told(config, saved) -> list[str]:
     config = with_prompt(config)
     texts = prompts.of(config, saved.facts)
     lines = [] if texts is None else texts.told()
-    guided = build_sampling.guidance_told(config, saved.facts, saved.imported)
+    guided = build_sampling.guidance_lines(config, saved.facts, saved.imported)
     return [*lines, *guided]
 
 
@@ -175,6 +177,13 @@ def _guided(config):
     return {"also": (guide, recipe_lib.part("pasted"))}, {}
 
 
+def _delta(config):
+    raise errors.Refusal(
+        f"editing.method='delta' on a run of model.kind={config.model.kind!r}: it is "
+        f"of {' and '.join(chains.KINDS)}; take repaint, replace or guided"
+    )
+
+
 def _trained(config):
     if not config.model.inpainting:
         raise errors.Refusal(
@@ -190,4 +199,5 @@ METHODS = {
     "repaint": _repaint,
     "guided": _guided,
     "trained": _trained,
+    delta.METHOD: _delta,
 }

@@ -197,6 +197,7 @@ def _made(opened, recipe, state, count):
         start=0,
         stop=count,
         batch_size=sampler.rounded_batch(size, made_by.mesh),
+        on_step=opened.on_step,
     )
     return np.concatenate([made.images for _, made in parts])
 

@@ -111,6 +111,10 @@ def state_at(opened: edit.Opened, recipe: recipe_lib.Recipe, index: int, path):
     )
     size = sampler.rounded_batch(1, made_by.mesh)
     made = made_by.make(
-        opened.weights.params, start=index, stop=index + 1, batch_size=size
+        opened.weights.params,
+        start=index,
+        stop=index + 1,
+        batch_size=size,
+        on_step=opened.on_step,
     )
     return made.images

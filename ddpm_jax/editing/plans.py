@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.builders import editing as build_editing
-from ddpm_jax.builders import sampling as build_sampling
+from ddpm_jax.builders import kinds
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.editing import edit, latents, likeliest
@@ -227,9 +227,10 @@ def in_memory(opened: edit.Opened, plan: Plan) -> np.ndarray:
     if plan.results is not None:
         return plan.results
     arrays, _ = plan.compute(opened)
-    made_by = build_sampling.make_sampler(
+    made_by = kinds.sampled(opened.config).make_sampler(
         plan.recipe,
         opened.config,
+        opened.facts,
         opened.trained.network,
         opened.trained.mesh,
         weights=opened.weights,

@@ -1,11 +1,10 @@
 """From text to text at fixed noise: the conditions of the frames of a morph."""
 
-import dataclasses
 from fractions import Fraction
 
 from ddpm_jax.builders import prompts
 from ddpm_jax.core import errors
-from ddpm_jax.sampling import branches
+from ddpm_jax.editing import ends
 from ddpm_jax.sampling import recipe as recipe_lib
 
 SHOWN = 40  # characters of a text below a frame
@@ -55,15 +54,8 @@ def between(
         one, other: numbers of the two texts.
         share: λ.
     """
-    of_texts = dict(texts.condition)
-    condition = [pair for pair in recipe.condition if pair[0] not in of_texts]
-    for key, rows in of_texts.items():
-        condition += [
-            (key, (rows[one],)),
-            (branches.other_key(key), (rows[other],)),
-        ]
-    condition.append((branches.SHARE, (float(share),)))
-    return dataclasses.replace(recipe, condition=tuple(condition))
+    of_texts = {key: (rows[one], rows[other]) for key, rows in texts.condition}
+    return ends.mixed(recipe, of_texts, (share,), tuple(of_texts))
 
 
 def caption(texts: prompts.Prompts, one: int, other: int, share: Fraction) -> str:

@@ -1,14 +1,13 @@
 """Accuracy of a classifier's run by noise level: request, card."""
 
-import json
 from typing import NamedTuple
 
+from ddpm_jax.builders import captions
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.evaluation import cards, feature_networks, image_sets
 from ddpm_jax.metrics import accuracy, table
-from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
 from ddpm_jax.sampling import sampler
@@ -17,21 +16,19 @@ NAME = table.ACCURACY
 
 
 class Prepared(NamedTuple):
-    """The test split and how many of its images to look at."""
+    """The test split and how many of its images to score."""
 
     dataset: dataset_lib.Dataset
     num_images: int
 
 
 def prepare(config, facts) -> Prepared:
-    """Return what is to be looked at.
+    """Return what is to be scored.
 
     Raises:
         Refusal: no test images, or others than the network takes.
     """
-    dataset = build_data.dataset(config, "test")
-    build_data.check_images(dataset, facts)
-    build_data.check_alike(dataset)
+    dataset = captions.test_split(config, facts)
     return Prepared(dataset, build_data.num_test_images(config, len(dataset)))
 
 
@@ -44,12 +41,9 @@ def score(trained, prepared: Prepared) -> None:
     """
     config, dataset = trained.config, prepared.dataset
     evaluation = config.evaluation
-    weights = trained.weights(evaluation.weights, field="evaluation.weights")
-    say(f"step {weights.step}, {weights.why}")
+    weights = trained.chosen_weights("evaluation.weights")
     path = trained.run_dir.evaluation / f"{NAME}_{_tag(trained, weights, dataset)}.json"
-    if distributed.from_first(path.exists()):
-        card = json.loads(path.read_text())
-        say(f"scored already: accuracy {card['value']:.4f}, card: {path}")
+    if cards.exist(path):
         return
     schedule = build_process.schedule(config)
     timesteps = accuracy.levels(schedule.num_steps)
@@ -71,7 +65,7 @@ def score(trained, prepared: Prepared) -> None:
             on_batch=lambda done: say(f"{done}/{count} images"),
         )
     if result is None:
-        say(f"stopped by {stop.signal_name}; the same command measures anew")
+        say(f"stopped by {stop.signal_name}; run the same command to measure again")
         return
     write(trained, dataset, result, weights.kind, path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.data import npz
+from ddpm_jax.data import content, npz
 
 ALONE = ""  # name of the one array of an .npy file
 
@@ -55,13 +55,8 @@ def opened(path: Path, name: str) -> Iterator[tuple]:
 
 
 def _header(file, path):
-    readers = {
-        1: np.lib.format.read_array_header_1_0,
-        2: np.lib.format.read_array_header_2_0,
-    }
     try:
-        major, _ = np.lib.format.read_magic(file)
-        shape, is_fortran, dtype = readers[major](file)
+        shape, is_fortran, dtype = content.npy_header(file)
     except (ValueError, KeyError) as error:
         raise errors.Refusal(
             f"{path} holds no plain array ({error}): save it with numpy.savez"

@@ -1,10 +1,12 @@
 """Evaluation cards: a number and everything that it depends on."""
 
+import json
 import pathlib
 import shutil
 import subprocess
 
-from ddpm_jax.runtime import files, versions
+from ddpm_jax.runtime import distributed, files, versions
+from ddpm_jax.runtime.console import say
 
 PACKAGE = pathlib.Path(__file__).parent.parent
 
@@ -41,20 +43,34 @@ def write(
     files.write_json(path, card)
 
 
+def exist(*paths: pathlib.Path) -> bool:
+    """Return whether cards are there already, and print their numbers if so.
+
+    Every process calls it.
+    """
+    if not distributed.from_first(all(path.exists() for path in paths)):
+        return False
+    for path in paths:
+        card = json.loads(path.read_text())
+        number = f"{card['metric']} {card['value']:.4f} {card['unit']}".rstrip()
+        say(f"scored already: {number}, card: {path}")
+    return True
+
+
 def _software() -> dict:
     """Return the versions, and the commit where the package lies in a checkout."""
     found = {"versions": versions.versions()}
     if (PACKAGE.parent / ".git").exists() and shutil.which("git"):
         command = "git --no-optional-locks describe --always --dirty --abbrev=40"
-        told = subprocess.run(
+        result = subprocess.run(
             [*command.split(), "--exclude=*"],
             cwd=PACKAGE,
             capture_output=True,
             text=True,
             check=False,
         )
-        if told.returncode == 0:
-            found["commit"] = told.stdout.strip()
+        if result.returncode == 0:
+            found["commit"] = result.stdout.strip()
     return found
 
 

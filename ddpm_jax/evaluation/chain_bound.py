@@ -1,14 +1,14 @@
 """The bound K of a run of the 2015 paper: request, card, figures."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
 
 from ddpm_jax import config as config_lib
-from ddpm_jax.builders import chains, paper_2015
+from ddpm_jax.builders import captions, chains, paper_2015
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import schedule as build_schedule
+from ddpm_jax.core import arrays
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.diffusion import learned_rates
@@ -41,9 +41,7 @@ def prepare(config, facts) -> Prepared:
     Raises:
         Refusal: no test data, or other data than the network takes.
     """
-    dataset = build_data.dataset(config, "test")
-    build_data.check_images(dataset, facts)
-    build_data.check_alike(dataset)
+    dataset = captions.test_split(config, facts)
     count = build_data.num_test_images(config, len(dataset))
     return Prepared(dataset, build_data.dataset(config, "train"), count)
 
@@ -55,20 +53,17 @@ def score(trained, prepared: Prepared) -> None:
         trained: the run, on its devices.
         prepared: from `prepare`.
     """
-    config, evaluation = trained.config, trained.config.evaluation
-    weights = trained.weights(evaluation.weights, field="evaluation.weights")
-    say(f"step {weights.step}, {weights.why}")
+    config = trained.config
+    weights = trained.chosen_weights("evaluation.weights")
     path = trained.run_dir.evaluation / f"{NAME}_{_tag(trained, weights, prepared)}"
     path = path.with_name(f"{path.name}.json")
-    if distributed.from_first(path.exists()):
-        card = json.loads(path.read_text())
-        say(f"scored already: K {card['value']:.4f} {card['unit']}, card: {path}")
+    if cards.exist(path):
         return
     setup = paper_2015.setup(config, trained.facts, trained.network)
     with preemption.StopRequest() as stop:
         terms = _terms(trained, setup, weights, prepared, stop)
         if terms is None:
-            say(f"stopped by {stop.signal_name}; the same command measures anew")
+            say(f"stopped by {stop.signal_name}; run the same command to measure again")
             return
         averaged = _averaged(trained, setup, weights, prepared)
     betas = _betas(config, weights)
@@ -121,7 +116,7 @@ def _terms(trained, setup, weights, prepared, stop) -> chain_bound.Terms | None:
 
 
 def _batch(dataset, start, size, count):
-    index = np.minimum(np.arange(start, start + size), count - 1)
+    index = arrays.padded_range(start, size, count)
     image = dataset.fetch(index)["image"].astype(np.float32)
     return {"image": image, "index": index.astype(np.int32)}
 
@@ -184,11 +179,13 @@ def _of_law(config, betas, made) -> dict:
     else:
         ceiling = law.ceiling(betas[0])
     found = {"ceiling": ceiling, "ceiling_is": law.ceiling_told}
+    if law.of_chain is not None:
+        found["ceiling_of_this_chain"] = law.of_chain(betas)
     if law.log_likelihood is not None:
         found["log_likelihood_of_the_data"] = law.log_likelihood
     for name, samples in (("x_1", made.states[0]), ("x_0", made.images)):
-        for told, value in law.judge(samples[:JUDGED], float(betas[0])).items():
-            found[f"{told}_of_{name}"] = value
+        for what, value in law.judge(samples[:JUDGED], float(betas[0])).items():
+            found[f"{what}_of_{name}"] = value
     return found
 
 

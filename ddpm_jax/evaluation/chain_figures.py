@@ -2,16 +2,14 @@
 
 import numpy as np
 
-from ddpm_jax.builders import chains
+from ddpm_jax.builders import chains, paper_2015
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.core import keys
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.report import chain_plots
-from ddpm_jax.runtime import sharding
 
 IMAGES = 36
 SHOWN = 1000
-GRID = 22  # arrows along each axis of the drift
 
 
 def slices(num_steps: int) -> tuple[int, ...]:
@@ -43,7 +41,14 @@ def every(trained, params, made, details) -> dict[str, bytes]:
             forward, backward, slices(trained.config.diffusion.num_steps)
         )
     if trained.facts.shape == (2,):
-        found["drift"] = _drift(trained, params)
+        num_steps = trained.config.diffusion.num_steps
+        shown = (num_steps - 1, (num_steps - 1) // 2, max(1, num_steps // 8))
+        places = chain_plots.lattice()
+        made_of = trained.config, trained.network, params
+        arrows = [paper_2015.drift(*made_of, t, places) for t in shown]
+        found["drift"] = chain_plots.drift(
+            [(t, places, each) for t, each in zip(shown, arrows, strict=True)]
+        )
     return found
 
 
@@ -64,22 +69,3 @@ def _forward(trained, params):
         x_t = chain.q_sample(tables, x_0, at, chain.noise(key, data.shape))
         shown.append(np.asarray(states.decode(x_t)))
     return shown
-
-
-def _drift(trained, params):
-    """Return the plot of f_μ(x, t) − x over the plane, at three t."""
-    config = trained.config
-    chain, tables_of = chains.chain(config)
-    tables = tables_of(params)
-    line = np.linspace(-2.2, 2.2, GRID)
-    points = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
-    x = np.asarray(points, np.float32)
-    fields = []
-    num_steps = config.diffusion.num_steps
-    for t in (num_steps - 1, (num_steps - 1) // 2, max(1, num_steps // 8)):
-        at = np.full(len(x), t, np.int32)
-        output = trained.network.apply(params, x, at, {})
-        law = chain.reverse(tables, output, x, at)
-        drift = sharding.to_host(law.mean) - x
-        fields.append((t, points, drift))
-    return chain_plots.drift(fields)

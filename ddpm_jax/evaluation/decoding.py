@@ -7,6 +7,7 @@ import numpy as np
 
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import scoring
+from ddpm_jax.core import arrays
 from ddpm_jax.metrics import bits
 from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import generation
@@ -40,7 +41,7 @@ def decoded(trained, weights, dataset, count: int, steps: Sequence[int]) -> Deco
     size = sampler_lib.rounded_batch(min(config.evaluation.batch_size, count), mesh)
     parts = []
     for start in range(0, count, size):
-        index = np.minimum(np.arange(start, start + size), count - 1)
+        index = arrays.padded_range(start, size, count)
         batch = bits.fetched(dataset, index, mesh, trained.network.condition_spec)
         given = (batch["index"], batch["image"], batch["condition"])
         found = [estimator(weights.params, *given, np.int32(t)) for t in steps]

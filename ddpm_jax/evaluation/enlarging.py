@@ -1,6 +1,5 @@
 """Scores of an upsampler on the test images, and a preview with the truth."""
 
-import json
 import math
 import pathlib
 from typing import NamedTuple
@@ -60,9 +59,7 @@ def prepare(config, facts, names) -> Prepared | None:
         )
     _check_settings(config, names)
     build_data.check_grey(facts, names[0], "leave it out")
-    dataset = captions.dataset(config, facts, "test")
-    build_data.check_images(dataset, facts)
-    build_data.check_alike(dataset)
+    dataset = captions.test_split(config, facts)
     source = low_res.of_dataset(dataset, repeats=config.evaluation.draws)
     given = low_res.given(config, facts, source)
     count = build_data.num_test_images(config, len(dataset))
@@ -106,13 +103,9 @@ def score(trained, prepared: Prepared) -> bool:
         Whether to go on; False after a request to stop.
     """
     config, recipe = trained.config, prepared.recipe
-    weights = trained.weights(config.sampling.weights, field="sampling.weights")
-    say(f"step {weights.step}, {weights.why}")
+    weights = trained.chosen_weights("sampling.weights")
     paths = _paths(trained, prepared, recipe.tag(weights))
-    if distributed.from_first(all(path.exists() for path in paths.values())):
-        for name, path in paths.items():
-            value = json.loads(path.read_text())["value"]
-            say(f"scored already: {name} {value:.4f}, card: {path}")
+    if cards.exist(*paths.values()):
         return True
     times, count = config.evaluation.draws, prepared.num_images
     say(f"{count} test images, {times} draws of each")

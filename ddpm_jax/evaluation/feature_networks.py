@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.convert.formats import inception as inception_weights
-from ddpm_jax.core import errors
+from ddpm_jax.core import arrays, errors
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.metrics import features as features_lib
@@ -90,7 +90,7 @@ def _train(dataset):
     held = PROXY_BYTES // int(np.prod(dataset.shape))
     count = min(PROXY_IMAGES, held, len(dataset))
     say(f"training the feature network of {proxy.TRAINED} on {count} images …")
-    chosen = np.linspace(0, len(dataset) - 1, count).astype(np.int64)
+    chosen = arrays.spread(len(dataset), count)
     batch = dataset.fetch(chosen)
     made = proxy.train_feature_network(
         images_lib.to_uint8(batch["image"]), batch["label"]

@@ -223,7 +223,7 @@ def score(
         batch_size=even_batch(count, batch_size, mesh),
         summed=group.summed,
         kept=group.kept,
-        on_batch=references.teller(count),
+        on_batch=references.progress_printer(count),
     )
     if measured.num_images < count:
         return None

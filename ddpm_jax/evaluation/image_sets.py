@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import arrays, errors
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import decoding, files, marks, npz, reading, survey
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.evaluation import array_files
 from ddpm_jax.metrics import conversion
+from ddpm_jax.runtime import files as runtime_files
 from ddpm_jax.runtime import home
 from ddpm_jax.runtime.console import say
 
@@ -52,7 +53,7 @@ def of_dataset(dataset: dataset_lib.Dataset, crop: str) -> ImageSet:
 
     def rows(count):
         # A split may be sorted by class.
-        chosen = np.linspace(0, len(dataset) - 1, count).astype(np.int64)
+        chosen = arrays.spread(len(dataset), count)
         for start in range(0, count, ROWS):
             yield images_lib.to_uint8(
                 dataset.fetch(chosen[start : start + ROWS])["image"]
@@ -137,13 +138,14 @@ def _of_array(path, field):
 
     rows = stored
     if 0 not in shape and dtype != np.uint8:
-        convert, told = _conversion(path, dtype, stored(shape[0]))
-        say(f"note: {path} holds {told}")
+        convert, remark = _conversion(path, dtype, stored(shape[0]))
+        say(f"note: {path} holds {remark}")
 
         def rows(count):
             return map(convert, stored(count))
 
-    return ImageSet(path.name, tuple(shape[1:]), shape[0], sha256(path), rows)
+    digest = runtime_files.sha256(path)
+    return ImageSet(path.name, tuple(shape[1:]), shape[0], digest, rows)
 
 
 def _conversion(path, dtype, parts):
@@ -153,35 +155,29 @@ def _conversion(path, dtype, parts):
         raise errors.Refusal(f"{path} holds {refusal}") from refusal
 
 
-def sha256(path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # ---- folders -------------------------------------------------------------------------
 
 
 def _of_folder(path):
     listing = files.open_images(path)
-    looked = survey.survey(listing, say)
-    if looked.unreadable:
-        name, reason = looked.unreadable[0]
+    headers = survey.survey(listing, say)
+    if headers.unreadable:
+        name, reason = headers.unreadable[0]
         raise errors.Refusal(
             f"{path}: {name} {reason}; remove or replace it, since a metric counts "
             "every image"
         )
-    names = [listing.entries[i].name for i in looked.readable]
-    sizes = {(one.height, one.width) for one in looked.found}
+    names = [listing.entries[i].name for i in headers.readable]
+    sizes = {(one.height, one.width) for one in headers.found}
     if len(sizes) > 1:
         listed = " and ".join(f"{h}x{w}" for h, w in sorted(sizes)[:2])
         raise errors.Refusal(
             f"{path} holds images of different sizes, {listed} among them: metrics "
             "need one size, so cut or scale them first"
         )
-    if survey.levels(looked.found, str(path)) != EIGHT_BITS:
+    if survey.levels(headers.found, str(path)) != EIGHT_BITS:
         say(f"note: {path} holds images of 16 bits, of which metrics see 8")
-    coloured = [n for n, d in zip(names, looked.found, strict=True) if d.channels > 2]
+    coloured = [n for n, d in zip(names, headers.found, strict=True) if d.channels > 2]
     channels = 3 if coloured else 1
     if len(coloured) < len(names) and coloured:
         say(

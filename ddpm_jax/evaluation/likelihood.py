@@ -1,7 +1,6 @@
-"""Bits per dimension of a run: going on after an interruption, card, plots."""
+"""Bits per dimension of a run: resumed after an interruption, card, plots."""
 
 import io
-import json
 import pathlib
 import time
 
@@ -36,9 +35,7 @@ def prepare(config, facts):
     """
     build_network.check_kind(config, "scoring")
     build_data.check_grey(facts, table.BITS, INSTEAD)
-    dataset = captions.dataset(config, facts, "test")
-    build_data.check_images(dataset, facts)
-    build_data.check_alike(dataset)
+    dataset = captions.test_split(config, facts)
     num_images = build_data.num_test_images(config, len(dataset))
     return dataset, num_images, build_process.respaced(config, "evaluation")
 
@@ -54,13 +51,9 @@ def score(trained, prepared) -> bool:
         Whether to go on; False after a request to stop.
     """
     dataset, num_images, schedule = prepared
-    config = trained.config
-    weights = trained.weights(config.evaluation.weights, field="evaluation.weights")
-    say(f"step {weights.step}, {weights.why}")
+    weights = trained.chosen_weights("evaluation.weights")
     card_path = path_of(trained, dataset, weights.kind)
-    if distributed.from_first(card_path.exists()):
-        card = json.loads(card_path.read_text())
-        say(f"scored already: {card['value']:.4f} bits/dim, card: {card_path}")
+    if cards.exist(card_path):
         return True
     partial = Partial(card_path.with_suffix(".partial.npz"), schedule.num_steps)
     before = partial.read()
@@ -69,7 +62,7 @@ def score(trained, prepared) -> bool:
         "give a --workdir on a disk that all hosts share",
     )
     if before.count:
-        say(f"going on after {before.count} of {num_images} images")
+        say(f"resuming after {before.count} of {num_images} images")
     say(
         f"bits/dim of {num_images} test images at {schedule.num_steps} timesteps; "
         "compiling first …"
@@ -97,7 +90,7 @@ def score(trained, prepared) -> bool:
         partial.remove()
     if stopped:
         say(f"stopped by {stop.signal_name} after {sums.count} of {num_images} images")
-        say("the same command goes on from there")
+        say("run the same command to resume")
     return not stopped
 
 

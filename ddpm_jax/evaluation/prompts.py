@@ -10,7 +10,6 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.evaluation import cards, feature_networks, sample_sets
 from ddpm_jax.metrics import prompts, table
-from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.console import say
 
 READER = "shapes"  # the one source whose images are read exactly
@@ -73,9 +72,7 @@ def _score(trained, prepared, name):
     tag = f"{recipe.tag(weights)}-n{config.evaluation.num_samples}"
     tag += f"-{feature_networks.digest(json.dumps(prepared.captions))}"
     path = trained.run_dir.evaluation / f"{name}_{tag}.json"
-    if distributed.from_first(path.exists()):
-        card = json.loads(path.read_text())
-        say(f"scored already: {name} {card['value']:.4f}, card: {path}")
+    if cards.exist(path):
         return True
     found = SCORES[name](trained, weights, prepared)
     if found is None:
@@ -132,7 +129,7 @@ def _swap(trained, weights, prepared):
         sides.append(images)
     found = prompts.swap_effect(pairs, *sides)
     for name, share in found.items():
-        say(f"  {name:<8} {told(share)}")
+        say(f"  {name:<8} {described(share)}")
     return found["asked"], {name: share._asdict() for name, share in found.items()}
 
 
@@ -148,7 +145,7 @@ def made_of(trained, weights, captions) -> np.ndarray | None:
     return None if store is None else store.first(len(captions))
 
 
-def told(share: prompts.Share) -> str:
+def described(share: prompts.Share) -> str:
     """Return "93.1 % (91.4 … 94.5 %, 1000 images)" for the terminal."""
     if share.share is None:
         return "none"
@@ -157,6 +154,6 @@ def told(share: prompts.Share) -> str:
 
 
 def _say_shares(what, found):
-    say(f"{what}: {told(found.whole)}")
+    say(f"{what}: {described(found.whole)}")
     for name, share in {**found.by_number, **found.by_attribute}.items():
-        say(f"  {name.replace('_', ' '):<12} {told(share)}")
+        say(f"  {name.replace('_', ' '):<12} {described(share)}")

@@ -11,13 +11,13 @@ from ddpm_jax.core import errors
 from ddpm_jax.evaluation import array_files, feature_networks, image_sets
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import statistics
-from ddpm_jax.runtime import distributed, home
+from ddpm_jax.runtime import distributed, files, home
 from ddpm_jax.runtime.console import say
 
 FEATURE_IMAGES = 10_000
 """Images whose features are kept one by one, as in ADM's protocol."""
 
-TELL_SECONDS = 10
+PRINT_SECONDS = 10
 
 PROXY_IMAGES = 50_000
 """Images that proxies are compared with: they are to be quick."""
@@ -60,7 +60,7 @@ def of_path(path: str) -> Reference:
     images = image_sets.of_path(path, field) if has_images else None
     if not has_statistics and images is None:
         statistics.load(place)  # its sentence tells what the file holds
-    digest = images.hash if images else image_sets.sha256(place)
+    digest = images.hash if images else files.sha256(place)
     return Reference(place.name, digest, images, place if has_statistics else None)
 
 
@@ -146,7 +146,7 @@ def load_statistics(
         batch_size=batch_size,
         summed=summed,
         groups=1,
-        on_batch=teller(count),
+        on_batch=progress_printer(count),
     )
     if measured.num_images < count:
         return None
@@ -184,22 +184,22 @@ def load_features(
         batch_size=batch_size,
         summed=(),
         kept=("pool",),
-        on_batch=teller(count),
+        on_batch=progress_printer(count),
     )
     return measured.kept["pool"] if measured.num_images == count else None
 
 
-def teller(count: int) -> Callable[[int], None]:
+def progress_printer(count: int) -> Callable[[int], None]:
     """Return what says how many of `count` images are measured, every few seconds."""
     said = time.monotonic()
 
-    def tell(done):
+    def say_progress(done):
         nonlocal said
-        if time.monotonic() - said > TELL_SECONDS:
+        if time.monotonic() - said > PRINT_SECONDS:
             said = time.monotonic()
             say(f"{done}/{count} images measured")
 
-    return tell
+    return say_progress
 
 
 def until(

@@ -1,7 +1,7 @@
 """Scoring samples while a run trains: few images, the same noise every time."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -61,7 +61,7 @@ def _of_images(config) -> list[str]:
 
 
 def check(config, facts) -> None:
-    """Refuse metrics that would fail at the first look; say what few samples mean.
+    """Refuse metrics that would fail later; say what few samples mean.
 
     Raises:
         Refusal: no weights, labels or reference, too few samples, or no images.
@@ -77,66 +77,50 @@ def check(config, facts) -> None:
     feature_pass.grouped(config, names, shape=facts.shape, dataset=lambda: dataset)
 
 
-class SampleScorer:
-    """The metrics of samples, with their networks and references loaded or made."""
+def make(
+    config,
+    facts,
+    dataset: dataset_lib.Dataset,
+    *,
+    folder: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+    should_stop: Callable[[], bool],
+) -> Callable[[np.ndarray], list[table.Score]]:
+    """Return `images → scores` of uint8 images [n, H, W, C].
 
-    def __init__(
-        self,
-        config,
-        facts,
-        dataset: dataset_lib.Dataset,
-        *,
-        folder: pathlib.Path,
-        mesh: jax.sharding.Mesh,
-        should_stop: Callable[[], bool],
+    The networks are loaded, or trained, and the references measured before.
+
+    Args:
+        config, facts: of the run.
+        dataset: its training split.
+        folder: where statistics that are made are kept.
+        mesh: devices to share each batch.
+        should_stop: asked while the reference is measured; nothing can be scored once
+            it has said so.
+
+    Raises:
+        Refusal: a reference that does not fit the run.
+    """
+    names, shared = metrics_of(config), {"mesh": mesh}
+    shared["batch_size"] = config.evaluation.batch_size
+    loaded = []
+    for group in feature_pass.grouped(
+        config, names, shape=facts.shape, dataset=lambda: dataset
     ):
-        """Load the networks, train those that are trained, measure the reference.
-
-        Args:
-            config, facts: of the run.
-            dataset: its training split.
-            folder: where statistics that are made are kept.
-            mesh: devices to share each batch.
-            should_stop: asked while the reference is measured; nothing can be scored
-                once it has said so.
-
-        Raises:
-            Refusal: a reference that does not fit the run.
-        """
-        self._mesh = mesh
-        self._batch_size = config.evaluation.batch_size
-        self._loaded = []
-        groups = feature_pass.grouped(
-            config,
-            metrics_of(config),
-            shape=facts.shape,
-            dataset=lambda: dataset,
+        network, _ = group.source.load()
+        group.check(network, shape=facts.shape, crop=config.data.crop)
+        compared = feature_pass.compared(
+            group, network, folder=folder, should_stop=should_stop, **shared
         )
-        for group in groups:
-            network, _ = group.source.load()
-            group.check(network, shape=facts.shape, crop=config.data.crop)
-            compared = feature_pass.compared(
-                group,
-                network,
-                folder=folder,
-                mesh=mesh,
-                batch_size=self._batch_size,
-                should_stop=should_stop,
-            )
-            self._loaded.append((group, network, compared))
+        loaded.append((group, network, compared))
 
-    def score(self, images: np.ndarray) -> Sequence[table.Score]:
-        """Return the scores of uint8 images [n, H, W, C]."""
+    def score(images):
         return [
             score
-            for group, network, compared in self._loaded
+            for group, network, compared in loaded
             for score in feature_pass.score(
-                group,
-                network,
-                [images],
-                compared,
-                count=len(images),
-                mesh=self._mesh,
-                batch_size=self._batch_size,
+                group, network, [images], compared, count=len(images), **shared
             )
         ]
+
+    return score

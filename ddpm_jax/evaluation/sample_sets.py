@@ -1,4 +1,4 @@
-"""What is scored: the images that a run makes, or images that are there already."""
+"""What is scored: images that a run makes, or images of files."""
 
 import dataclasses
 import pathlib
@@ -21,7 +21,7 @@ FIELD = "evaluation.samples"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Subject:
+class SampleSet:
     """Images to score, which may have to be made first.
 
     Attributes:
@@ -43,20 +43,20 @@ class Subject:
     images: Callable[[], image_sets.ImageSet | None]
 
 
-def of_files(path: str, folder: pathlib.Path | None, crop: str) -> Subject:
-    """Return images that are there already.
+def of_files(path: str, folder: pathlib.Path | None, crop: str) -> SampleSet:
+    """Return the images of a file or folder.
 
     Args:
         path: an .npz file or a folder.
         folder: for the cards; None for evaluation/ beside the images.
-        crop: see `Subject`.
+        crop: see `SampleSet`.
 
     Raises:
         Refusal: nothing there that metrics can read.
     """
     found = image_sets.of_path(path, FIELD)
     place = home.expanded(path).absolute()
-    return Subject(
+    return SampleSet(
         tag=f"{place.stem}-{feature_networks.digest(found.hash)}-n{found.count}",
         shape=found.shape,
         count=found.count,
@@ -83,7 +83,7 @@ def with_captions(config, facts):
     return config
 
 
-def of_run(trained, given: low_res.Given | None = None) -> Subject:
+def of_run(trained, given: low_res.Given | None = None) -> SampleSet:
     """Return the images that a run makes by its config, evaluation.num_samples of them.
 
     They are kept under samples/, where the sampling mode finds and continues them.
@@ -106,15 +106,15 @@ def of_run(trained, given: low_res.Given | None = None) -> Subject:
         store = made(trained, config, recipe, weights, count, given=given)
         return None if store is None else image_sets.of_path(str(store.archive), FIELD)
 
-    told = recipe.as_dict(weights)
-    return Subject(
+    settings = recipe.as_dict(weights)
+    return SampleSet(
         tag=f"{tag}-n{count}",
         shape=facts.shape,
         count=count,
         folder=trained.run_dir.evaluation,
         crop=config.data.crop,
         protocol={
-            **{"sampler" if k == "method" else k: v for k, v in told.items()},
+            **{"sampler" if k == "method" else k: v for k, v in settings.items()},
             "dtype": config.model.dtype,
             "crop": image_sets.crop_of(config.data.crop),
         },

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import classification, keys
+from ddpm_jax.core import arrays, classification, keys
 from ddpm_jax.diffusion import process
 from ddpm_jax.runtime import sharding
 
-LEVELS = 16  # values of t at which every image is looked at
+LEVELS = 16  # values of t at which every image is scored
 
 
 def levels(num_steps: int, count: int = LEVELS) -> np.ndarray:
@@ -32,7 +32,7 @@ class Result:
         error_by_t: binomial standard errors of the accuracy.
         clean: by name of a term, its mean over the images themselves, seen at t = 0.
         clean_error: binomial standard error of the accuracy there.
-        num_images: that were looked at.
+        num_images: that were scored.
     """
 
     timesteps: np.ndarray
@@ -101,13 +101,13 @@ def evaluate(
         timesteps: those of the scorer.
         batch_size: a multiple of the devices; the last batch is padded.
         should_stop: asked between batches.
-        on_batch: told the number of images that are done.
+        on_batch: called with the number of images that are done.
     """
     parts, count = [], 0
     while count < num_images:
         if should_stop():
             return None
-        index = np.minimum(np.arange(count, count + batch_size), num_images - 1)
+        index = arrays.padded_range(count, batch_size, num_images)
         own = index[sharding.process_rows(mesh, batch_size)]
         fetched = dataset.fetch(own)
         batch = {"index": own.astype(np.int32)}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import conditions, keys
+from ddpm_jax.core import arrays, conditions, keys
 from ddpm_jax.diffusion import likelihood, process, reverse
 from ddpm_jax.runtime import sharding
 
@@ -196,14 +196,14 @@ def evaluate(
         batch_size: a multiple of the devices; the last batch is padded.
         condition_spec: what the network reads of the data besides images.
         should_stop: asked between batches.
-        on_batch: told the sums after each batch.
+        on_batch: called with the sums after each batch.
 
     Returns:
         The sums, of fewer images than asked for if stopped.
     """
     while sums.count < num_images and not should_stop():
         start = sums.count
-        index = np.minimum(np.arange(start, start + batch_size), num_images - 1)
+        index = arrays.padded_range(start, batch_size, num_images)
         batch = fetched(dataset, index, mesh, condition_spec)
         scores = scorer(params, batch["index"], batch["image"], batch["condition"])
         sums = sums.add(scores, min(batch_size, num_images - start))

@@ -13,7 +13,7 @@ from ddpm_jax.diffusion import process
 from ddpm_jax.metrics import validation
 from ddpm_jax.runtime import sharding
 
-TEST, TRAINING = "validation", "training_images"  # begin the names of what is told
+TEST, TRAINING = "validation", "training_images"  # begin the names in its record
 
 
 def make_validator(

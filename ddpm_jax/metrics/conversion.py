@@ -58,7 +58,7 @@ def to_uint8(dtype: np.dtype, found: Range) -> tuple[Callable, str]:
         return _of_unit, "floats from 0 to 1: 0 is read as black, 1 as white"
     if (whole and dtype.kind in "if") or (whole and dtype.itemsize > 2):
         return _of_whole, f"whole numbers of type {dtype}, read as 0 … 255"
-    raise errors.Refusal(told(dtype, found))
+    raise errors.Refusal(described(dtype, found))
 
 
 def _of_unit(values):
@@ -69,7 +69,7 @@ def _of_whole(values):
     return values.astype(np.uint8)
 
 
-def told(dtype: np.dtype, found: Range | None) -> str:
+def described(dtype: np.dtype, found: Range | None) -> str:
     """Return why images of a type are not read, and what makes them 8 bits."""
     if found is None:
         return f"images of type {dtype}: metrics read uint8 of 0 … 255"

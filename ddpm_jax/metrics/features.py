@@ -115,7 +115,7 @@ def measure(
         summed: features that need moments only.
         kept: features to keep for each image.
         groups: parts whose moments are kept apart.
-        on_batch: told the number of images done after each batch.
+        on_batch: called with the number of images done after each batch.
 
     Raises:
         Refusal: no images, images of another kind, features that are not finite.

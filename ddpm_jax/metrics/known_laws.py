@@ -15,6 +15,8 @@ from ddpm_jax.data import toy
 CHORDS = 4000  # of the roll, which distances are measured to
 NODES = 7  # of Gauss–Hermite in each direction
 PLACES = 240  # along the roll
+FEW_NODES, FEW_PLACES = 5, 60  # of the same, where every step is integrated …
+PLACES_OF_X_0 = 20  # … and places of x_0 are as close as 0.7 deviations of x_t
 
 
 class Law(NamedTuple):
@@ -24,12 +26,14 @@ class Law(NamedTuple):
         ceiling: (chain's settings) → the largest K that the chain permits, and why.
         log_likelihood: of the data itself, None where it has no density.
         judge: (samples as data [n, ...], β_1) → numbers of the card by name.
+        of_chain: β [T] → the largest K with these, where `ceiling` is of any chain.
     """
 
     ceiling: Callable[..., float]
     ceiling_told: str
     log_likelihood: float | None
     judge: Callable[..., dict[str, float]]
+    of_chain: Callable[..., float] | None = None
 
 
 # ---- heartbeat -----------------------------------------------------------------------
@@ -176,6 +180,51 @@ def swissroll_ceiling(beta_1: float) -> float:
     return _bits(total / PLACES)
 
 
+def swissroll_chain_ceiling(betas) -> float:
+    """Return K of the best chain with these β and a diagonal f_Σ, in bits.
+
+    The best f_μ and f_Σ are the moments of q(x_{t−1}|x_t). Where the roll runs aslant
+    to the axes they do not describe that law, and each step loses; more lose less.
+    Means over x_t are taken along the roll and by Gauss–Hermite across, moments of x_0
+    given x_t by sums over the roll.
+
+    Args:
+        betas: [T].
+    """
+    alpha_bar = np.cumprod(1 - np.asarray(betas, np.float64))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(FEW_NODES)
+    offsets = np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2)
+    both = np.outer(weights, weights).reshape(-1) / weights.sum() ** 2
+    last = alpha_bar[-1]
+    total = 1 + math.log(1 - last) - (1 - last)  # −KL(q(x_T|x_0) ‖ π), unit variance
+    total += -last - (1 + math.log(2 * math.pi * (1 - alpha_bar[0])))
+    for t in range(1, len(alpha_bar)):
+        means = math.sqrt(alpha_bar[t]) * toy.roll_at(_angles(FEW_PLACES))
+        deviation = math.sqrt(1 - alpha_bar[t])
+        x_t = (means[:, None] + deviation * offsets).reshape(-1, 2)
+        roll = toy.roll_at(_angles(300 + int(PLACES_OF_X_0 / deviation)))
+        spread = _variance_given(x_t, roll, alpha_bar[t])
+        precision = 1 / (1 - alpha_bar[t - 1]) + (1 - betas[t]) / betas[t]
+        share = math.sqrt(alpha_bar[t - 1]) / (1 - alpha_bar[t - 1]) / precision
+        lost = 0.5 * np.log1p(share**2 * spread * precision).sum(axis=1)
+        total -= lost.reshape(len(means), -1).mean(axis=0) @ both
+    return _bits(total)
+
+
+def _variance_given(x_t, roll, alpha_bar):
+    """Return the variance of each axis of x_0 given x_t, [n, 2]."""
+    found = []
+    scaled = math.sqrt(alpha_bar) * roll
+    for part in np.array_split(x_t, max(1, len(x_t) // 100)):
+        log = part @ scaled.T - 0.5 * np.square(scaled).sum(axis=1)
+        log /= 1 - alpha_bar
+        chance = np.exp(log - log.max(axis=1, keepdims=True))
+        chance /= chance.sum(axis=1, keepdims=True)
+        mean = chance @ roll
+        found.append(chance @ np.square(roll) - np.square(mean))
+    return np.maximum(np.concatenate(found), 0)
+
+
 def judge_points(samples, beta_1: float) -> dict[str, float]:
     """Return mean distances to the roll: of samples, and of held-out noised data."""
     generator = np.random.default_rng(7)
@@ -222,5 +271,6 @@ LAWS = {
         "−H(X_1), by numerical integration",
         None,
         judge_points,
+        swissroll_chain_ceiling,
     ),
 }

@@ -18,13 +18,13 @@ class Motion(NamedTuple):
     closing: float | None
 
     def __str__(self) -> str:
-        told = f"{self.mean:.2f} grey levels of 255 apart (mean), at most "
-        told += f"{self.largest:.2f}"
+        text = f"{self.mean:.2f} grey levels of 255 apart (mean), at most "
+        text += f"{self.largest:.2f}"
         if self.mean:
-            told += f", {self.largest / self.mean:.1f} times the mean"
+            text += f", {self.largest / self.mean:.1f} times the mean"
         if self.closing is not None:
-            told += f"; the last and the first: {self.closing:.2f}"
-        return told
+            text += f"; the last and the first: {self.closing:.2f}"
+        return text
 
 
 def motion(frames: np.ndarray, *, is_loop: bool) -> Motion:

@@ -145,7 +145,7 @@ def _nearest(mesh, k):
 def _radii(blocks: _Blocks, k: int) -> np.ndarray:
     """Return the squared distance of each left point to its k-th right neighbour.
 
-    Both are one set: the nearest, which is the point itself, is passed over.
+    Both are one set: the nearest, which is the point itself, is skipped.
     """
     update = _nearest(blocks.mesh, k)
     found = np.empty(len(blocks.left), np.float32)

@@ -25,7 +25,7 @@ class Share(NamedTuple):
     Attributes:
         share: of `count`; None where nothing was counted.
         low, high: ends of the interval.
-        count: how many were looked at.
+        count: how many were read.
     """
 
     share: float | None

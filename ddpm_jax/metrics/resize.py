@@ -137,7 +137,7 @@ def check(images) -> None:
     if images.dtype != np.uint8:
         is_here = isinstance(images, np.ndarray) and images.size
         found = conversion.range_of([images]) if is_here else None
-        raise errors.Refusal(conversion.told(images.dtype, found))
+        raise errors.Refusal(conversion.described(images.dtype, found))
     if images.ndim != 4 or images.shape[-1] not in (GREY, RGB) or 0 in images.shape:
         raise errors.Refusal(
             f"images of shape {list(images.shape)}: metrics read [N, H, W, C] with "

@@ -61,9 +61,9 @@ def make_sensitivity(
         stream = keys.fold_in_each(stream, batch["part"])
         x_0, t, given = batch["image"], batch["t"], batch["condition"]
         x_t = process.q_sample(tables, x_0, t, keys.normal_each(stream, x_0.shape[1:]))
-        told = noise_of(params, given, x_t, t)
-        untold = noise_of(params, conditions.without(specs, given), x_t, t)
-        return _norm(told - untold) / jnp.maximum(_norm(untold), 1e-12)
+        with_text = noise_of(params, given, x_t, t)
+        without_text = noise_of(params, conditions.without(specs, given), x_t, t)
+        return _norm(with_text - without_text) / jnp.maximum(_norm(without_text), 1e-12)
 
     program = jax.jit(ratio, out_shardings=sharding.replicated(mesh))
 

@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from ddpm_jax.core import errors, keys
+from ddpm_jax.core import arrays, errors, keys
 from ddpm_jax.diffusion import losses, process
 from ddpm_jax.runtime import sharding
 
@@ -137,7 +137,7 @@ def batches(fixed: Pairs, images, condition, mesh, batch_size: int):
     """
     count = len(fixed.t)
     for start in range(0, count, batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+        rows = arrays.padded_range(start, batch_size, count)
         image = fixed.image[rows]
         batch = {
             "index": image,

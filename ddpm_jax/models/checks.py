@@ -2,7 +2,7 @@
 
 import math
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 
 
 def check_counts(**counts):
@@ -90,7 +90,7 @@ def check_norm_groups(norm_groups, widths):
     """
     for where, width in widths.items():
         if width % norm_groups:
-            good = _any_of(_divisors(math.gcd(*widths.values())))
+            good = wording.listed(_divisors(math.gcd(*widths.values())), "or")
             raise errors.Refusal(
                 f"norm_groups {norm_groups} does not divide the {width} channels of "
                 f"{where}: use {good}"
@@ -108,7 +108,7 @@ def check_attention_resolutions(attention_resolutions, resolutions):
         if resolution not in resolutions:
             raise errors.Refusal(
                 f"attention resolution {resolution} is not the size of any level: "
-                f"use {_any_of(resolutions)}, or none"
+                f"use {wording.listed(resolutions, 'or')}, or none"
             )
 
 
@@ -138,7 +138,7 @@ def check_heads(num_heads, head_channels, widths, attended, middle):
             good = _divisors(math.gcd(*(widths[level] for level in used)))
             raise errors.Refusal(
                 f"{name} {number} does not divide the {widths[level]} channels of "
-                f"level {level}, which has attention: use {_any_of(good)}"
+                f"level {level}, which has attention: use {wording.listed(good, 'or')}"
             )
 
 
@@ -181,8 +181,3 @@ def check_low_res(low_res, image_shape):
 
 def _divisors(number):
     return [n for n in range(1, number + 1) if number % n == 0]
-
-
-def _any_of(values):
-    *rest, last = [str(value) for value in values]
-    return f"{', '.join(rest)} or {last}" if rest else last

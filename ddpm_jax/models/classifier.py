@@ -121,7 +121,7 @@ class Classifier(unet.Encoder):
 
 
 class AttentionPool(nnx.Module):
-    """Let the mean pixel look at all pixels, each with an embedding of its position."""
+    """Let the mean pixel attend to all pixels, each with its position embedded."""
 
     def __init__(self, parts, *, widths, pixels, num_classes):
         width = widths[-1]

@@ -88,9 +88,9 @@ def own_network(
     def forward(params, x, t, condition, *, dropout_keys=None):
         by_name = functional.by_path(params)
         given = jax.tree.unflatten(structure, [by_name[name] for name in names])
-        told = condition.get("label") if specs is None else dict(condition)
+        seen = condition.get("label") if specs is None else dict(condition)
         with keys.pinned():
-            return apply(given, x, t, told, dropout_keys)
+            return apply(given, x, t, seen, dropout_keys)
 
     return OwnNetwork(
         shapes=_nested(names, [leaf for _, leaf in leaves]),

@@ -63,7 +63,7 @@ def openai(path: str, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Draw:
     return torch(path, shapes)
 
 
-def ho(path: str, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Draw:
+def ddpm(path: str, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> Draw:
     """Return the distribution of one parameter as the DDPM code has it.
 
     Kernels are Glorot-uniform, the closing ones with a variance scale of 1e-10 in place
@@ -104,4 +104,4 @@ def _beside_kernels(path, shapes):
     raise ValueError(f"no rule to initialise the parameter {path}")
 
 
-RULES = {"openai": openai, "ho": ho, "torch": torch}
+RULES = {"openai": openai, "ddpm": ddpm, "torch": torch}

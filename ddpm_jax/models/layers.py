@@ -4,7 +4,7 @@ Images are [B, H, W, C]. Parameters are float32; `dtype` is what the trunk compu
 Norms, the softmax and everything on the way of the timestep stay in float32.
 Blocks share one signature, block(x, embedding, dropout_keys, text) → x, so that the
 network can run any of them in turn, with or without rematerialisation. `text` is
-[B, L, width] in networks that read one, otherwise None; attention alone looks at it.
+[B, L, width] in networks that read one, otherwise None; attention alone reads it.
 """
 
 import math
@@ -297,8 +297,8 @@ class Attention(nnx.Module):
         norm: in front, or None.
         qkv_order: a key of `QKV_ORDERS`, the layout of the packed 3C channels.
         scale: one of `ATTENTION_SCALES`.
-        text_width: channels of a text whose positions are looked at too, or None. Their
-            keys and values stand in front of those of the pixels (GLIDE).
+        text_width: channels of a text whose positions are attended to as well, or
+            None. Their keys and values stand in front of those of the pixels (GLIDE).
         dtype: of the matrix products; the softmax is float32.
     """
 
@@ -371,7 +371,7 @@ def attend(
     scale: str,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Let every query look at the keys: [B, N, heads, d] → [B, N, heads·d].
+    """Let every query attend to the keys: [B, N, heads, d] → [B, N, heads·d].
 
     Args:
         q: [B, N, heads, d] queries.

@@ -1,6 +1,6 @@
 """A caption as a U-Net reads it: GLIDE's transformer over tokens.
 
-Pre-norm blocks without a mask: every position looks at every other, those without a
+Pre-norm blocks without a mask: every position attends to every other, those without a
 token too, for which a learned embedding of their own stands. The U-Net gets the text in
 two forms: all positions, as further keys and values of its attention, and the last
 position, projected into the embedding of the timestep.

@@ -79,7 +79,7 @@ def unet(
     The defaults are the dialect of Improved DDPM and ADM. That of DDPM: sinusoid
     "sin_cos", sinusoid_shift 1, norm_epsilon 1e-6, downsample_padding "end", qkv_order
     "new", attention_scale "product", num_heads 1, scale_shift False, initialisation
-    "ho".
+    "ddpm".
 
     Args:
         image_size: (H, W) in pixels, divisible by 2 ** (levels − 1).

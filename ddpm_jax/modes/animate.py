@@ -1,12 +1,15 @@
 """Animations: of a chain, of latents, of classes, of guidance, of training."""
 
+from ddpm_jax.builders import chains
 from ddpm_jax.data import images as images_lib
 from ddpm_jax.editing import animation as animation_lib
-from ddpm_jax.editing import edit, films, reel, training_film
+from ddpm_jax.editing import drift_film, edit, films, reel, training_film
 from ddpm_jax.metrics import motion
 from ddpm_jax.report import animations, grids
 from ddpm_jax.runtime import distributed, files, image_grid
 from ddpm_jax.runtime.console import say
+
+STRIP_COLUMNS = 5  # of a drift
 
 
 def run(config, workdir) -> None:
@@ -23,6 +26,14 @@ def run(config, workdir) -> None:
     animations.check(editing.format, editing.fps)
     films.check(config)
     saved = edit.read_run(config, workdir, "animate")
+    if chains.is_of_plane(config, saved.facts):
+        drift_film.plan(config, saved.facts)  # refuses before anything is loaded
+        store, film = drift_film.make(edit.open_run(saved, config))
+        if distributed.is_first():
+            shown = grids.evenly(list(range(len(film.marks))), STRIP_COLUMNS)
+            film = reel.Film(*film, 1, False, shown)
+            write(film, config, store.folder)
+        return
     if editing.kind == "train":
         store, captions, marks = training_film.make(saved, editing.frames)
         if distributed.is_first():

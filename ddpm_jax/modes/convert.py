@@ -13,7 +13,7 @@ from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.config import reading
-from ddpm_jax.convert import certificate, families, mapping, recognise
+from ddpm_jax.convert import certificate, formats, mapping, recognise
 from ddpm_jax.convert import open as open_lib
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
@@ -32,11 +32,11 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     Args:
         source: files or a folder, see `convert.open.open_sources`.
         workdir: where the run is to be; there must be none yet.
-        config: holds the values of the fields `given`; the others are told by the file.
+        config: holds the values of the fields `given`; the file decides the others.
         given: names of the fields that the user decided.
 
     Raises:
-        Refusal: the file is not understood, something about it is not told, the run
+        Refusal: the file is not understood, something about it must be given, the run
             could not be sampled from, or the converted network does not agree with a
             PyTorch forward pass of the file.
     """
@@ -45,31 +45,32 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
     opened = open_lib.open_sources(source)
     say(f"{opened.path}: {opened.describe()}")
     values = dict(reading.leaves(config.to_dict()))
-    told = recognise.recognise(opened, {name: values[name] for name in sorted(given)})
-    for line in told.sentences():
+    decided = {name: values[name] for name in sorted(given)}
+    recognised = recognise.recognise(opened, decided)
+    for line in recognised.sentences():
         say(line)
     if "data.name" not in given:
         config.data.name = "folder"  # weights come without data; any may score them
-    config = filled(config, told.fields)
-    facts = facts_of(opened, told.fields)
+    config = filled(config, recognised.fields)
+    facts = facts_of(opened, recognised.fields)
     check_usable(config, facts)
     if config.model.kind != "clip" and config.model.text_layers and not facts.text:
         say(
-            f"its vocabulary of {config.model.text_vocabulary:,} tokens is none that is"
-            " known here: it reads tokens, from Python, and no prompts"
+            f"unknown vocabulary of {config.model.text_vocabulary:,} tokens: the run "
+            "takes tokens, from Python, and no prompts"
         )
     network = build_network.network(config, facts)
     mesh = build_training.mesh(config)
 
     leaves = functional.by_path(network.shapes)
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
-    entries = families.entries(opened.family, shapes, told.fields)
-    mapping.check(entries, shapes, opened.shapes, told.fields)
+    entries = formats.FORMATS[opened.format].entries(shapes, recognised.fields)
+    mapping.check(entries, shapes, opened.shapes, recognised.fields)
     params = load(network, entries, opened, mesh)
-    say(f"{functional.num_parameters(network.shapes):,} parameters in their places")
+    say(f"{functional.num_parameters(network.shapes):,} parameters mapped")
 
     compilation.enable_cache()
-    small = certificate.small_fields(told.fields)
+    small = certificate.small_fields(recognised.fields)
     small_network = build_network.network(
         filled(config, small), facts_of(opened, small)
     )
@@ -82,7 +83,7 @@ def run(source, workdir, config, given: frozenset[str]) -> None:
             "importer"
         )
     jax.clear_caches()  # the certificate's program holds a copy of the weights
-    save(workdir, config, facts, params, receipt(opened, told, parity))
+    save(workdir, config, facts, params, import_record(opened, recognised, parity))
     say(f"converted in {progress.duration(time.perf_counter() - started)}")
     if use := use_of(config, facts, workdir):
         say(use)
@@ -101,8 +102,8 @@ def use_of(config, facts, workdir) -> str:
     if kind == "upsampler" and config.model.inpainting:
         return ""
     if kind in ("classifier", "upsampler") or build_network.makes_images_alone(config):
-        told = kinds.of(config).use(config, workdir)
-        return f"{told} {commands.PROMPT}" if config.model.text_layers else told
+        sentence = kinds.of(config).use(config, workdir)
+        return f"{sentence} {commands.PROMPT}" if config.model.text_layers else sentence
     return commands.complete(workdir)
 
 
@@ -154,7 +155,7 @@ def facts_of(opened, fields) -> build_data.DataInfo:
 
 
 def text_of(fields) -> build_data.TextFacts | None:
-    """Return the tokenizer of a network, None where it reads no text or none is told.
+    """Return the tokenizer of a network, None where it reads no text or it is unknown.
 
     The files of its vocabulary need not be here.
     """
@@ -190,18 +191,18 @@ def load(network, entries, opened, mesh):
     return jax.tree_util.tree_map_with_path(take, network.shapes, shardings)
 
 
-def receipt(opened, told, parity) -> dict:
+def import_record(opened, recognised, parity) -> dict:
     """Return what is noted in config.json of where the weights come from."""
     return {
         "source": str(opened.path),
         "sha256": opened.sha256,
         "bytes": opened.bytes,
-        "family": opened.family,
-        "published": told.published,
+        "family": opened.format,
+        "published": recognised.published,
         "weights": f"weights imported from {opened.path.name}",
         "notes": list(opened.notes),
-        "origin_of_fields": told.origin,
-        "assumed": list(told.assumed),
+        "origin_of_fields": recognised.origin,
+        "assumed": list(recognised.assumed),
         "certificate": parity.to_dict(),
     }
 

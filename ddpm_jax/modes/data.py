@@ -3,7 +3,7 @@
 import numpy as np
 
 from ddpm_jax.builders import captions as build_captions
-from ddpm_jax.builders import captions_told
+from ddpm_jax.builders import captions_summary
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.core import errors
 from ddpm_jax.data import files, images, inspection, labels
@@ -24,7 +24,7 @@ def run(config, workdir) -> None:
     """
     found = None
     if config.data.name in WITH_FILES:
-        found = inspection.inspect_files(captions_told.listing(config), say)
+        found = inspection.inspect_files(captions_summary.listing(config), say)
     refusal, dataset, seen = None, None, None
     try:
         dataset = build_data.dataset(config, "train")
@@ -36,14 +36,14 @@ def run(config, workdir) -> None:
         seen = inspection.inspect_dataset(dataset)
     except errors.Refusal as error:
         refusal = error
-    captions = captions_told.told(config, dataset if seen else None, workdir)
+    captions = captions_summary.summarise(config, dataset if seen else None, workdir)
     remarks = [
         *file_remarks(found),
         *seen_remarks(dataset, seen),
         *captions.remarks,
     ]
     for remark in remarks:
-        say(f"noticed: {remark}")
+        say(f"warning: {remark}")
     page = data_page.page(
         f"Data: {config.data.path or config.data.name}",
         refusal=refusal and str(refusal),
@@ -70,7 +70,7 @@ def described(config, dataset, test, seen) -> dict:
     """Return what is trained on, for the page."""
     height, width, channels = dataset.shape
     if config.data.name in WITH_FILES and dataset.num_classes:
-        # Every file counts, not only those whose pixels were looked at.
+        # Every file counts, not only those whose pixels were decoded.
         listed = files.open_images(config.data.path)
         ids = labels.assign(listed, config.data.labels).ids
         counts = np.bincount(ids, minlength=dataset.num_classes).tolist()
@@ -109,8 +109,8 @@ def described_files(found: inspection.FilesFound) -> dict:
     """Return what lies on the disk, for the page."""
     listing = found.images
     sizes = [(f"{h} × {w}", count) for (h, w), count in found.sizes()]
-    turned = sum(one.orientation != 1 for one in found.looked.found)
-    with_alpha = sum(one.alpha for one in found.looked.found)
+    turned = sum(one.orientation != 1 for one in found.headers.found)
+    with_alpha = sum(one.alpha for one in found.headers.found)
     return {
         "facts": [
             ("place", listing.root),
@@ -139,10 +139,10 @@ def described_files(found: inspection.FilesFound) -> dict:
 
 
 def file_remarks(found: inspection.FilesFound | None) -> list[str]:
-    """Return sentences about files that deserve a look."""
+    """Return remarks about files."""
     if found is None:
         return []
-    headers = found.looked.found
+    headers = found.headers.found
     counted = {
         "files that cannot be read": len(found.unreadable),
         "files that repeat others": sum(len(names) - 1 for names in found.duplicates),
@@ -154,7 +154,7 @@ def file_remarks(found: inspection.FilesFound | None) -> list[str]:
 
 
 def seen_remarks(dataset, seen) -> list[str]:
-    """Return sentences about what training would see that deserve a look."""
+    """Return remarks about what training would see."""
     if seen is None:
         return []
     remarks = []

@@ -1,11 +1,14 @@
 """A page in the browser, to play with a run."""
 
+import contextlib
+import logging
+
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import trained_run
 from ddpm_jax.config import reading
 from ddpm_jax.core import errors
-from ddpm_jax.demo import page, server, style, tabs
+from ddpm_jax.demo import page, server, style, tabs, worker
 from ddpm_jax.demo.player import Player, typed
 from ddpm_jax.runtime import devices
 
@@ -42,19 +45,33 @@ def run(config, workdir, port, host) -> None:
     bound = server.listening(host, number)
     try:
         with server.scratch():
-            import gradio
-
             player = Player(config, saved, workdir)
-            blocks = page.build(gradio, player, tabs.of(player))
-            app = server.application(
-                gradio, blocks, theme=style.theme(gradio), css=style.CSS
-            )
-            player.warm(tabs.first_jobs(player))
-            server.serve(
-                app, bound, f"open {server.address_of(host, number)} (Ctrl-C ends)"
-            )
+            with contextlib.closing(player):
+                # Compiled meanwhile: the first click waits for what is left of it.
+                warming = player.warm(tabs.first_jobs(player))
+                warming.add_done_callback(tell_failure)
+                import gradio
+
+                blocks = page.build(gradio, player, tabs.of(player))
+                app = server.application(
+                    gradio, blocks, theme=style.theme(gradio), css=style.CSS
+                )
+                server.serve(
+                    app, bound, f"open {server.address_of(host, number)} (Ctrl-C ends)"
+                )
     finally:
         bound.close()
+
+
+def tell_failure(warming) -> None:
+    """Log why the first programs could not be compiled; requests tell it too.
+
+    Args:
+        warming: from `Player.warm`, ended.
+    """
+    failed = None if warming.cancelled() else warming.exception()
+    if failed is not None and not isinstance(failed, worker.Stopped):
+        logging.getLogger(__name__).error("nothing was compiled", exc_info=failed)
 
 
 def leave_to_tabs(config, saved) -> None:

@@ -12,7 +12,7 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.builders import training as build_training
-from ddpm_jax.core import conditions, errors
+from ddpm_jax.core import arrays, conditions, errors
 from ddpm_jax.data import sources
 from ddpm_jax.diagnosis import findings, inputs, measure, outputs, page, predictions
 from ddpm_jax.metrics import oracle
@@ -27,7 +27,7 @@ LEVELS = 16  # noise levels
 TOLD_IMAGES, TOLD_LEVELS = 16, 5
 WALKED = 16  # images whose steps are doubled
 MOST_STEPS = 128
-TRAINING_IMAGES = 2048  # looked at, and searched for copies
+TRAINING_IMAGES = 2048  # read, and searched for copies
 HELD_OUT = 256
 CLOSEST = 8
 
@@ -122,8 +122,8 @@ class Split(NamedTuple):
 
     train: sources.Dataset
     test: sources.Dataset
-    seen: measure.Seen
-    held_out: measure.Seen
+    seen: measure.DataStatistics
+    held_out: measure.DataStatistics
     images: np.ndarray
     condition: dict[str, np.ndarray]
     real: np.ndarray
@@ -141,12 +141,12 @@ def load(trained: trained_run.TrainedRun) -> Split | str:
     except errors.Refusal as refusal:
         return str(refusal)
     seen, held_out = (
-        measure.look(dataset.fetch, len(dataset), limit, facts.levels)
+        measure.statistics(dataset.fetch, len(dataset), limit, facts.levels)
         for dataset, limit in ((train, TRAINING_IMAGES), (test, HELD_OUT))
     )
     batches = []
     for dataset in (test, train):
-        batch = dataset.fetch(measure.spread(len(dataset), IMAGES))
+        batch = dataset.fetch(arrays.spread(len(dataset), IMAGES))
         specs = trained.network.condition_spec
         condition = conditions.selected(specs, batch, dataset.name)
         batches += [batch["image"], condition]
@@ -192,7 +192,7 @@ def of_network(trained, used, split) -> Checked:
     config = trained.config
     whole = build_process.schedule(config)
     alpha_bar = whole.alpha_bar
-    t = measure.spread(whole.num_steps, LEVELS)
+    t = arrays.spread(whole.num_steps, LEVELS)
     u = alpha_bar[t] / (1 - alpha_bar[t]) * split.seen.var.mean()
     probe = measure.make_probe(
         whole,
@@ -204,7 +204,7 @@ def of_network(trained, used, split) -> Checked:
         batch_size=sampler.rounded_batch(IMAGES, trained.mesh),
     )
     probed = measure.by_t(probe, used.params, split.images, split.condition, t)
-    yield from of_told(probe, used.params, split, t, u)
+    yield from of_given_t(probe, used.params, split, t, u)
     meant = predictions.prediction(
         u,
         probed.readings,
@@ -223,15 +223,15 @@ def of_network(trained, used, split) -> Checked:
     )
 
 
-def of_told(probe, params, split, t, u) -> Checked:
-    """Check that the network is best when told the true t."""
+def of_given_t(probe, params, split, t, u) -> Checked:
+    """Check that the network is best when given the true t."""
     comparable = t[predictions.in_band(u)]
     if len(comparable) < 2:
         yield from not_checked(predictions.NOTHING_COMPARABLE, "timesteps")
         return
-    levels = comparable[measure.spread(len(comparable), TOLD_LEVELS)]
+    levels = comparable[arrays.spread(len(comparable), TOLD_LEVELS)]
     condition = {key: v[:TOLD_IMAGES] for key, v in split.condition.items()}
-    found = measure.by_told(
+    found = measure.by_given_t(
         probe, params, split.images[:TOLD_IMAGES], condition, levels, t
     )
     finding = predictions.noise_level(levels, t, found, int(np.diff(t).max()))
@@ -326,7 +326,7 @@ def of_copies(config, split, made):
         return outputs.not_finite("copies"), None
     among, index = split.seen.pooled, split.seen.index
     if config.data.flip:
-        mirrored = measure.look(
+        mirrored = measure.statistics(
             lambda rows: {"image": split.train.fetch(rows)["image"][:, :, ::-1]},
             len(split.train),
             TRAINING_IMAGES,

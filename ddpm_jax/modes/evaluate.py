@@ -1,9 +1,9 @@
 """Scoring a run, or images that are there already: a card for each number."""
 
 import dataclasses
-import json
 from typing import NamedTuple
 
+from ddpm_jax import config as config_lib
 from ddpm_jax.builders import cascade, kinds, low_res, trained_run
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import sampling as build_sampling
@@ -24,13 +24,15 @@ from ddpm_jax.evaluation import (
 )
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import resize, table
+from ddpm_jax.report import run_card
+from ddpm_jax.runs import directory
 from ddpm_jax.runtime import compilation, devices, distributed
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
 
 
 def run(config, workdir) -> None:
-    """Score the run in `workdir`, or config.evaluation.samples, by some metrics.
+    """Score the run in `workdir`, or config.evaluation.samples; write the run's card.
 
     Args:
         config: evaluation.metric names the metrics.
@@ -39,6 +41,17 @@ def run(config, workdir) -> None:
     Raises:
         Refusal: no run, no checkpoint, or an evaluation that cannot be made.
     """
+    score(config, workdir)
+    if not workdir:
+        return
+    run_dir = directory.RunDir.open_existing(workdir)
+    card = run_card.write(run_dir, base=config_lib.base().to_dict())
+    if card:
+        say(f"card of the run: {card}")
+
+
+def score(config, workdir) -> None:
+    """Score by some metrics; see `run`."""
     names = rules.metric_names(config.evaluation.metric)
     kinds.check_metrics(config, names)
     given = config.evaluation.samples
@@ -78,9 +91,9 @@ def run(config, workdir) -> None:
     if of_upsampler and not enlarging.score(trained, of_upsampler):
         return
     if of_samples:
-        subject = of_samples.files or sample_sets.of_run(trained, of_samples.given)
+        sample_set = of_samples.files or sample_sets.of_run(trained, of_samples.given)
         mesh = trained.mesh if trained else build_training.mesh(config)
-        score_samples(config, subject, of_samples.groups, mesh)
+        score_samples(config, sample_set, of_samples.groups, mesh)
 
 
 class Plan(NamedTuple):
@@ -92,7 +105,7 @@ class Plan(NamedTuple):
         given: what an upsampler enlarges.
     """
 
-    files: sample_sets.Subject | None
+    files: sample_sets.SampleSet | None
     groups: list[feature_pass.Group]
     given: low_res.Given | None = None
 
@@ -140,70 +153,68 @@ def plan(config, names, run_dir, facts) -> Plan:
     return Plan(files, groups, given)
 
 
-def score_samples(config, subject, groups, mesh) -> None:
+def score_samples(config, sample_set, groups, mesh) -> None:
     """Write the cards of samples that are not there, making the samples if need be."""
-    missing = [left for group in groups if (left := unscored(subject, group)).names]
+    missing = [left for group in groups if (left := unscored(sample_set, group)).names]
     loaded = []
     for group in missing:
         network, notes = group.source.load()
-        group.check(network, shape=subject.shape, crop=subject.crop)
+        group.check(network, shape=sample_set.shape, crop=sample_set.crop)
         if network.name == features_lib.INCEPTION:
-            notes = [*notes, *resize.notes(subject.shape[-1])]
+            notes = [*notes, *resize.notes(sample_set.shape[-1])]
         for note in notes:
             say(f"note: {note}")
         loaded.append((group, network, notes))
-    images = subject.images() if missing else None
+    images = sample_set.images() if missing else None
     if images is None:
         return
     with preemption.StopRequest() as stop:
         for group, network, notes in loaded:
-            scores = measure(config, subject, images, group, network, mesh, stop)
+            scores = measure(config, sample_set, images, group, network, mesh, stop)
             if scores is None:
                 say(f"stopped by {stop.signal_name}: no image is lost")
-                say("the same command goes on from there")
+                say("run the same command to resume")
                 return
-            write(subject, images, group, network, *scores, notes)
+            write(sample_set, images, group, network, *scores, notes)
 
 
-def unscored(subject, group) -> feature_pass.Group:
+def unscored(sample_set, group) -> feature_pass.Group:
     """Return the group without the metrics whose cards are there; print those."""
-    paths = card_paths(subject, group)
-    left = []
-    for name in group.names:
-        own = [paths[card] for card in table.METRICS[name].cards]
-        if not distributed.from_first(all(path.exists() for path in own)):
-            left.append(name)
-            continue
-        for path in own:
-            card = json.loads(path.read_text())
-            say(f"scored already: {card['metric']} {card['value']:.4f}, card: {path}")
+    paths = card_paths(sample_set, group)
+    left = [
+        name
+        for name in group.names
+        if not cards.exist(*(paths[card] for card in table.METRICS[name].cards))
+    ]
     return dataclasses.replace(group, names=tuple(left))
 
 
-def card_paths(subject, group) -> dict:
+def card_paths(sample_set, group) -> dict:
     """Return where the card of each number of a group goes."""
-    name = f"{subject.tag}-{group.digest}.json"
-    return {card: subject.folder / f"{card}_{name}" for card in group.cards}
+    name = f"{sample_set.tag}-{group.digest}.json"
+    return {card: sample_set.folder / f"{card}_{name}" for card in group.cards}
 
 
-def measure(config, subject, images, group, network, mesh, stop):
+def measure(config, sample_set, images, group, network, mesh, stop):
     """Return what was compared with and the scores, or None if stopped."""
     options = {
         "mesh": mesh,
         "batch_size": config.evaluation.batch_size,
         "should_stop": stop.agreed,
     }
-    compared = feature_pass.compared(group, network, folder=subject.folder, **options)
+    compared = feature_pass.compared(
+        group, network, folder=sample_set.folder, **options
+    )
     if compared is None or stop.agreed():
         return None
-    say(f"measuring {subject.count} images for {', '.join(group.names)} …")
+    say(f"measuring {sample_set.count} images for {', '.join(group.names)} …")
     counter = copies.Counter()
     scores = feature_pass.score(
         group,
         network,
-        counter.watched(images.rows(subject.count)),
+        counter.watched(images.rows(sample_set.count)),
         compared,
-        count=subject.count,
+        count=sample_set.count,
         **options,
     )
     if scores is None:
@@ -211,12 +222,12 @@ def measure(config, subject, images, group, network, mesh, stop):
     return compared, [table.qualified(score, counter.notes()) for score in scores]
 
 
-def write(subject, images, group, network, compared, scores, notes) -> None:
+def write(sample_set, images, group, network, compared, scores, notes) -> None:
     """Write and print the scores of one pass."""
     protocol = {
-        **subject.protocol,
-        "num_samples": subject.count,
-        "image_shape": subject.shape,
+        **sample_set.protocol,
+        "num_samples": sample_set.count,
+        "image_shape": sample_set.shape,
         "feature_network": network.name,
         "feature_network_fingerprint": network.fingerprint,
         "resize": network.resize,
@@ -227,10 +238,10 @@ def write(subject, images, group, network, compared, scores, notes) -> None:
         against["reference_hash"] = group.reference.hash
     if compared.statistics:
         against["num_reference"] = compared.statistics.num_images
-    saturated = images_lib.saturated_share(images.rows(subject.count))
+    saturated = images_lib.saturated_share(images.rows(sample_set.count))
     for score in scores:
         compares = table.compares(score.metric)
-        path = card_paths(subject, group)[score.metric]
+        path = card_paths(sample_set, group)[score.metric]
         cards.write(
             path,
             metric=score.metric,

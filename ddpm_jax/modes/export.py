@@ -4,11 +4,14 @@ import pathlib
 
 import numpy as np
 
-from ddpm_jax.builders import trained_run
+from ddpm_jax import config as config_lib
+from ddpm_jax.builders import chains, trained_run
 from ddpm_jax.config import reading
 from ddpm_jax.convert.export import writing
+from ddpm_jax.convert.formats import EXPORTS
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
+from ddpm_jax.report import run_card
 from ddpm_jax.runtime import versions
 from ddpm_jax.runtime.console import say
 
@@ -19,19 +22,23 @@ def run(config, workdir, format_name: str, output: str) -> None:
     Args:
         config: the run's config; sampling.weights decides between EMA and raw.
         workdir: the run.
-        format_name: a key of `convert.export.writing.FORMATS`.
+        format_name: a key of `convert.formats.EXPORTS`.
         output: file or folder to write; nothing may be there yet.
 
     Raises:
-        Refusal: an unknown format, a network it cannot express, or an output that is
-            there already.
+        Refusal: an unknown format, a chain of 2015, a network it cannot express, or an
+            output that is there already.
     """
-    errors.choose("format", writing.FORMATS, format_name)
+    errors.choose("format", EXPORTS, format_name)
+    if config.model.kind in chains.KINDS:
+        raise errors.Refusal(
+            f"model.kind={config.model.kind!r}: no other program has such a network to "
+            "export to; its arrays are those of ddpm_jax.load(RUN).params() in Python"
+        )
     if pathlib.Path(output).exists():
         raise errors.Refusal(f"{output} is there already: choose another --output")
     trained = trained_run.open_run(workdir, config)
-    weights = trained.weights(config.sampling.weights, field="sampling.weights")
-    say(f"step {weights.step}, {weights.why}")
+    weights = trained.chosen_weights("sampling.weights")
     leaves = functional.by_path(weights.params)
     by_path = {path: np.asarray(leaf) for path, leaf in leaves.items()}
     fields = fields_of(trained)
@@ -51,8 +58,22 @@ def run(config, workdir, format_name: str, output: str) -> None:
     for line in exported.sentences:
         say(line)
     say(writing.reload_and_compare(format_name, output, by_path, fields))
-    for path in exported.paths:
+    for path in (*exported.paths, *_cards(trained, format_name, output)):
         say(f"wrote {path}")
+
+
+def _cards(trained, format_name, output):
+    """Write the run's card, and the model card of a folder that others read."""
+    base = config_lib.base().to_dict()
+    written = []
+    try:
+        written.append(run_card.write(trained.run_dir, base=base))
+    except OSError as error:  # a run that is only read is exported too
+        say(f"{error.filename} cannot be written ({error.strerror}): no card.md")
+    if format_name == "diffusers":
+        folder = pathlib.Path(output)
+        written.append(run_card.for_diffusers(trained.run_dir, folder, base=base))
+    return [path for path in written if path]
 
 
 def fields_of(trained) -> dict:

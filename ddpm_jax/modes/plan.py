@@ -1,4 +1,4 @@
-"""What a run will need, told before its first step: memory, work, traffic, time."""
+"""What a run will need, before its first step: memory, work, traffic, time."""
 
 import re
 
@@ -22,7 +22,7 @@ from ddpm_jax.runtime.console import say
 from ddpm_jax.training import progress
 
 ASSUMED_MFU = 0.4
-"""Share of the peak speed that hours are told for: a round number, not measured."""
+"""Share of the peak speed that hours are computed for: a round number, not measured."""
 
 
 def run(config, topology: str = "") -> None:
@@ -100,8 +100,8 @@ def compile_step(jitted, *args, what) -> jax.stages.Compiled | str:
 
 def temporaries_of(words: str) -> int | None:
     """Return the bytes that the TPU compiler would have needed, if it says so."""
-    told = re.search(r"temporaries \(([\d.]+)G\)", words)
-    return int(float(told[1]) * 2**30) if told else None
+    match = re.search(r"temporaries \(([\d.]+)G\)", words)
+    return int(float(match[1]) * 2**30) if match else None
 
 
 # ---- what is printed -----------------------------------------------------------------

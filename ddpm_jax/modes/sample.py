@@ -30,26 +30,25 @@ def run(config, workdir) -> None:
     saved.run_dir.check_writable()
     compilation.enable_cache()
     given = cascade.given(config, saved.facts)
-    recipe = kind.recipe(config, saved.facts, given=given)
+    texts = prompts.of(config, saved.facts, given)
+    recipe = kind.recipe(config, saved.facts, given=given, texts=texts)
     classes = build_sampling.classes(config, saved.facts, given=given)
     wanted = build_sampling.num_samples(config, classes)
     if given is not None:
         given.check_count(wanted)
     trained = trained_run.open_run(saved, config)
-    weights = trained.weights(config.sampling.weights, field="sampling.weights")
-    say(f"step {weights.step}, {weights.why}")
+    weights = trained.chosen_weights("sampling.weights")
     # Guidance of scale 0 leaves the classes out, but for a classifier's.
     if classes is not None and (config.sampling.classifier or recipe.is_conditional):
         say(f"classes: {classes}")
         if remark := class_labels.remark(classes.names):
             say(f"note: {remark}")
-    texts = prompts.of(config, saved.facts, given)
-    told = [] if texts is None or not recipe.is_conditional else texts.told()
-    told += build_sampling.guidance_told(config, saved.facts, saved.imported)
-    for line in told:
+    lines = [] if texts is None or not recipe.is_conditional else texts.told()
+    lines += build_sampling.guidance_lines(config, saved.facts, saved.imported)
+    for line in lines:
         say(line)
     if given is not None:
-        for line in low_res.told(config, given):
+        for line in low_res.described(config, given):
             say(line)
         if not given.source.make(wanted):
             return

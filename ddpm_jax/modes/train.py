@@ -1,5 +1,6 @@
 """Training, from top to bottom: data, network, state, the loop, the end."""
 
+import functools
 import math
 import time
 
@@ -16,18 +17,21 @@ from ddpm_jax.config import paths, reading
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images, inspection, pipeline
 from ddpm_jax.data import order as order_lib
+from ddpm_jax.diagnosis import leaves
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.models import custom, functional
-from ddpm_jax.runs import checkpoints, directory, metric_writers, place
+from ddpm_jax.runs import checkpoints, directory, goodput, metric_writers, place
 from ddpm_jax.runtime import compilation, devices, distributed, sharding, versions
 from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
 from ddpm_jax.training import crash_report, loop, messages, progress
 
-LOOKED_AT = 64  # images, before the first step
+INSPECTED = 64  # images, before the first step
 
 
-def run(config, workdir, network: functional.Network | None = None) -> None:
+def run(  # noqa: PLR0915 - the story of a training run, in order
+    config, workdir, network: functional.Network | None = None
+) -> None:
     """Train, or go on training, the run in `workdir`.
 
     Args:
@@ -79,9 +83,9 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
     ):
         state, first_step = start_state(config, run_dir, saved, abstract, network, mesh)
         write_config(run_dir, config, facts, network, marks)
-        missing = monitor.missing(config.train, run_dir, first_step)
-        if first_step >= config.train.steps and not missing:
-            say(f"the run has its {config.train.steps} steps already")
+        overdue = monitor.overdue(config.train, run_dir, first_step)
+        if first_step >= config.train.steps and not overdue:
+            say(f"the run has taken its {config.train.steps} steps already")
             say(closing(config, run_dir, network, workdir))
             return
         every = config.train.checkpoint_every
@@ -93,18 +97,7 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
             return
-        of_process = own_rows(config, network, dataset.name, mesh)
-
-        def batches_from(step):
-            return pipeline.batches(
-                dataset,
-                order,
-                first_step=step,
-                flip=config.data.flip,
-                seed=config.seed,
-                **of_process,
-            )
-
+        batches_from = local_batches(config, network, dataset, order, mesh)
         with (
             metric_writers.open_writers(
                 config.train.writers,
@@ -116,51 +109,69 @@ def run(config, workdir, network: functional.Network | None = None) -> None:
             # The first batches are prepared while the step compiles.
             batches_from(first_step) as batches,
         ):
-            job = loop.Job(
-                train=config.train,
+            take_step = compilation.compile_ahead(
+                build_step.jitted_step(train_step, abstract, mesh),
+                abstract,
+                build_step.abstract_batch(config, facts, network, mesh),
+                what="the train step",
+            )
+            evaluate = monitor.make(
+                config,
+                facts,
+                network,
+                mesh,
+                dataset=dataset,
+                run_dir=run_dir,
                 writer=writer,
-                saved=saved,
-                place=where,
-                compiled=compilation.compile_ahead(
-                    build_step.jitted_step(train_step, abstract, mesh),
-                    abstract,
-                    build_step.abstract_batch(config, facts, network, mesh),
-                    what="the train step",
-                ),
-                observer=monitor.Observer(
-                    config,
-                    facts,
-                    network,
-                    mesh,
-                    dataset=dataset,
-                    run_dir=run_dir,
-                    writer=writer,
-                    should_stop=stop.agreed,
-                ),
-                stop=stop,
-                batches_from=batches_from,
-                go_back=lambda: go_back(
+                should_stop=stop.agreed,
+            )
+            report_bad_step = crash_report.CrashReporter(
+                kinds.of(config).reads(network),
+                run_dir,
+                order,
+                dataset,
+                command=messages.resume_command(network, workdir),
+            )
+            new_progress = functools.partial(
+                progress.Progress,
+                last_step=config.train.steps,
+                batch_size=config.train.batch_size,
+                **build_planning.speed(config, facts, network, mesh),
+            )
+            ledger = goodput.Ledger(run_dir, started)
+            say(f"first step {time.perf_counter() - started:.1f} s after the start")
+            step, is_finished = loop.run(
+                state,
+                batches,
+                take_step,
+                done=first_step,
+                last_step=config.train.steps,
+                log_every=config.train.log_every,
+                checkpoint_every=config.train.checkpoint_every,
+                max_bad_steps=config.train.max_bad_steps,
+                parts_due=lambda done: monitor.due(config.train, done),
+                overdue=overdue,
+                monitor=evaluate,
+                report=monitor.reporter(run_dir, where),
+                report_bad_step=report_bad_step,
+                roll_back=lambda: roll_back(
                     config, run_dir, saved, abstract, network, mesh
                 ),
-                note_bad=crash_report.Notes(
-                    kinds.of(config).reads(network),
-                    run_dir,
-                    order,
-                    dataset,
-                    command=messages.how_to_go_on(network, workdir),
-                ),
-                speed=build_planning.speed(config, facts, network, mesh),
+                batches_from=batches_from,
+                new_progress=new_progress,
+                checkpoints=saved,
+                writer=writer,
+                place=where,
+                stop=stop,
+                ledger=ledger,
             )
-            say(f"first step {time.perf_counter() - started:.1f} s after the start")
-            outcome = loop.run(job, batches, state, first_step, missing)
-    if outcome.why == loop.STOPPED:
-        say(
-            f"stopped by {stop.signal_name} at step {outcome.step}; everything is saved"
-        )
-        say(f"go on with: {messages.how_to_go_on(network, workdir)}")
+    spent = ledger.ended(step)
+    if not is_finished:
+        say(f"stopped by {stop.signal_name} at step {step}; everything is saved")
+        say(f"{spent}\nresume with: {messages.resume_command(network, workdir)}")
         return
     took = progress.duration(time.perf_counter() - started)
-    say(f"finished {outcome.step} steps in {took}")
+    say(f"finished {step} steps in {took}; {spent}")
     say(closing(config, run_dir, network, workdir))
 
 
@@ -186,16 +197,22 @@ def say_what_is_trained(config, facts, network, mesh, dataset) -> None:
     for line in remarks(dataset):
         say(line)
     if remark := class_labels.remark(facts.class_names):
-        say(f"noticed: {remark}")
+        say(f"warning: {remark}")
+    if found := versions.newer(versions.versions()):
+        say(f"warning: {', '.join(found)} is newer than what ddpm_jax is tested with")
+    if custom.note(network):
+        rescaled = config.diffusion.rescale_timesteps
+        for line in leaves.remarks(network, facts.shape, float_timesteps=rescaled):
+            say(f"warning: {line}")
 
 
 def remarks(dataset) -> list[str]:
     """Return what is odd about the pixels of some images, a line each."""
     if not images.is_image(dataset.shape):
         return []
-    seen = inspection.inspect_dataset(dataset, limit=LOOKED_AT)
+    seen = inspection.inspect_dataset(dataset, limit=INSPECTED)
     found = inspection.remarks(dataset, seen)
-    return [f"noticed: {remark}; see --mode=data" for remark in found]
+    return [f"warning: {remark}; see --mode=data" for remark in found]
 
 
 def check_new(config, facts, network) -> None:
@@ -205,25 +222,34 @@ def check_new(config, facts, network) -> None:
         trained_run.check_transfer(config, network, facts)
 
 
-def own_rows(config, network, source: str, mesh) -> dict:
-    """Return which rows of a batch this process loads, and how they get to devices."""
+def local_batches(config, network, dataset, order, mesh):
+    """Return `first step → Prefetcher` of the rows that this process loads."""
     specs = kinds.of(config).reads(network)
     rows = sharding.process_rows(mesh, config.train.batch_size)
 
     def place(batch):
         # What the train step does not read stays where it is.
-        condition = conditions.selected(specs, batch, source)
+        condition = conditions.selected(specs, batch, dataset.name)
         return sharding.put_batch(mesh, {"image": batch["image"], **condition})
 
-    return {"start": rows.start, "stop": rows.stop, "place": place}
+    return lambda step: pipeline.batches(
+        dataset,
+        order,
+        first_step=step,
+        flip=config.data.flip,
+        seed=config.seed,
+        start=rows.start,
+        stop=rows.stop,
+        place=place,
+    )
 
 
 def start_state(config, run_dir, saved, abstract, network, mesh):
-    """Return the state to go on from and its step; prints the receipt of a resume."""
+    """Return the state to go on from and its step; prints what was resumed."""
     if saved.latest_step() is None:
         return new_state(config, run_dir, abstract, network, mesh), 0
     restored = saved.restore(abstract)
-    trained_run.say_skipped(restored, say)
+    trained_run.say_skipped(restored)
     if restored.step > config.train.steps:
         raise errors.Refusal(
             f"train.steps={config.train.steps}: the run has taken {restored.step} "
@@ -233,18 +259,18 @@ def start_state(config, run_dir, saved, abstract, network, mesh):
     if before != runtime.NUMERICS:
         say(
             f"checkpoint {restored.step} was written with numerics {before} and this "
-            f"version has {runtime.NUMERICS}: the run goes on, equal up to rounding "
-            "and not to the last bit"
+            f"version has {runtime.NUMERICS}: the run resumes, equal up to rounding "
+            "and not bit for bit"
         )
     moved = run_dir.truncate_metrics_after(restored.step)
     rate = float(build_training.learning_rate(config)(restored.step))
-    say(messages.receipt(restored, config, moved, rate=rate))
+    say(messages.resume_summary(restored, config, moved, rate=rate))
     return restored.state, restored.step
 
 
-def go_back(config, run_dir, saved, abstract, network, mesh):
+def roll_back(config, run_dir, saved, abstract, network, mesh):
     """Return the last good state, from which every draw is another, and its step."""
-    say("going back to the last good checkpoint, with new draws of t and noise")
+    say("rolling back to the last good checkpoint, with new draws of t and noise")
     saved.wait()
     state, step = start_state(config, run_dir, saved, abstract, network, mesh)
     epoch = np.int32(int(state.draw_epoch) + 1)
@@ -267,10 +293,10 @@ def new_state(config, run_dir, abstract, network, mesh):
             "the run has no checkpoint yet: it starts again at step 0"
             + (f"; {moved} lines moved to metrics.superseded.jsonl" if moved else "")
         )
-    say("drawing the initial weights …")
+    say("initialising the weights …")
     params = build_training.initial_params(config, network, mesh)
     if config.train.init_from:
-        params = trained_run.transfer(config, params, mesh=mesh, say=say)
+        params = trained_run.transfer(config, params, mesh=mesh)
     return build_training.initial_state(config, params, abstract)
 
 

@@ -117,8 +117,8 @@ def accuracy(cards: Cards) -> html.Html:
         return html.Html("")
     names = {"accuracy": "label first", "top5_accuracy": "in the first 5"}
     lines = [
-        charts.Line(told, t, [100 * v for v in by_t[name]], colour=colour)
-        for colour, (name, told) in enumerate(names.items())
+        charts.Line(label, t, [100 * v for v in by_t[name]], colour=colour)
+        for colour, (name, label) in enumerate(names.items())
         if history_lib.is_numbers(by_t.get(name))
     ]
     noiseless = clean.get("accuracy")

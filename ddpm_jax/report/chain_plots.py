@@ -8,6 +8,8 @@ from ddpm_jax.report import plots, sample_plots
 from ddpm_jax.runtime import image_grid
 
 BLUE, ORANGE = "#1f5fa8", "#c2410c"
+GRID = 22  # arrows along each axis of the drift …
+REACH = 2.2  # … and how far they lie from 0
 
 
 def terms(by_t: dict, details: dict) -> bytes:
@@ -48,10 +50,10 @@ def both_chains(
     page, axes = plots.figure(len(forward), 2)
     names = ["x_0", *(f"x_t, t = {t + 1}" for t in kept)]
     whole = np.concatenate([forward[0], backward[-1]])
-    for row, (told, parts) in enumerate((("forward", forward), ("reverse", backward))):
+    for row, (label, parts) in enumerate((("forward", forward), ("reverse", backward))):
         for axis, name, samples in zip(axes[row], names, parts, strict=True):
             sample_plots.draw(axis, samples, within=whole)
-            axis.set_title(f"{told}: {name}", fontsize=10)
+            axis.set_title(f"{label}: {name}", fontsize=10)
     return plots.png(page)
 
 
@@ -68,6 +70,34 @@ def images(panels: Sequence[tuple[str, np.ndarray]]) -> bytes:
         axis.set_title(title, fontsize=10)
         axis.axis("off")
     return plots.png(page)
+
+
+def lattice() -> np.ndarray:
+    """Return the points at which the drift is drawn, [n, 2]."""
+    line = np.linspace(-REACH, REACH, GRID)
+    return np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+
+
+def drift_frame(title: str, points: np.ndarray, arrows) -> np.ndarray:
+    """Return one picture of points in the plane and the drift, uint8 [H, W, 3].
+
+    Args:
+        title: above it.
+        points: of the chain, [n, 2].
+        arrows: where the drift is drawn and what it is, [m, 2] each; None for none.
+            They are scaled to be seen, anew in each picture.
+    """
+    page, axis = plots.figure(1)
+    page.set_size_inches(4.4, 4.4)
+    axis.plot(points[:, 0], points[:, 1], ".", color=ORANGE, markersize=2.5)
+    if arrows is not None:
+        places, drift = arrows
+        axis.quiver(*places.T, *drift.T, color=BLUE, angles="xy", width=0.003)
+    reach = 1.1 * REACH
+    axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    axis.set_aspect("equal")
+    axis.set_title(title, fontsize=10)
+    return plots.pixels(page)
 
 
 def drift(fields: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> bytes:

@@ -17,6 +17,7 @@ FACTS = {
     "null": "L_null, under the prior",
     "gain": "K − L_null",
     "ceiling": "ceiling of K",
+    "ceiling_of_this_chain": "ceiling of K with these β and a diagonal f_Σ",
     "log_likelihood_of_the_data": "log-likelihood of the data's own law",
     "gaussian": "Gaussian of full covariance",
     "log_probability": "log p by importance averaging",
@@ -32,9 +33,9 @@ def element(run_dir, cards: cards_lib.Cards) -> html.Html:
     card = cards.by_name[named[0]]
     unit = card.get("unit") or ""
     rows = [("K", html.measured(card["value"], card.get("standard_error"), unit))]
-    for key, told in FACTS.items():
+    for key, label in FACTS.items():
         if isinstance(card.get(key), int | float):
-            rows.append((told, html.number(card[key], digits=4)))
+            rows.append((label, html.number(card[key], digits=4)))
     stem = pathlib.Path(named[0]).stem
     figures = []
     for name, title in TITLES.items():

@@ -36,7 +36,7 @@ def page(
             rows), and "lists", heading to lines; None for data without files.
         captions: "facts" and "lists" as above, and "shown", pairs of an image uint8
             [H, W, C] and its captions; None where there are none.
-        remarks: sentences about what was noticed.
+        remarks: sentences on the data.
     """
     sections = {
         "Noticed": _remarks(remarks),

@@ -20,7 +20,7 @@ STRONG_TINT = 0.3
 QUARTERS_SETTLED = 1000  # steps
 BY_HEART = 0.05  # more of the training than of the test images named right
 SPLITS = ("training_images", "validation")  # begin the names of what is validated
-QUARTERS = ("_q0", "_q1", "_q2", "_q3")  # end the names of what is told by t
+QUARTERS = ("_q0", "_q1", "_q2", "_q3")  # end the names of what is reported by t
 TOO_MUCH = ("red", "green", "blue")
 TOO_LITTLE = ("cyan", "magenta", "yellow")
 
@@ -84,7 +84,7 @@ def missing(history, config) -> Iterator[Hint]:
             )
 
 
-def left_out(history, config) -> Iterator[Hint]:
+def skipped_updates(history, config) -> Iterator[Hint]:
     """Updates that were skipped because they were not finite."""
     del config
     steps, skipped = history.numbers("skipped")
@@ -92,20 +92,20 @@ def left_out(history, config) -> Iterator[Hint]:
         first = next(step for step, count in zip(steps, skipped, strict=True) if count)
         yield Hint(
             "watch",
-            f"{sum(skipped):,} updates were not finite and left out, the first by step "
-            f"{first:,}.",
+            f"{sum(skipped):,} updates were not finite and were skipped, the first by "
+            f"step {first:,}.",
             "The files in crashes/ name the images, timesteps and blocks of the "
             "network.",
         )
 
 
 def went_back(history, config) -> Iterator[Hint]:
-    """Training that went back to a checkpoint."""
+    """Training that rolled back to a checkpoint."""
     del config
     for to, back in zip(*history.numbers("went_back_from"), strict=True):
         yield Hint(
             "watch",
-            f"Training went back from step {back:,} to {to:,}.",
+            f"Training rolled back from step {back:,} to {to:,}.",
             "Too many updates in a row were not finite; from there on it draws other "
             "timesteps and noise. metrics.superseded.jsonl and crashes/ hold what was.",
         )
@@ -374,7 +374,7 @@ def _too(shift, worst):
 
 CHECKS = (
     missing,
-    left_out,
+    skipped_updates,
     went_back,
     resources,
     waiting,
@@ -388,7 +388,7 @@ CHECKS = (
 # Without those that speak of samples, or of a loss by t that is like no other.
 CHECKS_OF_CLASSIFIERS = (
     missing,
-    left_out,
+    skipped_updates,
     went_back,
     resources,
     waiting,

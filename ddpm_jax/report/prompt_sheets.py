@@ -73,10 +73,10 @@ def _captioned(tiles, prompts, columns):
     empty = np.full_like(tiles[0], sheets.WHITE)
     cells = [*tiles, *[empty] * (columns - len(tiles))]
     words = [*map(_named, prompts), *[""] * (columns - len(tiles))]
-    told = [sheets.words(text, (0, width, channels), margin=4) for text in words]
-    between = gap[: told[0].shape[0]]
+    labels = [sheets.words(text, (0, width, channels), margin=4) for text in words]
+    between = gap[: labels[0].shape[0]]
     yield [part for cell in cells for part in (cell, gap)]
-    yield [part for cell in told for part in (cell, between)]
+    yield [part for cell in labels for part in (cell, between)]
 
 
 def _named(prompt):

@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.models import functional
+
 
 def by_path(state) -> dict:
     """Return {path: leaf}, e.g. "params/stem/kernel".
@@ -13,14 +15,12 @@ def by_path(state) -> dict:
         TypeError: a leaf is no array of JAX or a typed key: it would come back as
             something else.
     """
-    leaves = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    leaves = functional.by_path(state)
+    for name, leaf in leaves.items():
         if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
             raise TypeError(f"{name} is a {type(leaf).__name__}, not a jax.Array")
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             raise TypeError(f"{name} is a typed key: take jax.random.key_data of it")
-        leaves[name] = leaf
     return leaves
 
 
@@ -62,7 +62,7 @@ def first_not_finite(state) -> str | None:
 
     It is reduced where it lies, by one small program for each shape, of which a network
     has few: a single program over all leaves takes longer to compile. Every process
-    looks at its own shards; there is nothing to exchange. Integers are passed over.
+    looks at its own shards; there is nothing to exchange. Integers are skipped.
     """
     flags = {
         path: _are_finite(part, _whole_axes(part))

@@ -188,9 +188,9 @@ class CheckpointFiles:
         try:
             self._delete_all_but_kept()
         except OSError as error:
-            self._told_of(error)
+            self._warn(error)
 
-    def _told_of(self, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         say(
             f"warning: {error.filename or self.root} could not be removed "
             f"({error.strerror}): the checkpoint is saved; remove it when it is free"
@@ -213,7 +213,7 @@ class CheckpointFiles:
             try:
                 shutil.rmtree(path)
             except OSError as error:  # a network disk where somebody reads it
-                self._told_of(error)
+                self._warn(error)
 
     def _set_aside(self, step: int, word: str) -> Path:
         target, count = self.root / f"{word}-{step}", 1
@@ -284,16 +284,16 @@ class CheckpointFiles:
         raise Unusable(f"{damage}; {aside}")
 
     def _nothing_to_restore(self, step, skipped) -> errors.Refusal:
-        told = "; ".join(f"step {number}: {reason}" for number, reason in skipped)
+        reasons = "; ".join(f"step {number}: {reason}" for number, reason in skipped)
         if step is not None:
             known = ", ".join(map(str, self.steps())) or "none"
             return errors.Refusal(
-                f"no usable checkpoint of step {step} in {self.root} ({told}): "
+                f"no usable checkpoint of step {step} in {self.root} ({reasons}): "
                 f"published steps are {known}"
             )
         if skipped:
             return errors.Refusal(
-                f"no usable checkpoint in {self.root} ({told}): restore one from a "
+                f"no usable checkpoint in {self.root} ({reasons}): restore one from a "
                 "copy, or train again in another --workdir"
             )
         return errors.Refusal(

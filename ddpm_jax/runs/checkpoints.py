@@ -8,7 +8,7 @@ SHA-256 digests, and a step without its list does not count:
     checkpoints/<step>.sha256.json  step, version, arrays, digests; written last
     checkpoints/staging-…           under way, or left by a kill: never read, cleared
     checkpoints/damaged-<step>/     failed verification; set aside, never deleted
-    checkpoints/superseded-<step>/  later than a step that training went back to
+    checkpoints/superseded-<step>/  later than a step that training rolled back to
     checkpoints/best.json           the step that scored best, which is not deleted
 
 Several processes share the directory. Each writes and reads its part of the arrays;
@@ -132,7 +132,7 @@ class Checkpoints:
         return steps[-1] if steps else None
 
     def best(self) -> best_lib.Best | None:
-        """Return what `keep_best` was told last, if that step is still published."""
+        """Return what `keep_best` was given last, if that step is still published."""
 
         def fields():
             best = self._files.best()
@@ -170,7 +170,7 @@ class Checkpoints:
         """Start to save a state; it is published when it is wholly on the disk.
 
         A checkpoint of the same step is replaced; later steps, which are there only if
-        training went back to an earlier one, are set aside.
+        training rolled back to an earlier one, are set aside.
 
         Args:
             step: the step, ≥ 0.
@@ -334,11 +334,11 @@ def _by_first(look):
             found = look()
         except errors.Refusal as error:
             refusal = error
-    found, told = distributed.from_first([found, refusal and str(refusal)])
+    found, reason = distributed.from_first([found, refusal and str(refusal)])
     if refusal:
         raise refusal
-    if told:
-        raise errors.Refusal(told)
+    if reason:
+        raise errors.Refusal(reason)
     return found
 
 

@@ -98,6 +98,11 @@ class RunDir:
         return self.path / "metrics.superseded.jsonl"
 
     @property
+    def goodput(self) -> Path:
+        """goodput.json: where the wall time of every start went."""
+        return self.path / "goodput.json"
+
+    @property
     def data_files(self) -> Path:
         """data_files.gz: a mark of every file of the data, see `data.marks`."""
         return self.path / "data_files.gz"
@@ -158,7 +163,7 @@ class RunDir:
         """Write the record of a step that went wrong; none is ever overwritten.
 
         Args:
-            step: its number; a run that went back may reach it a second time.
+            step: its number; a run that rolled back may reach it a second time.
             record: what JSON can express.
 
         Returns:
@@ -221,7 +226,7 @@ class RunDir:
                 ) from error
             except OSError as error:  # NFS, Lustre and others without locks
                 say(
-                    f"warning: {self.path} lies on a disk without locks "
+                    f"warning: {self.path} is on a disk without file locks "
                     f"({error.strerror}): make sure that no other process trains in it"
                 )
             yield

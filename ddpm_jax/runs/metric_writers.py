@@ -7,7 +7,7 @@ import numbers
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -126,9 +126,8 @@ class Writer:
     left out from then on: a picture of the training is no reason to stop it.
     """
 
-    def __init__(self, run_dir: directory.RunDir, log: Callable[[str], None] = say):
+    def __init__(self, run_dir: directory.RunDir):
         self._run_dir = run_dir
-        self._log = log
         self._others = {}
 
     def add(self, name: str, other) -> None:
@@ -144,7 +143,7 @@ class Writer:
         self._each(lambda other: other.write(record["step"], values))
 
     def restart(self, step: int) -> None:
-        """Hide the records after a step that training goes back to, where possible."""
+        """Hide the records after a step that training rolls back to, where possible."""
         self._each(lambda other: other.restart(step))
 
     def image(self, step: int, name: str, path: str | os.PathLike) -> None:
@@ -162,9 +161,9 @@ class Writer:
                 do(other)
             except other.failures as error:
                 del self._others[name]
-                self._log(
-                    f"{name} cannot be written ({error}): the run goes on without it; "
-                    f"{self._run_dir.metrics.name} holds every record"
+                say(
+                    f"{name} cannot be written ({error}): the run continues without "
+                    f"it; {self._run_dir.metrics.name} holds every record"
                 )
 
 
@@ -176,7 +175,6 @@ def open_writers(
     config: dict,
     name: str,
     step: int = 0,
-    log: Callable[[str], None] = say,
 ):
     """Yield the `Writer` of a run and close it at the end; process 0 alone writes.
 
@@ -186,12 +184,11 @@ def open_writers(
         config: what wandb shows beside the curves.
         name: what wandb calls the run.
         step: the step that the run goes on from.
-        log: told, in one line, of a writer that fails.
 
     Raises:
         Refusal: a writer that cannot be opened here.
     """
-    writer = Writer(run_dir, log)
+    writer = Writer(run_dir)
     try:
         for chosen in names if distributed.is_first() else ():
             try:

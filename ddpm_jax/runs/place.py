@@ -57,6 +57,6 @@ class Place:
         if os.path.lexists(link):
             return os.readlink(link)
         if os.uname().sysname == "Darwin":
-            told = fcntl.fcntl(self._descriptor, F_GETPATH, bytes(LONGEST))
-            return os.fsdecode(told.rstrip(b"\0"))
+            buffer = fcntl.fcntl(self._descriptor, F_GETPATH, bytes(LONGEST))
+            return os.fsdecode(buffer.rstrip(b"\0"))
         return ""

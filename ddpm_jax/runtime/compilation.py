@@ -8,12 +8,11 @@ from pathlib import Path
 import jax
 
 from ddpm_jax.core import errors
-from ddpm_jax.runtime import distributed, files, home
-from ddpm_jax.runtime.console import say
+from ddpm_jax.runtime import console, distributed, files, home
 
 
 def enable_cache(
-    directory: str | os.PathLike | None = None, log: Callable[[str], None] = say
+    directory: str | os.PathLike | None = None, say: Callable[[str], None] = console.say
 ) -> str | None:
     """Keep compiled programs on disk, so that the next process does not compile them.
 
@@ -24,7 +23,7 @@ def enable_cache(
         directory: where; by default what JAX_COMPILATION_CACHE_DIR says (a path or the
             address of a bucket, used unchecked), else ddpm_jax/xla in the user's
             cache directory (XDG_CACHE_HOME or ~/.cache).
-        log: told, in one line, if there will be no cache.
+        say: called with one line if there will be no cache.
 
     Returns:
         The directory, or None where none can be used; that is no error.
@@ -37,10 +36,10 @@ def enable_cache(
             _make_private(path)
         except OSError as error:
             reason = error.strerror or error
-            log(f"no compilation cache: {path} cannot be used ({reason})")
+            say(f"no compilation cache: {path} cannot be used ({reason})")
             return None
         except errors.Refusal as refusal:
-            log(f"no compilation cache: {refusal}")
+            say(f"no compilation cache: {refusal}")
             return None
         chosen = str(path)
         jax.config.update("jax_compilation_cache_dir", chosen)
@@ -53,7 +52,7 @@ def compile_ahead(
     function: jax.stages.Wrapped,
     *args,
     what: str,
-    log: Callable[[str], None] = say,
+    say: Callable[[str], None] = console.say,
     **kwargs,
 ) -> jax.stages.Compiled | jax.stages.Wrapped:
     """Compile a jitted function for its arguments and report how long it took.
@@ -62,7 +61,7 @@ def compile_ahead(
         function: result of `jax.jit`.
         *args: the arguments, or `jax.ShapeDtypeStruct` with shardings in their place.
         what: what is compiled, e.g. "the train step".
-        log: receives one line before and one after.
+        say: called with one line before and one after.
         **kwargs: keyword arguments of `function`.
 
     Returns:
@@ -70,13 +69,13 @@ def compile_ahead(
         JAX_DISABLE_JIT is set it is the function itself.
     """
     if jax.config.jax_disable_jit:
-        log(f"JAX_DISABLE_JIT is set: {what} is not compiled, and will be slow")
+        say(f"JAX_DISABLE_JIT is set: {what} is not compiled, and will be slow")
         return function
     cached = jax.config.jax_compilation_cache_dir is not None
-    log(f"compiling {what}{' (kept for the next time)' if cached else ''} …")
+    say(f"compiling {what}{' (cached for the next time)' if cached else ''} …")
     start = time.perf_counter()
     compiled = function.lower(*args, **kwargs).compile()
-    log(f"compiled {what} in {time.perf_counter() - start:.1f} s")
+    say(f"compiled {what} in {time.perf_counter() - start:.1f} s")
     # One may have found it in its cache: the first run must not wait for the others.
     distributed.barrier(f"compiled {what}")
     return compiled

@@ -13,7 +13,7 @@ _is_quiet = contextvars.ContextVar("is_quiet", default=False)
 
 @contextlib.contextmanager
 def quietly():
-    """Return a context in which nothing is said, of this thread; errors are told."""
+    """Return a context in which nothing is said, of this thread; errors are printed."""
     before = _is_quiet.set(True)
     try:
         yield
@@ -40,7 +40,7 @@ def say(line: str) -> None:
         _write(sys.stdout, line)
 
 
-def tell_error(line: str) -> None:
+def say_error(line: str) -> None:
     """Print a line to stderr; processes other than 0 put their number before it."""
     _write(sys.stderr, f"{_others}{line}")
 
@@ -71,7 +71,7 @@ def _write(stream, line: str) -> None:
         return  # nobody reads: there is no one to tell
 
 
-def tell_at_once(line: str) -> None:
+def say_at_once(line: str) -> None:
     """Write a line to stderr, from any thread.
 
     It does not print: the main thread may hold the lock of a buffered stream.

@@ -123,15 +123,15 @@ class Memory(NamedTuple):
 
 def memory(compiled: jax.stages.Compiled) -> Memory | None:
     """Return what the compiler has planned, or None where a backend does not tell."""
-    told = compiled.memory_analysis()
-    if told is None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return None
     return Memory(
-        arguments=told.argument_size_in_bytes,
-        outputs=told.output_size_in_bytes,
-        aliased=told.alias_size_in_bytes,
-        temporary=told.temp_size_in_bytes,
-        code=told.generated_code_size_in_bytes,
+        arguments=analysis.argument_size_in_bytes,
+        outputs=analysis.output_size_in_bytes,
+        aliased=analysis.alias_size_in_bytes,
+        temporary=analysis.temp_size_in_bytes,
+        code=analysis.generated_code_size_in_bytes,
     )
 
 

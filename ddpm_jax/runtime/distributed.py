@@ -22,7 +22,7 @@ SHUTDOWN_SECONDS = 900
 """How long those that are done wait: process 0 may still be writing a report."""
 SMALLEST_ROW = 256  # bytes
 NO_PROXY = "no_grpc_proxy"
-UNTOLD = "it ended early, and said there why"
+NO_REASON = "it ended early; see what it printed"
 
 
 class _Group:
@@ -30,7 +30,7 @@ class _Group:
 
     index = 0
     count = 1
-    line: peers.Lifeline | None = None
+    line: peers.PeerWatchdog | None = None
 
 
 _group = _Group()
@@ -65,11 +65,11 @@ def start(
     facts = {name: rendezvous.brief(fact) for name, fact in facts.items()}
     console.silence(launch.process_id)
     if launch.process_id == 0:
-        channels = rendezvous.hold(where, count, facts, timeout=timeout, advice=advice)
+        channels = rendezvous.serve(where, count, facts, timeout=timeout, advice=advice)
     else:
         first = rendezvous.join(where, launch.process_id, count, facts, timeout=timeout)
         channels = {0: first}
-    _group.line = peers.Lifeline(launch.process_id, channels)
+    _group.line = peers.PeerWatchdog(launch.process_id, channels)
 
     import jax
 
@@ -105,7 +105,7 @@ def start(
 def finish(error: str = "") -> None:
     """End the work of this process with the others; nothing with one process.
 
-    As planned, it waits for the others to come here, too. With an error they are told
+    As planned, it waits for the others to come here, too. With an error they receive
     and end as well; this process then has status 1, whatever it returns.
 
     Args:
@@ -126,7 +126,7 @@ def finish(error: str = "") -> None:
 
 def _at_exit() -> None:
     """End a process that has failed: JAX would wait for the others, and abort."""
-    finish(UNTOLD)
+    finish(NO_REASON)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(peers.STATUS)

@@ -4,6 +4,7 @@ Of several processes, which share the disk, process 0 alone writes.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -12,6 +13,12 @@ from pathlib import Path
 
 from ddpm_jax.core import errors
 from ddpm_jax.runtime import distributed
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

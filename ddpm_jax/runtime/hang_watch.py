@@ -11,12 +11,12 @@ from ddpm_jax.runtime import console
 LIMIT = 600.0  # seconds
 
 
-class Watch:
+class HangWatchdog:
     """Context manager; call `beat` whenever something has been done.
 
     Nothing is ended, for what takes long may be no hang: a network disk, a compilation.
-    Every process watches itself, since the one that hangs is rarely the one that is
-    looked at.
+    Every process watches itself, since the one that hangs is rarely the one whose
+    output is read.
     """
 
     def __init__(self, limit: float = LIMIT):
@@ -24,9 +24,11 @@ class Watch:
         self._limit = limit
         self._beaten, self._doing = time.monotonic(), "starting"
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="stall", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, name="hang-watchdog", daemon=True
+        )
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "HangWatchdog":
         self._thread.start()
         return self
 
@@ -47,9 +49,9 @@ class Watch:
             waited = time.monotonic() - self._beaten
             if waited < self._limit:
                 continue
-            console.tell_at_once(
-                f"nothing has moved for {waited:.0f} s while {self._doing}: if another "
-                "process or a disk hangs, end all and give the same command again; "
+            console.say_at_once(
+                f"no progress for {waited:.0f} s while {self._doing}: if another "
+                "process or a disk hangs, end all and run the same command again; "
                 "the stacks of this process:"
             )
             faulthandler.dump_traceback(sys.__stderr__, all_threads=True)

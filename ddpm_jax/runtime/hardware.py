@@ -97,8 +97,8 @@ def memory_bytes(device: jax.Device) -> int | None:
     described (see `tpu_topology`) or does not tell has what its data sheet says.
     """
     try:
-        told = device.memory_stats() or {}
+        stats = device.memory_stats() or {}
     except jax.errors.JaxRuntimeError:  # of a device that is described, or elsewhere
-        told = {}
+        stats = {}
     known = PEAKS.get(device.device_kind)
-    return told.get("bytes_limit") or (known and known.memory)
+    return stats.get("bytes_limit") or (known and known.memory)

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_jax.core import errors
+from ddpm_jax.data import content
 from ddpm_jax.runtime import distributed, files
 from ddpm_jax.sampling import naming
 
@@ -207,9 +208,9 @@ def _check_same_request(changed, folder):
 def _check_alike(there, given, folder):
     """Refuse (type, shape) of images that are not those of the images there."""
     if there != given:
-        told = [f"{dtype} images of {list(shape)}" for dtype, shape in (there, given)]
+        kinds = [f"{dtype} images of {list(shape)}" for dtype, shape in (there, given)]
         raise errors.Refusal(
-            f"{folder} holds {told[0]}, and {told[1]} cannot be added: move that "
+            f"{folder} holds {kinds[0]}, and {kinds[1]} cannot be added: move that "
             "folder away, or choose another sampling.seed"
         )
 
@@ -229,6 +230,5 @@ def _write_header(member, dtype, shape):
 
 def _read_header(member):
     """Return type and shape of an array file and leave its data next to be read."""
-    np.lib.format.read_magic(member)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    shape, _, dtype = content.npy_header(member)
     return dtype, shape

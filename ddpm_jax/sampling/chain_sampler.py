@@ -5,13 +5,13 @@ generation take either. Example i depends on the seed, the weights and i alone.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ddpm_jax.core import keys
-from ddpm_jax.diffusion import nonequilibrium
+from ddpm_jax.diffusion import nonequilibrium, r_x
 from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import naming
 from ddpm_jax.sampling.naming import Setting, Weights
@@ -28,6 +28,7 @@ class ChainRecipe:
         settings: what was asked for, by field.
         seed: decides every draw, together with i.
         fingerprints: (name, fingerprint) of arrays that change examples.
+        repeats: examples that take what is known of one picture, before the next one's.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class ChainRecipe:
     settings: tuple[Setting, ...]
     seed: int
     fingerprints: tuple[tuple[str, str], ...] = ()
+    repeats: int = 1
     is_conditional = False
 
     @property
@@ -60,11 +62,32 @@ class ChainRecipe:
         return naming.tag(self.settings, weights)
 
 
+class Known(NamedTuple):
+    """Coordinates that r(x) fixes, a delta function on each.
+
+    Attributes:
+        data: [n, ...], of n pictures, in the units of the data.
+        mask: bool [n, ...], True where they are known.
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+
+
 class ChainSampler:
     """A recipe with its network, its chain and devices."""
 
     def __init__(
-        self, recipe: ChainRecipe, network, mesh, *, chain, tables_of, states, kept=()
+        self,
+        recipe: ChainRecipe,
+        network,
+        mesh,
+        *,
+        chain,
+        tables_of,
+        states,
+        kept=(),
+        known: Known | None = None,
     ):
         """Prepare; nothing is compiled yet.
 
@@ -74,19 +97,32 @@ class ChainSampler:
             mesh: devices to share each batch.
             chain, tables_of, states: see `training.chain_step`.
             kept: zero-based t whose x_t `make` returns too.
+            known: what the whole chain has, see `diffusion.r_x.known`; the recipe has
+                its fingerprint. Example i takes it from picture i // repeats.
+
+        Raises:
+            Refusal: see `r_x.check_known`.
         """
         self.recipe, self.network, self.mesh = recipe, network, mesh
         self._states = states
+        self._known = known and known._replace(data=states.encode(known.data, 0.5))
+        if known is not None:
+            r_x.check_known(*self._known)
         seed, shape = recipe.seed, recipe.shape
 
-        def sample(params, index):
+        def sample(params, batch):
+            index = batch["index"]
             stream = keys.key_for(seed, "sample/noise", index=index)
+            change = None
+            if known is not None:
+                change = r_x.known(batch["known"], batch["mask"])
             return nonequilibrium.sample(
                 chain,
                 tables_of(params),
                 lambda x, t: network.apply(params, x, t, {}),
                 chain.noise_each(keys.key_for(seed, "sample/x_T", index=index), shape),
                 lambda t: chain.noise_each(keys.fold_in_each(stream, t), shape),
+                change=change,
                 kept=kept,
             )
 
@@ -113,8 +149,12 @@ class ChainSampler:
         """
         del on_step
         index = np.minimum(np.arange(start, start + batch_size), stop - 1)
-        batch = sharding.put_whole(self.mesh, {"index": index.astype(np.int32)})
-        run = self._program(params, batch["index"])
+        batch = {"index": index.astype(np.int32)}
+        if self._known is not None:
+            data, mask = self._known
+            turn = index // self.recipe.repeats % len(data)
+            batch |= {"known": np.asarray(data)[turn], "mask": mask[turn]}
+        run = self._program(params, sharding.put_whole(self.mesh, batch))
         count = stop - start
         decode = self._states.decode
         x_0, x_1, states = (

@@ -85,7 +85,7 @@ def generate_until(
         Whether all are there; if not, the same command goes on.
     """
     if distributed.from_first(store.is_finished(wanted)):
-        say(f"{store.count()} samples are there already: {store.archive}")
+        say(f"{store.count()} samples exist already: {store.archive}")
         return True
     if not _make_missing(store, made_by, weights, wanted, batch_size, levels):
         return False
@@ -113,7 +113,7 @@ def _labels(made_by: sampler.Sampler, wanted: int) -> np.ndarray | None:
 def _make_missing(store, made_by, weights, wanted, batch_size, levels) -> bool:
     done = distributed.from_first(store.count())
     if done:
-        say(f"going on after {done} of {wanted} images")
+        say(f"resuming after {done} of {wanted} images")
     # By all images, not those that are left: a restart compiles the same program.
     batch_size = sampler.rounded_batch(min(batch_size, wanted), made_by.mesh)
     recipe = made_by.recipe
@@ -134,5 +134,5 @@ def _make_missing(store, made_by, weights, wanted, batch_size, levels) -> bool:
         stopped = stop.agreed()  # after the last batch too: more may follow
     if stopped:
         say(f"stopped by {stop.signal_name} after {done} of {wanted} images")
-        say("the same command goes on from there")
+        say("run the same command to resume")
     return not stopped

@@ -68,8 +68,8 @@ def as_dict(
 def request(settings, fingerprints, weights: Weights) -> dict[str, Any]:
     """Return the content of request.json: `as_dict` without what is usual."""
     usual = {s.name for s in settings if s.name not in ALWAYS and s.value == s.usual}
-    told = as_dict(settings, fingerprints, weights)
-    found = {name: value for name, value in told.items() if name not in usual}
+    whole = as_dict(settings, fingerprints, weights)
+    found = {name: value for name, value in whole.items() if name not in usual}
     if runtime.NUMERICS > 1:
         found["numerics"] = runtime.NUMERICS
     return {"version": VERSION, **found}

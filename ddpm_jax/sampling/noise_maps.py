@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import keys
+from ddpm_jax.core import arrays, keys
 from ddpm_jax.diffusion import inversion, process
 from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import branches, sampler, starts, transforms
@@ -43,7 +43,7 @@ def of_pictures(
     program, parts = _program(recipe, network), []
     for start in range(0, count, size):
         # By number of the image; what lies beyond the last one is padding.
-        index = np.minimum(np.arange(start, start + size), count - 1).astype(np.int32)
+        index = arrays.padded_range(start, size, count).astype(np.int32)
         rows = pictures[index // recipe.repeats % len(pictures)]
         condition = recipe.condition_of(index, network.condition_spec)
         batch = sharding.put_whole(mesh, (index, condition, rows))

@@ -151,7 +151,7 @@ class Recipe:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether the network is told the condition of an image."""
+        """Whether the network is given the condition of an image."""
         return "unconditional" not in [part.name for part in self.guidance]
 
     @property

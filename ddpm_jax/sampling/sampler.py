@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import keys
+from ddpm_jax.core import arrays, keys
 from ddpm_jax.diffusion import process, reverse, samplers
 from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import branches, starts, transforms
@@ -111,7 +111,7 @@ class Sampler:
             params: parameters on the mesh.
             start, stop: at most `batch_size` apart.
             batch_size: compiled size, a multiple of the devices; the rest is padding.
-            on_step: told after every entry of the path; what it raises ends the chain.
+            on_step: called after every path entry; what it raises ends the chain.
         """
         count = stop - start
         if on_step is None:
@@ -163,7 +163,7 @@ class Sampler:
 
     def _batch(self, start, stop, batch_size):
         """Return numbers and condition of images on the mesh."""
-        index = np.minimum(np.arange(start, start + batch_size), stop - 1)
+        index = arrays.padded_range(start, batch_size, stop)
         index = index.astype(np.int32)
         condition = self.condition_of(index)
         batch = {"index": index, "condition": condition}

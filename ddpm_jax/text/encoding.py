@@ -1,9 +1,10 @@
 """What every tokenizer gives, and the steps that all of them take."""
 
+import abc
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Encoded(NamedTuple):
     note: str
 
 
-class Tokenizer(Protocol):
+class Tokenizer(abc.ABC):
     """Turns texts into integers; an immutable value, equal to what `to_json` restores.
 
     Attributes:
@@ -35,20 +36,20 @@ class Tokenizer(Protocol):
         context: length L of what `encode` returns.
         vocabulary_size: tokens are 0 … vocabulary_size - 1, padding among them.
         padding: the token after the last one of a text.
-        fingerprint: hex string that changes with the tokens of any text.
     """
 
     kind: str
     context: int
+    vocabulary_size: int
+    padding: int
+
+    def __post_init__(self):
+        check_context(self.context)
 
     @property
-    def vocabulary_size(self) -> int: ...
-
-    @property
-    def padding(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """A hex string that changes with the tokens of any text."""
+        return fingerprint(self.to_json())
 
     def encode(self, text: str) -> Encoded:
         """Return the tokens of a text.
@@ -60,15 +61,20 @@ class Tokenizer(Protocol):
             Refusal: the text cannot be expressed in the vocabulary, is no Unicode text
                 or has more than `MAX_CHARACTERS` characters.
         """
-        ...
+        check_text(text)
+        return padded(self.ids(text), self.context, self.padding, text)
 
+    @abc.abstractmethod
+    def ids(self, text: str) -> list[int]:
+        """Return all tokens of a text."""
+
+    @abc.abstractmethod
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens, padding left out."""
-        ...
 
+    @abc.abstractmethod
     def to_json(self) -> dict:
         """Return what `tokenizers.from_json` makes this tokenizer from."""
-        ...
 
 
 def batch(tokenizer: Tokenizer, texts: Sequence[str]):

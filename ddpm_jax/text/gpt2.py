@@ -10,7 +10,7 @@ END = 50_256
 
 
 @dataclasses.dataclass(frozen=True)
-class GPT2:
+class GPT2(encoding.Tokenizer):
     """Byte pairs of lower-cased text; padding is the end token 50,256, masked out.
 
     Attributes:
@@ -24,17 +24,8 @@ class GPT2:
     padding = END
     vocabulary_size = END + 1
 
-    def __post_init__(self):
-        encoding.check_context(self.context)
-
-    @property
-    def fingerprint(self) -> str:
-        return encoding.fingerprint(self.to_json())
-
-    def encode(self, text: str) -> encoding.Encoded:
-        encoding.check_text(text)
-        ids = self.vocabulary.encode(text.lower())
-        return encoding.padded(ids, self.context, self.padding, text)
+    def ids(self, text: str) -> list[int]:
+        return self.vocabulary.encode(text.lower())
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text; bytes that are not UTF-8 become U+FFFD."""

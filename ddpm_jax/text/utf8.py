@@ -9,7 +9,7 @@ BYTES = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Bytes:
+class Bytes(encoding.Tokenizer):
     """Every byte of a text in UTF-8 is a token; padding is 256.
 
     Attributes:
@@ -21,17 +21,8 @@ class Bytes:
     padding = BYTES
     vocabulary_size = BYTES + 1
 
-    def __post_init__(self):
-        encoding.check_context(self.context)
-
-    @property
-    def fingerprint(self) -> str:
-        return encoding.fingerprint(self.to_json())
-
-    def encode(self, text: str) -> encoding.Encoded:
-        encoding.check_text(text)
-        ids = list(text.encode("utf-8"))
-        return encoding.padded(ids, self.context, self.padding, text)
+    def ids(self, text: str) -> list[int]:
+        return list(text.encode("utf-8"))
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text; bytes that are not UTF-8 become U+FFFD."""

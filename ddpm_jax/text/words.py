@@ -16,7 +16,7 @@ NEAR = 3  # of them, those that look like the unknown one
 
 
 @dataclasses.dataclass(frozen=True)
-class Words:
+class Words(encoding.Tokenizer):
     """Word i of the vocabulary is token i; padding is the token after the last.
 
     Case and punctuation do not count. A word that is not in the vocabulary is refused:
@@ -32,7 +32,7 @@ class Words:
     kind = "words"
 
     def __post_init__(self):
-        encoding.check_context(self.context)
+        super().__post_init__()
         for word in self.words:
             if split(word) != [word]:
                 raise errors.Refusal(
@@ -53,17 +53,11 @@ class Words:
     def padding(self) -> int:
         return len(self.words)
 
-    @property
-    def fingerprint(self) -> str:
-        return encoding.fingerprint(self.to_json())
-
-    def encode(self, text: str) -> encoding.Encoded:
-        encoding.check_text(text)
+    def ids(self, text: str) -> list[int]:
         unknown = self.unknown(text)
         if unknown:
             raise errors.Refusal(self._refusal(unknown))
-        ids = [self._ids[word] for word in split(text)]
-        return encoding.padded(ids, self.context, self.padding, text)
+        return [self._ids[word] for word in split(text)]
 
     def decode(self, tokens: Iterable[int]) -> str:
         return " ".join(
@@ -89,10 +83,10 @@ class Words:
         ]
         ordered = list(dict.fromkeys([*near, *self.words]))
         more = len(ordered) - SHOWN
-        told = ", ".join(ordered[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+        shown = ", ".join(ordered[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
         named = ", ".join(repr(word) for word in unknown[:SHOWN])
         word = "word" if len(unknown) == 1 else "words"
-        return f"unknown {word} {named}: this run knows {told}"
+        return f"unknown {word} {named}: this run knows {shown}"
 
 
 def from_captions(captions: Iterable[str], context: int | None = None) -> Words:

@@ -7,8 +7,8 @@ from ddpm_jax.runtime.console import say
 from ddpm_jax.training import blocks, nonfinite
 
 
-class Notes:
-    """Writes crashes/step_<n>.json: t, images and norms of a step that was left out."""
+class CrashReporter:
+    """Writes crashes/step_<n>.json: t, images and norms of a non-finite step."""
 
     def __init__(self, condition_spec, run_dir, order, dataset, *, command: str):
         """Keep what names the images of a step.
@@ -28,7 +28,7 @@ class Notes:
         self._scalars = [key for key, s in condition_spec.items() if s.shape == ()]
         self._norms = jax.jit(lambda params: blocks.norms(params)[0])
 
-    def __call__(self, bad: nonfinite.BadStep, state) -> None:
+    def __call__(self, bad: nonfinite.NonFiniteStep, state) -> None:
         """Write the note of one step; every process calls it.
 
         Args:
@@ -51,6 +51,6 @@ class Notes:
         )
         path = self._run_dir.write_crash(bad.step, record)
         say(
-            f"step {bad.step} was not finite: its update is left out"
+            f"step {bad.step} was not finite: its update is skipped"
             + (f", see {path}" if path else "")
         )

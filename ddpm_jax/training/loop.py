@@ -1,11 +1,10 @@
-"""The training loop: step, look, save, until the end, a request to stop or bad numbers.
+"""The training loop: step, log, save, evaluate, until the end or a request to stop.
 
-Every process of a job runs it alike. What they must agree on (when to stop, when to go
-back) is decided by values that all of them see at the same step.
+Every process of a job runs it alike. What they must agree on (when to stop, when to
+roll back) is decided by values that all of them see at the same step.
 """
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,250 +12,214 @@ import jax
 from ddpm_jax.core import errors
 from ddpm_jax.data import pipeline
 from ddpm_jax.runs import best as best_lib
-from ddpm_jax.runs import checkpoints, metric_writers
+from ddpm_jax.runs import checkpoints as checkpoints_lib
+from ddpm_jax.runs import goodput, metric_writers
 from ddpm_jax.runs import place as place_lib
 from ddpm_jax.runtime import distributed, hang_watch
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
-from ddpm_jax.training import intervals, nonfinite, progress
+from ddpm_jax.training import nonfinite, progress
 from ddpm_jax.training import state as state_lib
 
 LATE = 2  # steps after which a request to stop is met, where several must hear of it
-FINISHED, STOPPED, GO_BACK = "finished", "stopped", "go back"
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What the loop works with.
-
-    Attributes:
-        train: config.train.
-        writer: gets the records.
-        saved: the checkpoints.
-        place: the run's directory.
-        compiled: `(state, batch) → (state, metrics)`.
-        observer: looks at the state and writes the report: `look`, `report`.
-        stop: requests to stop.
-        batches_from: `step → Prefetcher`.
-        go_back: `() → (state, step)`, the last good state with new draws ahead of it.
-        note_bad: `(BadStep, state)`, told of every step whose update was left out.
-        speed: keyword arguments of `progress.Progress`: the work of an image.
-    """
-
-    train: object
-    writer: metric_writers.Writer
-    saved: checkpoints.Checkpoints
-    place: place_lib.Place
-    compiled: jax.stages.Compiled
-    observer: object
-    stop: preemption.StopRequest
-    batches_from: Callable[[int], pipeline.Prefetcher]
-    go_back: Callable[[], tuple[state_lib.TrainState, int]]
-    note_bad: Callable[[nonfinite.BadStep, state_lib.TrainState], None]
-    speed: dict
+def is_due(done: int, every: int) -> bool:
+    """Return whether an interval ends after `done` steps; 0 means never."""
+    return every > 0 and done % every == 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How the loop ended: after which step, and why (one of the words above)."""
-
-    step: int
-    why: str
-
-
-def run(
-    job: Job,
+def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
+    state: state_lib.TrainState,
     batches: pipeline.Prefetcher,
-    state,
+    take_step: jax.stages.Compiled,
+    *,
     done: int,
-    missing: Sequence[str] = (),
-) -> Outcome:
-    """Run the loop and leave a report that tells how it ended.
+    last_step: int,
+    log_every: int,
+    checkpoint_every: int,
+    max_bad_steps: int,
+    parts_due: Callable[[int], Sequence[str]],
+    overdue: Sequence[str],
+    monitor: Callable[..., best_lib.Best | None],
+    report: Callable[..., None],
+    report_bad_step: Callable[[nonfinite.NonFiniteStep, state_lib.TrainState], None],
+    roll_back: Callable[[], tuple[state_lib.TrainState, int]],
+    batches_from: Callable[[int], pipeline.Prefetcher],
+    new_progress: Callable[..., progress.Progress],
+    checkpoints: checkpoints_lib.Checkpoints,
+    writer: metric_writers.Writer,
+    place: place_lib.Place,
+    stop: preemption.StopRequest,
+    ledger: goodput.Ledger,
+) -> tuple[int, bool]:
+    """Train; return after which step the loop ended and whether training is finished.
+
+    The order within a step is what makes a resume exact: the batch of step n is used
+    once, then the state after n+1 steps may be saved, and only then is it evaluated.
 
     Args:
-        job: what to work with.
-        batches: from step `done` on.
         state: after `done` steps; donated.
-        done: steps taken.
-        missing: names of `intervals` to look at first: a stop came before them.
+        batches: from step `done` on.
+        take_step: `(state, batch) → (state, metrics)`.
+        done, last_step: steps taken so far, and to take in all.
+        log_every, checkpoint_every: intervals in steps.
+        max_bad_steps: non-finite steps in a row that are too many.
+        parts_due: `done → names` of the parts of the monitor that are due.
+        overdue: names of parts to begin with: a stop came before them.
+        monitor: `(state, done, parts, best) → best`: evaluates the state; the new best
+            step, if it is.
+        report: `(status, reason=…)`: writes the report.
+        report_bad_step: called with every step whose update was skipped.
+        roll_back: `() → (state, done)`, the last good state with new draws ahead of it.
+        batches_from: `done → batches` from that step on.
+        new_progress: `(first_step=…) → Progress`.
+        checkpoints, writer, place: of the run.
+        stop: requests to stop.
+        ledger: where the time goes.
 
     Raises:
         Refusal: too many steps in a row were not finite, or something failed.
     """
-    try:
-        outcome = attempt(job, batches, state, done, missing)
-        if outcome.why == GO_BACK:
-            state, done = job.go_back()
-            job.writer.restart(done)
-            job.writer.write({"step": done, "went_back_from": outcome.step})
-            with job.batches_from(done) as again:
-                outcome = attempt(job, again, state, done)
-    except (errors.Refusal, OSError, jax.errors.JaxRuntimeError) as error:
-        report(job, "stopped", reason=str(error).splitlines()[0])
-        raise
-    if outcome.why == FINISHED:
-        report(job, "finished")
-    else:
-        report(job, "stopped", reason=job.stop.signal_name)
-    return outcome
 
+    # ---- what happens in several places of the loop ----
 
-def attempt(job, batches, state, done, missing=()) -> Outcome:
-    """Run the loop once; it may end because training has to go back."""
-    with hang_watch.Watch() as moving:
-        return _Loop(job, batches, state, done, moving).run(missing)
-
-
-def report(job: Job, status: str, *, reason: str = "") -> None:
-    """Write the report; that it cannot be written is no reason to stop."""
-    if job.place.moved_to():  # it would stand alone under the name of before
-        return
-    try:
-        job.observer.report(status, reason=reason)
-    except OSError as error:
-        say(f"{error.filename} cannot be written ({error.strerror})")
-
-
-class _Loop:
-    """The state of a loop under way.
-
-    The order within a step is what makes a resume exact: the batch of step n is used
-    once, then the state after n+1 steps may be saved, and only then looked at.
-    """
-
-    def __init__(self, job, batches, state, done, moving):
-        self.job = job
-        self.batches = batches
-        self.state = state
-        self.done = done
-        self.moving = moving
-        self.best: best_lib.Best | None = job.saved.best()
-        self.watch = progress.Progress(
-            first_step=done,
-            last_step=job.train.steps,
-            batch_size=job.train.batch_size,
-            **job.speed,
-        )
-        self.bad = nonfinite.BadSteps(
-            job.train.max_bad_steps, rolled_back=int(state.draw_epoch) > 0
-        )
-
-    def run(self, missing) -> Outcome:
-        """Take steps until train.steps, a request to stop, or too many bad ones."""
-        job, train, due = self.job, self.job.train, intervals.due
-        if missing and (ended := self.make_up(missing)):
-            return ended
-        for batch in self.kept_batches():
-            self.moving.beat(f"taking step {self.done + 1}")
-            self.state, metrics = job.compiled(self.state, batch)
-            self.watch.add(metrics)
-            self.done += 1
-            self.note(self.bad.add(self.done, metrics))
-            with self.keeping():
-                job.place.check()
-            job.saved.poll()
-            stopping = job.stop.agreed(late=LATE)
-            ends = stopping or self.done >= train.steps
-            saves = ends or due(self.done, train.checkpoint_every)
-            looks = intervals.looks(train, self.done)
-            if saves or looks:
-                self.note(self.bad.drain())
-            if self.bad.verdict != nonfinite.GO_ON:
-                return self.go_back()
-            with self.keeping():
-                if saves or looks:
-                    self.log(self.watch.flush(self.done, self.batches.wait_seconds))
-                elif due(self.done, train.log_every):
-                    turned = self.watch.turn(self.done, self.batches.wait_seconds)
-                    self.log(filter(None, [turned]))
-            if saves:
-                job.saved.save(self.done, self.state)
-            if looks and not stopping:
-                self.look(looks, is_saved=saves)
-            if looks and job.stop.agreed():
-                # Here, so that what was cut short is made up for at the next start.
-                if not saves:
-                    job.saved.save(self.done, self.state)
-                return Outcome(self.done, STOPPED)
-            if ends:
-                break
-        return Outcome(self.done, FINISHED if self.done >= train.steps else STOPPED)
-
-    def kept_batches(self):
-        """Yield the batches; what ends the data saves the steps taken first."""
-        while True:
-            with self.keeping():
-                try:
-                    _, batch = next(self.batches)
-                except StopIteration:
-                    return
-            yield batch
-
-    def make_up(self, missing) -> Outcome | None:
-        """Look at what a stop came before; return how the loop ended, if it did."""
-        self.look(missing, is_saved=True)
-        if self.job.stop.agreed():
-            return Outcome(self.done, STOPPED)
-        if self.done >= self.job.train.steps:
-            return Outcome(self.done, FINISHED)
-        return None
-
-    def log(self, records) -> None:
-        """Write and print records, and bring the report up to date."""
-        for record in records:
-            self.job.writer.write(record)
-            say(progress.line(record, self.job.train.steps))
-        report(self.job, "running")
-
-    def look(self, parts, *, is_saved: bool) -> None:
-        """Make what is due now: grids, validation, evaluation; keep the best step."""
-        job = self.job
-        self.moving.rest()  # what follows may rightly take an hour
-        with self.keeping(is_saved=is_saved):
-            best = job.observer.look(self.state, self.done, parts, self.best)
-        if best:
-            if not is_saved:
-                job.saved.save(self.done, self.state)
-            job.saved.keep_best(best)
-            self.best = best
-        self.watch.pause()
-
-    def note(self, bad_steps) -> None:
-        """Tell of steps whose update was left out."""
-        for bad in bad_steps:
-            self.job.note_bad(bad, self.state)
-
-    def go_back(self) -> Outcome:
-        """Return that training goes back, or refuse if it did so before.
-
-        Raises:
-            Refusal: it did.
-        """
-        for record in self.watch.flush(self.done, self.batches.wait_seconds):
-            self.job.writer.write(record)
-        if self.bad.verdict == nonfinite.ROLL_BACK:
-            return Outcome(self.done, GO_BACK)
-        raise self.bad.refusal()
+    def begin():
+        rolled_back = int(state.draw_epoch) > 0
+        bad = nonfinite.NonFiniteSteps(max_bad_steps, rolled_back=rolled_back)
+        ledger.begin(done)
+        return checkpoints.best(), new_progress(first_step=done), bad
 
     @contextlib.contextmanager
-    def keeping(self, *, is_saved: bool = False):
-        """Save the state if data, writing or looking fails: no step taken is lost.
+    def saved_on_failure(*, is_saved=False):
+        """Save the state if data, writing or evaluation fails: no step taken is lost.
 
-        One process can do so alone; of several the others would not know.
-
-        Args:
-            is_saved: whether the last step's save is under way, which is as good,
-                unless the run was renamed meanwhile.
+        Where the last step's save is under way that is as good, unless the run was
+        renamed meanwhile. One process can do so; of several the others would not know.
         """
         try:
             yield
         except Exception:
-            saved, place = self.job.saved, self.job.place
             if (
                 distributed.count() == 1
                 and not (is_saved and place.moved_to() is None)
-                and self.done not in (0, saved.latest_step())
+                and done not in (0, checkpoints.latest_step())
             ):
-                saved.save(self.done, self.state)
+                checkpoints.save(done, state)
             place.check()  # what tells more than the file that is missing
             raise
+
+    def save():
+        with ledger.spending(goodput.SAVING):
+            checkpoints.save(done, state)
+
+    def check_finite(bad_steps):
+        for step in bad_steps:
+            report_bad_step(step, state)
+
+    def log(records):
+        ledger.note(done, batches.wait_seconds)
+        for record in records:
+            writer.write(record)
+            say(progress.line(record, last_step))
+        report("running")
+
+    def evaluate(parts, *, is_saved):
+        nonlocal best
+        watchdog.rest()  # it may take an hour without being a hang
+        looking = ledger.spending(goodput.LOOKING)
+        with saved_on_failure(is_saved=is_saved), looking:
+            new_best = monitor(state, done, parts, best)
+        if new_best:
+            if not is_saved:
+                save()
+            checkpoints.keep_best(new_best)
+            best = new_best
+        steps.pause()
+        watchdog.beat(f"preparing step {done + 1}")
+
+    def ended(is_finished):
+        ledger.note(done)
+        if is_finished:
+            report("finished")
+        else:
+            report("stopped", reason=stop.signal_name)
+        return done, is_finished
+
+    with (
+        _reported_on_failure(report),
+        hang_watch.HangWatchdog() as watchdog,
+        contextlib.ExitStack() as opened,
+    ):
+        best, steps, bad = begin()
+        if overdue:
+            evaluate(overdue, is_saved=True)
+            if stop.agreed():
+                return ended(is_finished=False)
+        while done < last_step:
+            # ---- one step ----
+            with saved_on_failure():
+                _, batch = next(batches)
+            watchdog.beat(f"taking step {done + 1}")
+            state, metrics = take_step(state, batch)
+            steps.add(metrics)
+            done += 1
+            check_finite(bad.add(done, metrics))
+            with saved_on_failure():
+                place.check()
+            checkpoints.poll()
+
+            # ---- what is due after it ----
+            stopping = stop.agreed(late=LATE)
+            ends = stopping or done >= last_step
+            saves = ends or is_due(done, checkpoint_every)
+            parts = parts_due(done)
+            if saves or parts:  # only a state that is known to be finite
+                check_finite(bad.drain())
+
+            # ---- too many steps were not finite ----
+            if bad.verdict != nonfinite.GO_ON:
+                for record in steps.flush(done, batches.wait_seconds):
+                    writer.write(record)
+                if bad.verdict == nonfinite.STOP:
+                    raise bad.refusal()
+                watchdog.rest()
+                rolled_back_from = done
+                state = None  # its memory is needed for the checkpoint
+                state, done = roll_back()
+                writer.restart(done)
+                writer.write({"step": done, "went_back_from": rolled_back_from})
+                batches = opened.enter_context(batches_from(done))
+                best, steps, bad = begin()
+                watchdog.beat(f"preparing step {done + 1}")
+                continue
+
+            # ---- log, save, evaluate ----
+            with saved_on_failure():
+                if saves or parts:
+                    log(steps.flush(done, batches.wait_seconds))
+                elif is_due(done, log_every):
+                    record = steps.turn(done, batches.wait_seconds)
+                    log([record] if record else [])
+            if saves:
+                save()
+            if parts and not stopping:
+                evaluate(parts, is_saved=saves)
+            if parts and stop.agreed():
+                # Here, so that what was cut short is made up for at the next start.
+                if not saves:
+                    save()
+                return ended(is_finished=False)
+            if stopping:
+                break
+        return ended(is_finished=done >= last_step)
+
+
+@contextlib.contextmanager
+def _reported_on_failure(report):
+    """Write into the report why training ended with an error."""
+    try:
+        yield
+    except (errors.Refusal, OSError, jax.errors.JaxRuntimeError) as error:
+        report("stopped", reason=str(error).splitlines()[0])
+        raise

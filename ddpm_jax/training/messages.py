@@ -26,8 +26,8 @@ def describe(config, facts, network, mesh, noun: str) -> str:
     )
 
 
-def receipt(restored, config, moved: int, *, rate: float) -> str:
-    """Return the line that lists every part of a resume.
+def resume_summary(restored, config, moved: int, *, rate: float) -> str:
+    """Return the lines that list every part of a resume.
 
     Args:
         restored: from `Checkpoints.restore`.
@@ -75,7 +75,7 @@ def closing(run_dir, network, workdir, use: str) -> str:
     )
 
 
-def how_to_go_on(network, workdir) -> str:
+def resume_command(network, workdir) -> str:
     """Return the command that resumes a run."""
     if custom.note(network):
         return f"ddpm_jax.train(config, {str(workdir)!r}, network=…)"

@@ -1,6 +1,6 @@
 """What to do about steps whose numbers are not finite: decisions and a record.
 
-The train step itself leaves such an update out. This module notices, one step after the
+The train step itself skips such an update. This module notices, one step after the
 other and a few late, so that the device never waits for the host; it counts those in a
 row, and it says what was going on. Everything depends on metrics that all processes of
 a job share, so all of them decide alike at the same step.
@@ -21,8 +21,8 @@ SHOWN_IMAGES = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class BadStep:
-    """A step whose update was left out.
+class NonFiniteStep:
+    """A step whose update was skipped.
 
     Attributes:
         step: steps taken, this one included.
@@ -33,13 +33,13 @@ class BadStep:
     metrics: dict[str, Any]
 
 
-class BadSteps:
+class NonFiniteSteps:
     """Finds bad steps and decides whether training goes on.
 
     Args:
         limit: bad steps in a row that are too many.
-        lag: how many steps the device may be ahead of what is looked at.
-        rolled_back: the run has gone back to a checkpoint once already.
+        lag: how many steps the device may be ahead of the step that is checked.
+        rolled_back: the run has rolled back to a checkpoint once already.
     """
 
     def __init__(self, limit: int, lag: int = 4, rolled_back: bool = False):
@@ -47,26 +47,26 @@ class BadSteps:
         self._waiting = collections.deque()
         self._in_a_row = []  # numbers of the steps
 
-    def add(self, step: int, metrics: dict[str, Any]) -> list[BadStep]:
+    def add(self, step: int, metrics: dict[str, Any]) -> list[NonFiniteStep]:
         """Take the device metrics of a step; return bad ones that are now known.
 
         Waits for the step `lag` steps ago and for no later one.
         """
         self._waiting.append((step, metrics))
-        return self._look(leave=self._lag)
+        return self._check(leave=self._lag)
 
-    def drain(self) -> list[BadStep]:
+    def drain(self) -> list[NonFiniteStep]:
         """Look at all steps that are left, and wait for them.
 
         Call it before the state is saved or used, and at the end.
         """
-        return self._look(leave=0)
+        return self._check(leave=0)
 
     @property
     def verdict(self) -> str:
         """GO_ON, or after `limit` bad steps in a row ROLL_BACK the first time and STOP.
 
-        A verdict other than GO_ON is final: go back with a new `BadSteps`.
+        A verdict other than GO_ON is final: roll back with a new `NonFiniteSteps`.
         """
         if len(self._in_a_row) < self._limit:
             return GO_ON
@@ -76,7 +76,8 @@ class BadSteps:
     def reason(self) -> str:
         """The sentence behind a verdict other than GO_ON, without its full stop."""
         steps = ", ".join(str(step) for step in self._in_a_row)
-        again = " again, after going back to a checkpoint," if self._rolled_back else ""
+        again = " again, after rolling back to a checkpoint,"
+        again = again if self._rolled_back else ""
         return f"loss, gradient or update of step {steps} was{again} not finite"
 
     def refusal(self) -> errors.Refusal:
@@ -88,7 +89,7 @@ class BadSteps:
             "if train.init_from names it"
         )
 
-    def _look(self, leave):
+    def _check(self, leave):
         found = []
         while len(self._waiting) > leave:
             step, metrics = self._waiting.popleft()
@@ -96,7 +97,7 @@ class BadSteps:
                 if self.verdict == GO_ON:
                     self._in_a_row = []
                 continue
-            found.append(BadStep(step, jax.device_get(metrics)))
+            found.append(NonFiniteStep(step, jax.device_get(metrics)))
             if self.verdict == GO_ON:
                 self._in_a_row.append(step)
         return found
@@ -106,7 +107,7 @@ class BadSteps:
 
 
 def crash_record(
-    bad: BadStep,
+    bad: NonFiniteStep,
     *,
     block_names: tuple[str, ...],
     image_ids,
@@ -187,7 +188,7 @@ def _explanation(bad, image_ids, block_names, param_norms):
     else:
         what = "loss and gradient are finite but the update is not"
         help_ = f"Adam's moments have grown too large: {lower}"
-    return f"{what}, so this update was left out; {help_}"
+    return f"{what}, so this update was skipped; {help_}"
 
 
 def _not_finite(names, values):

@@ -11,9 +11,9 @@ import numpy as np
 from ddpm_jax.diffusion import losses
 from ddpm_jax.training import resources, update
 
-UNTOLD = ("t", "example_loss", "block_norms")  # need not stay on the device
+NOT_REPORTED = ("t", "example_loss", "block_norms")  # need not stay on the device
 QUARTERED = "quarter_"  # begins the name of what is summed by quarter of t
-TOLD = tuple(name for name in update.COMMON if name not in UNTOLD)
+REPORTED = tuple(name for name in update.COMMON if name not in NOT_REPORTED)
 
 
 @dataclasses.dataclass
@@ -63,7 +63,7 @@ class Progress:
 
     def add(self, metrics: dict[str, Any]) -> None:
         """Take the device metrics of one step: the common ones and its own scalars."""
-        names = (*TOLD, *_own(metrics), *_own_by_quarter(metrics))
+        names = (*REPORTED, *_own(metrics), *_own_by_quarter(metrics))
         self._current.metrics.append({name: metrics[name] for name in names})
 
     def turn(self, step: int, wait_seconds: float) -> dict[str, Any] | None:
@@ -162,8 +162,8 @@ def _mean(values):
 def line(record: dict[str, Any], last_step: int) -> str:
     """Return a record as the line that is printed."""
     quarters = " ".join(_short(record[f"loss_q{q}"]) for q in range(losses.QUARTERS))
-    told = record.get("accuracy")
-    accuracy = "" if told is None else f"  accuracy {100 * told:.1f} %"
+    share = record.get("accuracy")
+    accuracy = "" if share is None else f"  accuracy {100 * share:.1f} %"
     mfu = f"  MFU {100 * record['mfu']:.0f} %" if "mfu" in record else ""
     updates = "update" if record["skipped"] == 1 else "updates"
     skipped = f"  {record['skipped']} {updates} skipped" if record["skipped"] else ""

@@ -73,12 +73,12 @@ def update_state(
             names, none of them in `COMMON`. An example's terms do not depend on the
             others in its part.
         num_steps: T′ of the process, for the quarters of t.
-        timestep_sampler: a value of `diffusion.timesteps`; it is told t and loss.
+        timestep_sampler: a value of `diffusion.timesteps`; it is given t and loss.
         optimizer: Optax transformation.
         learning_rate: `update → learning rate` of that optimizer, for the metrics.
         ema_ramp: see `ema.decay_at`.
         microbatches: parts of the batch, evaluated one after the other; they divide B.
-        by_quarter: names of terms that are told by quarter of t too, as the loss is.
+        by_quarter: names of terms that are reported by quarter of t, as the loss is.
 
     Returns:
         The state, unchanged but for `step` and `skipped` where loss or gradient or
@@ -92,7 +92,7 @@ def update_state(
         ValueError: a term has the name of a common metric.
     """
     t, weight = examples["t"], examples["weight"]
-    gradient, terms = _accumulate(loss_terms, state.params, examples, microbatches)
+    gradient, terms = _gradient(loss_terms, microbatches)(state.params, examples)
     _check_names(terms)
     loss = jnp.mean(terms["loss"] * weight)
     block_norms, grad_norm = blocks.norms(gradient)
@@ -134,11 +134,11 @@ def _check_names(terms):
         )
 
 
-def _accumulate(loss_terms, params, examples, microbatches):
-    """Return the gradient of the mean loss and the terms [B] in image order.
+def _gradient(loss_terms, microbatches):
+    """Return `(params, examples) → (gradient of the mean loss, terms [B])`.
 
     Microbatch m holds examples m, m+M, m+2M, …: with the batch sharded in contiguous
-    rows every device then keeps its own rows.
+    rows every device then keeps its own rows. The terms are in image order.
     """
 
     def weighted_loss(params, part):
@@ -147,20 +147,23 @@ def _accumulate(loss_terms, params, examples, microbatches):
 
     gradient_and_terms = jax.grad(weighted_loss, has_aux=True)
     if microbatches == 1:
-        return gradient_and_terms(params, examples)
+        return gradient_and_terms
 
     def split(values):
         return values.reshape(-1, microbatches, *values.shape[1:]).swapaxes(0, 1)
 
-    def body(total, part):
-        gradient, terms = gradient_and_terms(params, part)
-        return jax.tree.map(jnp.add, total, gradient), terms
+    def accumulate(params, examples):
+        def body(total, part):
+            gradient, terms = gradient_and_terms(params, part)
+            return jax.tree.map(jnp.add, total, gradient), terms
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    total, terms = jax.lax.scan(body, zeros, jax.tree.map(split, examples))
-    # Averaged, not summed: the original codes sum and so scale with the split.
-    gradient = jax.tree.map(lambda value: value / microbatches, total)
-    return gradient, jax.tree.map(lambda v: v.swapaxes(0, 1).reshape(-1), terms)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        total, terms = jax.lax.scan(body, zeros, jax.tree.map(split, examples))
+        # Averaged, not summed: the original codes sum and so scale with the split.
+        gradient = jax.tree.map(lambda value: value / microbatches, total)
+        return gradient, jax.tree.map(lambda v: v.swapaxes(0, 1).reshape(-1), terms)
+
+    return accumulate
 
 
 def _propose(state, gradient, optimizer, ema_ramp):

@@ -57,10 +57,8 @@ def test_the_class_asked_for_is_found(labels, names, expected):
 def test_a_name_that_is_the_index_of_another_class_is_refused(label):
     with pytest.raises(errors.Refusal) as refused:
         class_labels.indices((label,), FROM_ONE)
-    assert str(refused.value) == (
-        "sampling.labels: 1 is the name of the class of index 0 and the index of the "
-        "class named '2': give name:1 or index:1"
-    )
+    for part in ("sampling.labels", "index 0", "'2'", "name:1 or index:1"):
+        assert part in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +80,12 @@ def test_what_is_no_class_is_refused(label, names, sentence):
 
 
 def test_classes_are_told_by_name():
-    assert class_labels.told((0,), FROM_ONE) == "1"
-    assert class_labels.told((2, 0), FROM_ONE) == "3, 1 in turn"
-    assert class_labels.told((0,), PETS) == "cat, black"
-    assert class_labels.told((0, 1), PETS) == '"cat, black", dog in turn'
+    assert class_labels.described((0,), FROM_ONE) == "1"
+    assert class_labels.described((2, 0), FROM_ONE) == "3, 1 in turn"
+    assert class_labels.described((0,), PETS) == "cat, black"
+    assert class_labels.described((0, 1), PETS) == '"cat, black", dog in turn'
     many = tuple(f"c{i}" for i in range(1000))
-    told = class_labels.told(tuple(range(1000)), many)
+    told = class_labels.described(tuple(range(1000)), many)
     assert told == "c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, … (1000) in turn"
 
 

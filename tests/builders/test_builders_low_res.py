@@ -278,7 +278,7 @@ def test_a_deviation_is_the_nearest_level():
     by_sigma, by_t = (recipe_of(c, source)[0] for c in (config, noisy(low_res_t=level)))
     assert by_sigma == by_t
     assert by_t.request(WEIGHTS)["low_res_t"] == level
-    (told,) = low_res.told(config, low_res.given(config, FACTS, source))[1:]
+    (told,) = low_res.described(config, low_res.given(config, FACTS, source))[1:]
     assert f"t = {level} of 40" in told
 
 

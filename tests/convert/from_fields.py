@@ -10,9 +10,9 @@ import numpy as np
 from ddpm_jax import config
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
-from ddpm_jax.convert import families, mapping
+from ddpm_jax.convert import mapping
 from ddpm_jax.convert import open as open_lib
-from ddpm_jax.convert.formats import openai
+from ddpm_jax.convert.formats import FORMATS, openai
 from ddpm_jax.models import functional
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -59,10 +59,10 @@ def shapes_of(net):
     return {path: leaf.shape for path, leaf in functional.by_path(net.shapes).items()}
 
 
-def their_shapes(family, our_shapes, fields):
-    """Return the shapes of a file of this family."""
+def their_shapes(format_name, our_shapes, fields):
+    """Return the shapes of a file of this format."""
     found = {}
-    for entry in families.entries(family, our_shapes, fields):
+    for entry in FORMATS[format_name].entries(our_shapes, fields):
         found |= mapping.their_shapes(entry, our_shapes[entry.path])
     return found
 
@@ -70,7 +70,7 @@ def their_shapes(family, our_shapes, fields):
 def imported(source, net, fields):
     """Return the parameters of a network from a file, as a nested dictionary."""
     our_shapes = shapes_of(net)
-    entries = families.entries(source.family, our_shapes, fields)
+    entries = FORMATS[source.format].entries(our_shapes, fields)
     mapping.check(entries, our_shapes, source.shapes, fields)
     tree = {}
     for entry in entries:
@@ -107,11 +107,11 @@ BASE = {
 }
 
 
-def source(family, shapes, path="somewhere/model.pt", **configs):
+def source(format_name, shapes, path="somewhere/model.pt", **configs):
     """Return a source with shapes and no numbers, which recognising never reads."""
     return open_lib.Source(
         path=pathlib.Path(path),
-        family=family,
+        format=format_name,
         tensors={},
         shapes=dict(shapes),
         dtypes={},
@@ -122,7 +122,7 @@ def source(family, shapes, path="somewhere/model.pt", **configs):
     )
 
 
-def of_fields(family, fields, **options):
+def of_fields(format_name, fields, **options):
     """Return a source with the tensors of the network of some fields."""
     our_shapes = shapes_of(network_of(fields))
-    return source(family, their_shapes(family, our_shapes, fields), **options)
+    return source(format_name, their_shapes(format_name, our_shapes, fields), **options)

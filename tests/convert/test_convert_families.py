@@ -88,7 +88,7 @@ def test_openai_file_computes_what_the_published_code_computed(name, tmp_path):
     tensors = {key: torch.from_numpy(value) for key, value in weights(name).items()}
     torch.save(tensors, tmp_path / f"{name}.pt")
     source = open_lib.open_source(tmp_path / f"{name}.pt")
-    assert source.family == "openai"
+    assert source.format == "openai"
     with np.load(NETWORKS / f"{name}.npz") as golden:
         check_output(source, {**PROCESS, **OPENAI[name]}, dict(golden))
 
@@ -99,7 +99,7 @@ OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 def test_diffusers_folder_computes_what_diffusers_computed(tmp_path):
     tensors = weights("diffusers_ddpm_cifar_like")
     source = open_lib.open_source(diffusers_folder.save(tmp_path / "model", tensors))
-    assert source.family == "diffusers"
+    assert source.format == "diffusers"
     with np.load(NETWORKS / "diffusers_ddpm_cifar_like.npz") as golden:
         told = check_output(source, {}, dict(golden))
     assert told.fields["diffusion.variance"] == "fixed_large"
@@ -197,7 +197,7 @@ def test_ddpm_checkpoint_averaged_weights_first(tmp_path, monkeypatch):
     prefix = save_tensorflow(tmp_path, variables, monkeypatch)
     for path in (prefix, tmp_path, f"{prefix}.index"):
         source = open_lib.open_source(path)
-        assert (source.family, source.path) == ("ho", prefix)
+        assert (source.format, source.path) == ("ddpm", prefix)
     assert "averaged weights (EMA) were taken" in source.describe()
     assert f"{2 * len(source.shapes)} slots of the optimizer" in source.describe()
     check_equals_the_diffusers_model(source, tmp_path)

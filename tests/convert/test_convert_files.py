@@ -50,7 +50,7 @@ def torch():
 def test_safetensors(tmp_path):
     path = saved(tmp_path / "model.safetensors", UNET)
     source = open_lib.open_source(str(path))
-    assert source.family == "openai"
+    assert source.format == "openai"
     assert source.shapes["input_blocks.0.0.weight"] == (2, 3, 1, 1)
     assert set(source.dtypes.values()) == {"float32"}
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -112,7 +112,7 @@ def test_our_own_files(tmp_path):
     metadata = native.metadata({"model.channels": 2})
     safetensors.numpy.save_file(tensors, path, metadata)
     source = open_lib.open_source(path)
-    assert source.family == "ddpm_jax"
+    assert source.format == "ddpm_jax"
     assert native.recognise(source.configs[native.METADATA]) == {"model.channels": 2}
 
 

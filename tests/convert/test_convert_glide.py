@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import small_networks
 
-from ddpm_jax.convert import certificate, families, mapping, published, recognise
+from ddpm_jax.convert import certificate, mapping, published, recognise
 from ddpm_jax.convert import open as open_lib
 from ddpm_jax.convert.export import writing
+from ddpm_jax.convert.formats import FORMATS
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 
@@ -63,7 +64,7 @@ def golden(request, tmp_path_factory):
 
 def test_a_file_tells_its_text_encoder(golden):
     source, fields, *_ = golden
-    assert source.family == "openai"
+    assert source.format == "openai"
     upsampler = "upsampler" in source.path.name
     wanted = {
         "model.kind": "upsampler" if upsampler else "unet",
@@ -214,7 +215,7 @@ def test_the_whole_file_has_its_place(name):
     entry, shapes = published.PUBLISHED[name], shapes_of(name)
     net = from_fields.network_of(entry.fields)
     our_shapes = from_fields.shapes_of(net)
-    entries = families.entries("openai", our_shapes, entry.fields)
+    entries = FORMATS["openai"].entries(our_shapes, entry.fields)
     mapping.check(entries, our_shapes, shapes, entry.fields)
     assert functional.num_parameters(net.shapes) == COUNTS[name] == entry.parameters
     assert PUBLISHED[name]["parameters"] == COUNTS[name]

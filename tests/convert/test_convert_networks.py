@@ -61,7 +61,7 @@ LISTS = {"shadow_params": list(network(1).values()), "decay": 0.9, "num_updates"
     ("content", "value", "said"),
     [
         ({"state_dict": network(0), "epoch": 3}, 0, ["'state_dict.'", "epoch"]),
-        ({"net": network(0), "opt": optimizer()}, 0, ["'net.'", "passed over", "opt"]),
+        ({"net": network(0), "opt": optimizer()}, 0, ["'net.'", "skipped", "opt"]),
         ({"unet": network(0)}, 0, ["'unet.'"]),
         ({"model": network(0), "ema": network(1), "step": 3}, 1, ["'ema'", "step"]),
         ({"model": network(0), "model_ema": network(1)}, 1, ["(EMA) 'model_ema'"]),

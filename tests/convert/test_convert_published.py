@@ -7,7 +7,8 @@ import from_fields
 import pytest
 
 from ddpm_jax.config import reading
-from ddpm_jax.convert import families, mapping, published
+from ddpm_jax.convert import mapping, published
+from ddpm_jax.convert.formats import FORMATS
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
 
@@ -23,7 +24,7 @@ def test_the_whole_file_has_its_place(name):
     entry, file = published.PUBLISHED[name], TENSORS[name]
     net = from_fields.network_of(entry.fields)
     our_shapes = from_fields.shapes_of(net)
-    entries = families.entries(entry.family, our_shapes, entry.fields)
+    entries = FORMATS[entry.format].entries(our_shapes, entry.fields)
     mapping.check(entries, our_shapes, file["tensors"], entry.fields)
     assert (
         functional.num_parameters(net.shapes) == file["parameters"] == entry.parameters
@@ -97,7 +98,7 @@ def test_ddpm_counts_and_signatures(name):
     net = from_fields.network_of(entry.fields)
     layout = "pytorch" if entry.file.endswith(".ckpt") else "tensorflow"
     theirs = from_fields.their_shapes(
-        entry.family,
+        entry.format,
         from_fields.shapes_of(net),
         {**entry.fields, "facts.layout": layout},
     )
@@ -105,7 +106,7 @@ def test_ddpm_counts_and_signatures(name):
     assert (entry.parameters, entry.tensors) == (parameters, tensors)
     assert functional.num_parameters(net.shapes) == parameters
     assert len(theirs) == tensors
-    assert entry in published.find(entry.family, theirs)
+    assert entry in published.find(entry.format, theirs)
 
 
 @pytest.mark.parametrize("size", [32, 256])
@@ -133,7 +134,7 @@ def test_ddpm_on_the_hub_has_the_tensors_of_diffusers(size):
 
 def test_names_files_and_numbers_are_whole():
     names = published.PUBLISHED
-    openai = [entry for entry in names.values() if entry.family == "openai"]
+    openai = [entry for entry in names.values() if entry.format == "openai"]
     assert len(openai) == 8 + 11 + 4 + 4
     assert len({entry.file for entry in names.values()}) == len(names)
     assert all(entry.expected and entry.parameters for entry in names.values())

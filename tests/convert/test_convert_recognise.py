@@ -212,7 +212,7 @@ def test_an_inpainting_network_is_refused():
 @pytest.mark.parametrize("name", ["ddpm_cifar10", "ddpm_lsun_cat"])
 def test_ddpm_files_are_recognised(name, layout):
     wanted = {**published.PUBLISHED[name].fields, "facts.layout": layout}
-    found = of_fields("ho", wanted, path="model.ckpt-1")
+    found = of_fields("ddpm", wanted, path="model.ckpt-1")
     told = recognise.recognise(found, {})
     assert {key: told.fields[key] for key in wanted} == wanted
     shapes = {**found.shapes}
@@ -268,3 +268,12 @@ def test_our_own_files_tell_everything():
     with pytest.raises(errors.Refusal, match="damaged"):
         native.read_metadata({native.METADATA: "{"}, "x")
     assert native.read_metadata({"format": "pt"}, "x") is None
+
+
+def test_an_old_name_in_our_own_file_is_translated():
+    old = {**BASE, "model.initialisation": "ho"}
+    text = native.metadata(old)[native.METADATA]
+    found = of_fields("ddpm_jax", BASE, **{native.METADATA: json.loads(text)})
+    told = recognise.recognise(found, {"model.initialisation": "ddpm"})
+    assert told.fields["model.initialisation"] == "ddpm"
+    assert told.assumed == []

@@ -114,7 +114,7 @@ def test_the_network_of_ddpm_equals_the_library(rename):
     tensors = dict(
         rename(key, value.numpy()) for key, value in model.state_dict().items()
     )
-    got = torch_reference.ho_unet(tensors, *inputs[:2])
+    got = torch_reference.ddpm_unet(tensors, *inputs[:2])
     check(got, wanted)
     if rename is ddpm_names.tensorflow:
         assert "down_1/attn_0/q/W" in tensors

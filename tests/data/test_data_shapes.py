@@ -103,7 +103,9 @@ def test_things_and_cells_are_the_same_scene(drawn):
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("size", scenes.SIZES)
 def test_covered_areas_are_those_of_geometry(side, size):
-    radius = {"big": 0.45, "small": 0.3}[size] * pictures.looks(side).colours.shape[1]
+    radius = {"big": 0.45, "small": 0.3}[size] * pictures.templates(side).colours.shape[
+        1
+    ]
     areas = {
         "circle": math.pi * radius**2,
         "square": 4 * radius**2,
@@ -177,7 +179,7 @@ def test_what_shows_no_scene_is_far_from_all():
 
 
 def test_no_two_things_look_nearly_the_same():
-    colours = pictures.looks(16).colours.reshape(49, -1)
+    colours = pictures.templates(16).colours.reshape(49, -1)
     apart = np.linalg.norm(colours[:, None] - colours, axis=-1) + 1e9 * np.eye(49)
     assert apart.min() > 140  # grey levels, over all pixels: at noise 8 that is 8.7 σ
 

@@ -128,4 +128,4 @@ def test_damage_inside_a_zip_file_is_the_files(tmp_path):
     said = []
     for split in sources.SPLITS:
         everything(load(path, split, source="zip", said=said))
-    assert any("left out: 007.png is damaged (Bad CRC" in line for line in said)
+    assert any("skipped: 007.png is damaged (Bad CRC" in line for line in said)

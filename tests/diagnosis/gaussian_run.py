@@ -6,6 +6,7 @@ from reference import oracle as ref_oracle
 from reference import process as ref_process
 from reference import schedules as ref_schedules
 
+from ddpm_jax.core import arrays
 from ddpm_jax.diagnosis import measure
 from ddpm_jax.diffusion import process
 from ddpm_jax.metrics import oracle
@@ -86,6 +87,6 @@ def probe(apply, name="linear"):
 
 def timesteps():
     """Return the t that are probed and SNR·variance there."""
-    t = measure.spread(T, 16)
+    t = arrays.spread(T, 16)
     alpha_bar = np.cumprod(1 - betas())[t]
     return t, alpha_bar / (1 - alpha_bar) * STD**2

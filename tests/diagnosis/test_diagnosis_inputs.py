@@ -19,7 +19,7 @@ WHOLE[0, 0, 0], WHOLE[1, 0, 0] = -1.0, 1.0  # black and white are there
 
 
 def judge(images, *, levels=gaussian_run.LEVELS, same=True):
-    seen = measure.look(
+    seen = measure.statistics(
         gaussian_run.fetch_from(images), len(images), len(images), levels
     )
     return inputs.data(seen, levels=levels, same=same)
@@ -29,7 +29,7 @@ def judge(images, *, levels=gaussian_run.LEVELS, same=True):
 
 
 def test_what_is_seen_is_what_numpy_sees():
-    seen = measure.look(gaussian_run.fetch_from(WHOLE), 300, 100, 256)
+    seen = measure.statistics(gaussian_run.fetch_from(WHOLE), 300, 100, 256)
     assert seen.index[[0, -1]].tolist() == [0, 299]
     assert len(seen.index) == 100
     taken = WHOLE[seen.index].astype(np.float64)

@@ -147,7 +147,7 @@ def told(apply, name="linear"):
     alpha_bar = np.cumprod(1 - gaussian_run.betas(name))[T]
     u = alpha_bar / (1 - alpha_bar) * gaussian_run.STD**2
     levels = T[predictions.in_band(u)][:5]
-    errors = measure.by_told(probe, ONE, HELD_OUT[:16], {}, levels, T)
+    errors = measure.by_given_t(probe, ONE, HELD_OUT[:16], {}, levels, T)
     assert errors.shape == (len(levels), len(T))
     return predictions.noise_level(levels, T, errors, 13)
 
@@ -171,7 +171,7 @@ def test_timesteps_in_another_unit_are_found():
 
     finding = told(half)
     assert finding.verdict == findings.PROBLEM
-    assert "is best when told t =" in finding.said
+    assert "is best when given t =" in finding.said
 
 
 def test_a_network_that_ignores_t_is_not_misled():

@@ -250,10 +250,10 @@ def test_weights_are_not_taken_for_other_words(config, monkeypatch):
 
 def test_what_is_left_out_of_a_negative_prompt_is_told(config):
     config.sampling.update(guidance_scale=3.0, negative=f"{RED} {BLUE}")
-    lines = build_sampling.guidance_told(config, FACTS, None)
+    lines = build_sampling.guidance_lines(config, FACTS, None)
     assert any("has 6 of 4 tokens" in line for line in lines)
     config.sampling.negative = RED
-    assert len(build_sampling.guidance_told(config, FACTS, None)) == 1
+    assert len(build_sampling.guidance_lines(config, FACTS, None)) == 1
 
 
 def test_what_clip_does_not_read_of_kept_captions_is_told(config, monkeypatch):
@@ -262,12 +262,12 @@ def test_what_clip_does_not_read_of_kept_captions_is_told(config, monkeypatch):
     reader.model.update(kind="clip", text_vocabulary=514, text_context=14)
     config.sampling.classifier = "clip"
     found = {"classifier": guide(reader)}
-    lines = build_guidance.told(config, FACTS, found, None)
+    lines = build_guidance.described(config, FACTS, found, None)
     cut = [line for line in lines if "of CLIP's 12 tokens" in line]
     # Without merges each letter is a token: 10, 11 and 11 of them.
     assert not cut
     reader.model.text_context = 12
-    lines = build_guidance.told(config, FACTS, found, None)
+    lines = build_guidance.described(config, FACTS, found, None)
     assert sum("11 of CLIP's 10 tokens" in line for line in lines) == 2
 
 

@@ -83,7 +83,7 @@ def test_one_that_dies_ends_the_others_and_is_named(start):
     assert errors.count("\n") == 1
     assert "process 1 of 3 ended with status 3" in errors
     assert str(logs / "process_1.log") in errors
-    again = shlex.split(errors.partition("go on with: ")[2])
+    again = shlex.split(errors.partition("resume with: ")[2])
     assert again[0] == str(LAUNCH / "local.sh")
     assert again[1:] == [*process.args[2:]]
 

@@ -50,6 +50,36 @@ def test_the_ceiling_of_the_roll_is_that_of_a_thin_curve():
     np.testing.assert_allclose(found, -entropy / np.log(2), atol=5e-3)
 
 
+def test_the_ceiling_of_a_chain_is_k_of_its_best_gaussians():
+    """K of the step from x_2 by draws, with moments of x_0 by sums, and closed KLs."""
+    betas = np.array([0.01, 0.05])
+    generator = np.random.default_rng(2)
+    count = 4000
+    x_0 = toy.roll_at(generator.uniform(toy.FIRST_ANGLE, toy.LAST_ANGLE, count))
+    kept = np.prod(1 - betas)
+    x_2 = np.sqrt(kept) * x_0 + np.sqrt(1 - kept) * generator.normal(size=(count, 2))
+    roll = toy.roll_at(np.linspace(toy.FIRST_ANGLE, toy.LAST_ANGLE, 2001))
+    apart = x_2[:, None] - np.sqrt(kept) * roll
+    chance = np.exp(-0.5 * np.sum(apart**2, axis=2) / (1 - kept))
+    chance /= chance.sum(axis=1, keepdims=True)
+    first = chance @ roll
+    second = chance @ roll**2
+    # q(x_1|x_2,x_0) by its regression on both, as x_1 = √0.99 x_0 + 0.1 ε.
+    of_noise = betas[0] * (1 - betas[1]) / (1 - kept)
+    of_x_0 = np.sqrt(1 - betas[0]) * (1 - of_noise)
+    variance = betas[0] * betas[1] / (1 - kept)
+    best = variance + of_x_0**2 * (second - first**2)
+    square = (of_x_0 * (x_0 - first)) ** 2
+    kl = 0.5 * np.sum(np.log(best / variance) - 1 + (variance + square) / best, axis=1)
+    end = 0.5 * np.sum(kept * x_0**2 - kept - np.log(1 - kept), axis=1)
+    entropy_1 = np.log(2 * np.pi * np.e * betas[0])
+    bound = (-kl - end - entropy_1) / np.log(2)
+    found = known_laws.swissroll_chain_ceiling(betas)
+    assert abs(found - bound.mean()) < 4 * bound.std() / np.sqrt(count)
+    assert bound.std() / np.sqrt(count) < 0.05
+    assert found < known_laws.swissroll_ceiling(betas[0])
+
+
 def test_distances_to_the_roll():
     """Points moved along the normal are as far away as they were moved."""
     angle = np.array([6.0, 9.0, 12.0])

@@ -224,7 +224,7 @@ ZERO, ONE = ("constant", 0.0), ("constant", 1.0)
     [
         # Glorot-uniform: ±√(6 / (fan_in + fan_out)), √(1e-10) of it at the end.
         (
-            "ho",
+            "ddpm",
             {
                 "conv_in/kernel": ("uniform", (6 / (9 * (3 + 128))) ** 0.5),
                 "conv_in/bias": ZERO,

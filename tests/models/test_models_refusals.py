@@ -46,7 +46,10 @@ LABELS = {"label": jnp.zeros(4, jnp.int32)}
             {"middle_attention": False},
             "unknown middle_attention False: .* none, ",
         ),
-        ({"initialisation": "he"}, "unknown initialisation 'he': .* ho, openai, torch"),
+        (
+            {"initialisation": "he"},
+            "unknown initialisation 'he': .* ddpm, openai, torch",
+        ),
         ({"remat": "all"}, "unknown remat 'all': .* attention, blocks, dots, none"),
         ({"norm_epsilon": 0.0}, "norm_epsilon is 0.0: give a small positive number"),
         ({"norm_epsilon": float("nan")}, "norm_epsilon is nan"),

@@ -11,12 +11,6 @@ import small_runs
 from ddpm_jax import main
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """The programs that the tests and processes of this folder share."""
-    return tmp_path_factory.mktemp("cache") / "xla"
-
-
 @pytest.fixture(autouse=True, scope="module")
 def quickly(cache):
     with small_runs.quick_compilation(cache):
@@ -37,24 +31,29 @@ def tell(capsys):
 
 
 @pytest.fixture(scope="session")
-def first_run(cache, tmp_path_factory):
+def first_run(cache, made_once):
     """The directory of a finished run and what was said; only to be read."""
-    workdir = tmp_path_factory.mktemp("runs") / "first"
-    said = tmp_path_factory.mktemp("said") / "out"
-    arguments = [
-        *small_runs.TINY,
-        f"--workdir={workdir}",
-        f"--config.train.steps={small_runs.STEPS}",
-        "--config.train.sample_every=3",
-        "--config.train.evaluate_every=6",
-    ]
-    with (
-        small_runs.quick_compilation(cache),
-        said.open("w") as file,
-        contextlib.redirect_stdout(file),
-    ):
-        status = main.main(["ddpm-jax", *arguments])
-    return workdir, small_runs.Told(status, said.read_text(), "")
+
+    def train(folder):
+        arguments = [
+            *small_runs.TINY,
+            f"--workdir={folder / 'first'}",
+            f"--config.train.steps={small_runs.STEPS}",
+            "--config.train.sample_every=3",
+            "--config.train.evaluate_every=6",
+        ]
+        with (
+            small_runs.quick_compilation(cache),
+            (folder / "said").open("w") as file,
+            contextlib.redirect_stdout(file),
+        ):
+            status = main.main(["ddpm-jax", *arguments])
+        (folder / "status").write_text(str(status))
+
+    folder = made_once("first_run", train)
+    status = int((folder / "status").read_text())
+    said = (folder / "said").read_text()
+    return folder / "first", small_runs.Told(status, said, "")
 
 
 @pytest.fixture

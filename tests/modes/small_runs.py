@@ -128,7 +128,7 @@ def edited(tell, mode, run, *arguments, images=()):
 
 def state_of(workdir):
     """Return the newest state of a run as {path: array}."""
-    state = trained_run.open_run(workdir, say=lambda line: None).state
+    state = trained_run.open_run(workdir).state
     return {
         jax.tree_util.keystr(path): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)

@@ -83,7 +83,7 @@ def test_too_many_in_a_row_go_back_once_to_other_draws(trained, tell, monkeypatc
     processes.spoil(images_of(8, 9, 10), 1, monkeypatch.setattr)
     told = go_on(tell, trained)
     assert told.status == 0, told.err
-    after = told.out.partition("going back to the last good checkpoint")[2]
+    after = told.out.partition("rolling back to the last good checkpoint")[2]
     assert f"resumed at step {STEPS}" in after
     assert "later lines moved to metrics.superseded.jsonl" in after
 
@@ -111,7 +111,7 @@ def test_what_stays_bad_ends_the_run_with_a_sentence(trained, tell, monkeypatch)
     processes.spoil(images_of(8, 9, 10), 9, monkeypatch.setattr)
     told = go_on(tell, trained)
     assert told.status == 1
-    assert told.out.count("going back to the last good checkpoint") == 1
+    assert told.out.count("rolling back to the last good checkpoint") == 1
     assert told.err.startswith("error: ")
     assert told.err.count("\n") == 1
     for part in ("step 8, 9, 10", "again", "not finite", "train.learning_rate"):
@@ -134,7 +134,7 @@ def test_bad_numbers_between_saves_lose_only_what_came_after(
         "--config.train.max_bad_steps=2",
     )
     assert told.status == 0, told.err
-    after = told.out.partition("going back to the last good checkpoint")[2]
+    after = told.out.partition("rolling back to the last good checkpoint")[2]
     assert "resumed at step 9" in after
     assert "skipped updates 1" in after
     state = state_of(trained)
@@ -181,7 +181,7 @@ def test_two_processes_go_back_together(passes, tmp_path):
         program=processes.SPOILED,
         count=2,
     )
-    after = first.out.partition("going back to the last good checkpoint")[2]
+    after = first.out.partition("rolling back to the last good checkpoint")[2]
     assert "resumed at step 6" in after
     state = state_of(run)
     assert_finite(state)

@@ -70,7 +70,7 @@ def test_the_bits_are_those_of_the_evaluation(first_run, trained, compress, tell
 
 def test_rates_and_errors_equal_those_of_float64(trained, compress):
     _, folder, table = compress(trained, "--variants=3")
-    run = trained_run.open_run(trained, say=lambda line: None)
+    run = trained_run.open_run(trained)
     params = run.weights("ema", field="").params
     process = ref_process.Process(ref_schedules.linear(T))
     with np.load(folder / "coding.npz") as stored:

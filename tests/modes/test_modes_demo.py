@@ -8,6 +8,8 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
+import time
 import types
 
 import numpy as np
@@ -27,12 +29,14 @@ from ddpm_jax.demo import (
     tab_between,
     tab_how,
     tab_inpaint,
+    tab_restore,
     tab_sample,
     tab_vary,
     uploads,
     view,
+    worker,
 )
-from ddpm_jax.demo.player import Player
+from ddpm_jax.demo.player import Player, check_time
 from ddpm_jax.modes import demo
 from ddpm_jax.sampling import sampler as sampler_lib
 
@@ -122,6 +126,25 @@ def test_variations_are_those_of_their_command_line(player, by_command, kept):
     np.testing.assert_array_equal(last.images, np.stack([GREY] * 4))
 
 
+def test_restored_pictures_are_those_of_their_command_line(player, by_command, kept):
+    job, measured = tab_restore.job_of(player, kept, noise=0.1, label="5", seed=2)
+    *_, last = player.play(job)
+    made = by_command(job, [("picture.png", GREY)])
+    np.testing.assert_array_equal(last.images, made)
+    assert measured.values.shape == (1, 4, 4, 1)
+
+
+def test_measurements_that_no_picture_of_the_run_has_are_not_offered(player, kept):
+    assert "grey" not in tab_restore.operators(player)
+    facts = types.SimpleNamespace(shape=(7, 8, 3))
+    known = tab_restore.operators(types.SimpleNamespace(facts=facts))
+    assert known == ["blur:1", "missing:0.5", "denoise", "grey"]
+    with pytest.raises(errors.Refusal, match="nothing is to be restored"):
+        tab_restore.job_of(player, kept, operator="denoise", noise=0, label="5")
+    with pytest.raises(errors.Refusal, match="the noise is 2: give a number of 0 … 1"):
+        tab_restore.job_of(player, kept, noise=2, label="5")
+
+
 def test_ways_are_those_of_their_command_line(player, by_command):
     job = tab_between.job_of(player, numbers=(0, 3), method="ddim", seed=1)
     *_, last = player.play(job)
@@ -172,9 +195,9 @@ def test_no_slider_compiles(player):
     assert programs() == before
 
 
-def test_a_job_tells_how_far_it_is(player, monkeypatch):
-    monkeypatch.setattr("ddpm_jax.demo.player.PREVIEW_SECONDS", 0)
-    told = list(player.play(jobs.sample(player, number=16, steps=6)))
+def test_a_job_tells_how_far_it_is(player):
+    told = []
+    told.append(player.make(jobs.sample(player, number=16, steps=6), told.append))
     assert [now.done for now in told] == list(range(1, 13))
     assert {now.whole for now in told} == {12}
     assert [now.is_finished for now in told] == [False] * 11 + [True]
@@ -185,21 +208,122 @@ def test_a_job_tells_how_far_it_is(player, monkeypatch):
     np.testing.assert_array_equal(told[5].images, told[-1].images[:8])
 
 
-def test_a_closed_job_ends(player, monkeypatch):
-    monkeypatch.setattr("ddpm_jax.demo.player.PREVIEW_SECONDS", 0)
-    made = []
+def test_an_animation_tells_how_far_it_is(player):
+    job, told = tab_animate.job_of(player, kind="walk", frames=5, steps=3), []
+    told.append(player.make(job, told.append))
+    # Five frames, from as many chains of three entries each.
+    assert [now.done for now in told] == list(range(1, 16))
+    assert {now.whole for now in told} == {15}
+    assert [now.is_finished for now in told] == [False] * 14 + [True]
+    assert [now.images.shape for now in told[:-1]] == [(4, 8, 8, 1)] * 14
+    assert told[-1].images.shape == (5, 4, 8, 8, 1)
+
+
+def test_encoding_is_told_of_too(player, kept):
+    job = tab_between.job_of(player, kept=(kept, kept), labels=("3", "4"), steps=20)
+    told = []
+    # A run that was trained for six steps encodes badly, which is told at the end.
+    with pytest.raises(errors.Refusal, match="encoded and decoded, comes back with"):
+        player.make(job, told.append)
+    assert all(now.images is None and not now.is_finished for now in told)
+    there_and_back = [*range(1, 20), *range(1, 20)]
+    assert [now.done for now in told] == there_and_back
+    assert {now.whole for now in told} == {19}
+
+
+def jobs_that_take_long(player, kept):
+    one = uploads.of_array(GREY[::-1])
+    return {
+        "sample": jobs.sample(player, steps=24),
+        "denoise": tab_animate.job_of(player, kind="denoise", frames=20, steps=24),
+        "walk": tab_animate.job_of(player, kind="walk", frames=20, steps=24),
+        "encode": tab_between.job_of(
+            player, kept=(kept, one), labels=("3", "4"), steps=24
+        ),
+    }
+
+
+KINDS = ("sample", "denoise", "walk", "encode")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_nobody_listens_to_ends_at_its_next_entry(player, kept, monkeypatch, kind):
+    job = jobs_that_take_long(player, kept)[kind]
+    made, told = [], worker.Told()
     advance = sampler_lib.Sampler._under_way
 
     def counted(self, *given):
         for step in advance(self, *given):
             made.append(step)
+            told.is_stopped = len(made) == 3
             yield step
 
     monkeypatch.setattr(sampler_lib.Sampler, "_under_way", counted)
-    playing = player.play(jobs.sample(player, steps=20))
-    next(playing)
+    with pytest.raises(worker.Stopped):
+        player.make(job, told.tell)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_job_ends_when_its_time_is_over(player, kept, monkeypatch, kind):
+    job = jobs_that_take_long(player, kept)[kind]
+    monkeypatch.setattr(player, "most_seconds", 0.0)
+    told = []
+    with pytest.raises(errors.Refusal, match="a request may take 0 s"):
+        player.make(job, told.append)
+    assert told == []
+
+
+def test_a_closed_job_ends_and_the_next_one_is_made(player):
+    began, ends = threading.Event(), []
+
+    def work(tell):
+        try:
+            while True:
+                began.set()
+                tell("at work")
+                time.sleep(0.01)
+        finally:
+            ends.append("stopped")
+
+    working = worker.Worker()
+    playing = working.follow(work)
+    assert next(playing) in (None, "at work")
+    assert began.wait(10)
+    waiting = working.follow(lambda tell: "never begun")
+    assert next(waiting) is None
+    waiting.close()
     playing.close()
-    assert len(made) == 1
+    assert list(working.follow(lambda tell: "made"))[-1] == "made"
+    assert ends == ["stopped"]
+    working.close()
+
+
+def test_the_end_of_the_page_ends_what_is_under_way():
+    working, began = worker.Worker(), threading.Event()
+
+    def work(tell):
+        while True:
+            began.set()
+            tell(None)
+            time.sleep(0.01)
+
+    playing = working.follow(work)
+    assert next(playing) is None
+    assert began.wait(10)
+    working.close()
+    with pytest.raises(worker.Stopped):
+        list(playing)
+
+
+def test_errors_of_the_work_reach_who_listens():
+    def work(tell):
+        raise KeyError("seven")
+
+    working = worker.Worker()
+    with pytest.raises(KeyError, match="seven"):
+        list(working.follow(work))
+    working.close()
 
 
 def test_a_job_that_takes_too_long_is_refused(player, monkeypatch):
@@ -260,12 +384,19 @@ def test_errors_of_the_program_are_logged_and_a_sentence_in_the_page(player, cap
     assert "KeyError" in caplog.text
 
 
-def test_a_job_that_will_take_longer_is_refused_before(player, monkeypatch):
-    monkeypatch.setattr(player, "most_seconds", 10.0)
-    player._check_time(4.0, None)
-    player._check_time(4.0, 5.9)
+def test_a_job_that_will_take_longer_is_refused_before():
+    check_time(4.0, None, 10.0)
+    check_time(4.0, 5.9, 10.0)
     with pytest.raises(errors.Refusal, match=r"about 11 s here, .* may take 10 s"):
-        player._check_time(4.0, 7.0)
+        check_time(4.0, 7.0, 10.0)
+
+
+def test_a_chain_has_no_more_frames_than_states(player):
+    job = tab_animate.job_of(player, kind="denoise", frames=16, steps=4)
+    assert "--frames=5" in job.arguments
+    assert job.wanted == 5
+    job = tab_animate.job_of(player, kind="walk", frames=16, steps=4)
+    assert "--frames=16" in job.arguments
 
 
 def test_a_respacing_of_the_page_is_in_every_command_line(first_run):
@@ -539,8 +670,9 @@ def test_how_it_works_shows_the_process(player):
         # DDPM eq. 4, solved for x_0: both estimates say the same.
         both = share * seen.x_0 + rest * seen.noise
         np.testing.assert_allclose(both, seen.x_t, atol=1e-4)
-    told = explainer.at(x_0, 23, seed=1, label=4)
-    assert not np.array_equal(told.noise, seen.noise)
+    # The class matters, where clipping leaves something of the estimate.
+    one, other = (explainer.at(x_0, 0, seed=1, label=k) for k in (3, 4))
+    assert not np.array_equal(one.x_0, other.x_0)
     way = explainer.forward(x_0, [0, 11, 23], seed=1)
     np.testing.assert_allclose(way[2], seen.x_t, atol=1e-5)
 

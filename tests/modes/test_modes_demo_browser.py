@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm_jax.demo import server
+
 pytestmark = pytest.mark.slow
 if importlib.util.find_spec("gradio") is None:  # which takes seconds to import
     pytest.skip("no gradio: pip install '.[demo]'", allow_module_level=True)
@@ -32,7 +35,15 @@ if not CHROMIUM:
     pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
 
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
-TABS = ("Sample", "Inpaint", "Vary", "Interpolate", "Animate", "How it works")
+TABS = (
+    "Sample",
+    "Inpaint",
+    "Vary",
+    "Interpolate",
+    "Restore",
+    "Animate",
+    "How it works",
+)
 PATIENCE = float(os.environ.get("DDPM_JAX_PATIENCE", "120"))  # seconds
 
 
@@ -58,8 +69,10 @@ class Served:
             )
         self.url = f"http://127.0.0.1:{self.port}"
         while "open http" not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() - began < PATIENCE, self.log.read_text()
+            is_late = time.monotonic() - began > PATIENCE
+            if is_late or self.process.poll() is not None:
+                self.process.kill()
+                pytest.fail(f"no page:\n{self.log.read_text()}")
             time.sleep(0.1)
         self.seconds = time.monotonic() - began
 
@@ -83,7 +96,7 @@ class Served:
             (one["id"], [kinds[i] for i in one["inputs"]], one["inputs"])
             for one in config["dependencies"]
             if one["backend_fn"]
-        ], {one["id"]: one["props"].get("value") for one in config["components"]}
+        ], {one["id"]: one["props"] for one in config["components"]}
 
     def ask(self, number, values, session):
         """Return the last answer to an event, as the page would ask."""
@@ -172,10 +185,28 @@ def on_tab(page, name):
     page.get_by_role("tab", name=name).click()
 
 
+WATCH = """(kind) => {
+  window.changes = 0;
+  const seen = document.getElementById(`${kind}-status`);
+  const options = {childList: true, characterData: true, subtree: true};
+  new MutationObserver(() => window.changes++).observe(seen, options);
+}"""
+
+
+def begin(page, kind):
+    """Begin what a tab makes: what was said of the last one is gone."""
+    page.evaluate(WATCH, kind)
+    page.click(f"#{kind}-go")
+    page.wait_for_function("window.changes > 0")
+
+
 def done(page, kind):
     """Wait for the results of a tab; return their addresses."""
     panel = page.locator(f"#{kind}-results")
-    page.locator(f"#{kind}-status", has_text="Done.").wait_for()
+    said = page.locator(f"#{kind}-status")
+    ended = said.locator(".dj-error").or_(said.get_by_text("Done."))
+    ended.first.wait_for()
+    assert "Done." in said.inner_text(), said.inner_text()
     return [one.get_attribute("src") for one in panel.locator("img").all()]
 
 
@@ -195,8 +226,7 @@ def test_sampling_takes_seconds_and_shows_its_command(served, opened):
     took = []
     for _ in range(2):
         began = time.monotonic()
-        page.click("#sample-go")
-        page.locator("#sample-status", has_text="Done.").wait_for(state="hidden")
+        begin(page, "sample")
         images = done(page, "sample")
         took.append(time.monotonic() - began)
     print(f"page {served.seconds:.1f} s, first {took[0]:.1f} s, then {took[1]:.1f} s")
@@ -213,7 +243,7 @@ def test_a_hole_is_brushed_and_filled(opened):
     page.click("#inpaint-take")
     canvas = page.locator("#inpaint-canvas")
     canvas.wait_for()
-    page.click("#inpaint-go")
+    begin(page, "inpaint")
     page.get_by_text("nothing is brushed").wait_for()
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -224,7 +254,7 @@ def test_a_hole_is_brushed_and_filled(opened):
             box["x"] + 0.9 * box["width"], box["y"] + share * box["height"], steps=6
         )
         page.mouse.up()
-    page.click("#inpaint-go")
+    begin(page, "inpaint")
     images = done(page, "inpaint")
     assert len(images) == 5
     assert "--mask=mask.png" in page.locator("#inpaint-command textarea").input_value()
@@ -235,15 +265,40 @@ def test_a_hole_is_brushed_and_filled(opened):
 def test_an_animation_is_made_and_saved(opened):
     page = opened()
     on_tab(page, "Animate")
-    page.click("#animate-go")
+    begin(page, "animate")
     (image,) = done(page, "animate")
     assert image.startswith("data:image/gif;base64,")
     with page.expect_download() as saved:
         page.locator("#animate-results a[download]").click()
     assert saved.value.suggested_filename == "animation.gif"
     with Image.open(saved.value.path()) as film:
-        assert film.n_frames == 16
+        # x_T, the image, and what lies between, where a chain has so many.
+        command = page.locator("#animate-command textarea").input_value()
+        steps, frames = (
+            int(re.search(rf"--{name}=(\d+)", command)[1])
+            for name in ("config.sampling.steps", "frames")
+        )
+        assert film.n_frames == frames == min(16, steps + 1)
     shoot(page, "demo_animate.png")
+
+
+def test_an_animation_is_stopped_between_two_evaluations(opened):
+    page = opened()
+    on_tab(page, "Animate")
+    page.get_by_label("walk").locator("visible=true").check()
+    page.get_by_text("More settings").locator("visible=true").click()
+    for label, number in (("Frames", 48), ("Steps", 24)):
+        field = page.get_by_label(f"number input for {label}").locator("visible=true")
+        field.fill(str(number))
+        field.press("Tab")
+    begin(page, "animate")
+    page.locator("#animate-status", has_text=f"of {48 * 24} evaluations").wait_for()
+    page.click("#animate-stop")
+    page.locator("#animate-status", has_text="Stopped on request.").wait_for()
+    on_tab(page, "Sample")
+    begin(page, "sample")
+    assert len(done(page, "sample")) == 4
+    assert "Stopped" in page.locator("#animate-status").text_content()
 
 
 def test_the_slider_of_t_is_moved_by_keys(opened):
@@ -260,7 +315,7 @@ def test_the_slider_of_t_is_moved_by_keys(opened):
         "before => document.querySelector('#how-results').innerText !== before",
         arg=before,
     )
-    page.locator("#how-results", has_text="x̂_0").wait_for()
+    page.locator("#how-results", has_text="its estimate of x0").wait_for()
     shoot(page, "demo_how.png")
 
 
@@ -322,7 +377,7 @@ def test_every_tab_fits_and_can_be_read(opened, size):
         assert page.evaluate(CONTRAST) == [], name
     if size is PHONE:
         page = opened(size)
-        page.click("#sample-go")
+        begin(page, "sample")
         done(page, "sample")
         shoot(page, "demo_phone.png")
 
@@ -392,10 +447,12 @@ def test_no_file_of_the_machine_is_told(served, played, tmp_path):
 
 
 def sampling(served):
-    """Return number and values of the event that samples."""
-    functions, values = served.functions()
+    """Return number and values of the event that samples, in a single step."""
+    functions, props = served.functions()
     number, _, inputs = functions[0]
-    return number, [values[i] for i in inputs]
+    values = {props[i]["label"]: props[i].get("value") for i in inputs}
+    assert "Steps" in values
+    return number, list({**values, "Steps": 1}.values())
 
 
 def test_twenty_at_once_are_answered(served):
@@ -418,10 +475,11 @@ def test_memory_stays(served):
     def ask(turn):
         assert served.ask(number, values, f"memory{turn}")["success"]
 
-    for turn in range(50):
+    # Of so many windows the last results are remembered.
+    for turn in range(server.MOST_WINDOWS + 20):
         ask(turn)
     before = served.memory()
-    for turn in range(50, 250):
+    for turn in range(1000, 1200):
         ask(turn)
     print(f"memory {before:.0f} MiB, after 200 requests {served.memory():.0f} MiB")
     assert served.memory() - before < 40
@@ -433,7 +491,7 @@ def test_a_closed_window_frees_the_queue(served, opened, browser):
     page = context.new_page()
     page.goto(served.url)
     page.wait_for_selector("#sample-go")
-    page.click("#sample-go")
+    begin(page, "sample")
     context.close()
     answer = served.ask(number, values, "next")
     assert answer["success"]

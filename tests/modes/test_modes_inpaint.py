@@ -145,6 +145,7 @@ def test_another_size_on_request(trained, inpaint, files):
         ((), {"images": ()}, ["--image"]),
         ((), {"images": ("no.png",)}, ["no.png"]),
         (("--method=erase",), {}, ["'erase'", "guided", "repaint", "replace"]),
+        (("--method=delta",), {}, ["'delta'", "gaussian_2015", "repaint"]),
         (("--jump=9",), {}, ["jump of 9", "4 steps"]),
         (("--method=guided", "--quality=best"), {}, ["quality", "--method=repaint"]),
         (("--method=replace", "--jump=2"), {}, ["jump=2", "no effect"]),

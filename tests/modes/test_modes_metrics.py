@@ -181,11 +181,11 @@ def test_an_interruption_loses_no_image_and_no_score(trained, tell, interrupted)
     told = interrupted(archive_lib.SampleStore, "add", score)
     assert (told.status, "after 16 of 40 images" in told.out) == (0, True)
     told = interrupted(references, "load_statistics", score)
-    assert "going on after 16 of 40" in told.out
+    assert "after 16 of 40" in told.out
     assert "stopped by SIGINT: no image is lost" in told.out
     assert not cards(trained)
     told = score()
-    assert "40 samples are there already" in told.out
+    assert "40 samples exist already" in told.out
     assert "measuring the reference" not in told.out  # it is kept
     card = cards(trained)["proxy_fd_random"]
     (archive,) = trained.glob("samples/*/samples.npz")
@@ -387,7 +387,7 @@ def test_a_stop_while_the_reference_is_measured(tmp_path):
     config.evaluation.in_training = "proxy_fd_random"
     dataset = sources.load("digits", "train", test_fraction=0.2)
     asked = []
-    sample_scorer.SampleScorer(
+    sample_scorer.make(
         config,
         build_data.DataInfo.of(dataset),
         dataset,

@@ -251,7 +251,7 @@ def test_a_request_to_one_process_stops_the_sampling_of_all(pair, run, tmp_path)
 
     again = processes.told(tmp_path / "said", *sample, count=2)
     assert [one.status for one in again] == [0, 0], again
-    assert f"going on after {made} of 480" in again[0].out
+    assert f"after {made} of 480" in again[0].out
     found, expected = archive(run)[0], archive(pair[0] / "run")[0]
     assert found["arr_0"].shape == (480, 8, 8, 1)
     np.testing.assert_array_equal(found["arr_0"][:16], expected["arr_0"])

@@ -59,7 +59,7 @@ def test_the_same_command_again_says_that_it_is_done(sampled, tell):
     before = content(folder)
     told = sample(tell, sampled)
     assert told.status == 0
-    assert "16 samples are there already" in told.out
+    assert "16 samples exist already" in told.out
     assert str(folder) in told.out
     assert content(folder) == before
 
@@ -69,7 +69,7 @@ def test_more_samples_keep_those_that_are_there(sampled, trained, tell):
     sample(tell, trained)
     told = sample(tell, trained, num_samples=20)
     assert told.status == 0
-    assert "going on after 16 of 20" in told.out
+    assert "after 16 of 20" in told.out
     more, _ = archive(trained)
     assert more["arr_0"].shape == (20, 8, 8, 1)
     np.testing.assert_array_equal(more["arr_0"][:16], first["arr_0"])
@@ -88,7 +88,7 @@ def test_an_interruption_changes_no_image(sampled, trained, tell, interrupted):
     assert not list(trained.rglob("samples.npz"))
     again = sample(tell, trained, batch_size=8)
     assert again.status == 0
-    assert "going on after 8 of 16" in again.out
+    assert "after 8 of 16" in again.out
     arrays, folder = archive(trained)
     # Eight at a time instead of sixteen: float32 rounding may move a pixel by one.
     difference = arrays["arr_0"].astype(int) - uninterrupted["arr_0"].astype(int)

@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_sentence_and_costs_no_step(trained, tell, monkeypatc
     path = trained / "metrics.jsonl"
     assert told.err.startswith(f"error: {path}: No space left on device; make room")
     assert told.err.count("\n") == 1
-    assert trained_run.open_run(trained, say=lambda line: None).step >= 8
+    assert trained_run.open_run(trained).step >= 8
 
 
 def test_data_that_fail_cost_no_step(trained, tell, monkeypatch):
@@ -250,7 +250,7 @@ def test_data_that_fail_cost_no_step(trained, tell, monkeypatch):
     )
     assert told.status == 1
     assert "images/7.png: Input/output error" in told.err
-    step = trained_run.open_run(trained, say=lambda line: None).step
+    step = trained_run.open_run(trained).step
     assert step == STEPS + 6
 
 
@@ -273,7 +273,7 @@ def test_a_run_renamed_while_it_trains_is_saved_where_it_is(trained, tell, monke
     assert told.err.count("\n") == 1
     assert not trained.exists()
     # The first line comes at a multiple of train.log_every; one more step at most.
-    step = trained_run.open_run(new, say=lambda line: None).step
+    step = trained_run.open_run(new).step
     assert step in (STEPS + 2, STEPS + 3)
 
 
@@ -351,7 +351,7 @@ def test_a_run_goes_on_without_the_run_it_began_from(tell, first_run, tmp_path):
     [(True, ["label"]), (False, [])],
     ids=["ten classes instead of eleven", "no classes"],
 )
-def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run):
+def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run, capsys):
     config = main.parse(
         [
             "ddpm-jax",
@@ -364,12 +364,12 @@ def test_weights_that_do_not_fit_start_fresh(conditional, fresh, first_run):
     mesh = build_training.mesh(config)
     network = build_network.network(config, facts)
     drawn = build_training.initial_params(config, network, mesh)
-    said = []
     config.train.init_from = str(first_run[0])
-    params = trained_run.transfer(config, drawn, mesh=mesh, say=said.append)
+    capsys.readouterr()
+    params = trained_run.transfer(config, drawn, mesh=mesh)
 
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    listed = "\n".join(said)
+    listed = capsys.readouterr().out
     assert f"loaded {len(leaves) - len(fresh)} arrays" in listed
     (line,) = [line for line in listed.splitlines() if "fresh" in line]
     assert f"{len(fresh)} arrays" in line

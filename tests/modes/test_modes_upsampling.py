@@ -129,10 +129,10 @@ def test_an_interrupted_cascade_goes_on(runs, tell, interrupted):
     assert sample(tell, whole / "four", whole / "two").status == 0
     told = interrupted(archive.SampleStore, "add", lambda: sample(tell, four, two))
     assert told.status == 0
-    assert "the same command goes on from there" in told.out
+    assert "run the same command to resume" in told.out
     assert not list(four.glob("samples/*/parts/*.npy"))
     told = sample(tell, four, two)
-    assert "going on after 8 of 12 images" in told.out
+    assert "after 8 of 12" in told.out
     for name in ("two", "four"):
         one, other = (np.load(made(place / name)) for place in (runs, whole))
         np.testing.assert_array_equal(one["arr_0"], other["arr_0"])

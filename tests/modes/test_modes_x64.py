@@ -28,7 +28,7 @@ def test_a_run_opens_and_samples_with_x64(first_run, x64):
     made = run.sample(4, steps=2, trajectory=[0])
     assert made.images.dtype == np.uint8
     assert made.states.dtype == made.estimates.dtype == np.float32
-    state = trained_run.open_run(first_run[0], say=lambda line: None).state
+    state = trained_run.open_run(first_run[0]).state
     kinds = {leaf.dtype.name for leaf in jax.tree.leaves(state)}
     assert kinds == {"float32", "int32"}
 

@@ -50,14 +50,15 @@ def test_the_young_average_is_named():
 
 def test_updates_that_were_left_out_are_counted():
     text, kinds = said(series("skipped", [0, 0, 2, 0, 1]))
-    assert "3 updates were not finite and left out, the first by step 300." in text
+    assert "3 updates were not finite" in text
+    assert "step 300" in text
     assert kinds == ["watch"]
     assert said(series("skipped", [0] * 5)) == ("", [])
 
 
 def test_going_back_is_told():
     text, kinds = said([{"step": 600, "went_back_from": 911}])
-    assert "Training went back from step 911 to 600." in text
+    assert "from step 911 to 600" in text
     assert kinds == ["watch"]
 
 

@@ -117,7 +117,7 @@ def test_no_server_is_told(capfd, monkeypatch):
     with gce.Watcher(lambda: None, server=gone.url, every=0.01) as watcher:
         watcher._thread.join(10)
     err = capfd.readouterr().err
-    assert f"{gone.url} does not tell when this machine is taken away" in err
+    assert f"{gone.url} cannot be asked for preemption" in err
 
 
 def test_metadata(server):

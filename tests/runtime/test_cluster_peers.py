@@ -18,8 +18,8 @@ console.silence(process)
 if process:
     channels = {0: rendezvous.join(address, process, count, {}, timeout=30)}
 else:
-    channels = rendezvous.hold(address, count, {}, timeout=30)
-line = peers.Lifeline(process, channels)
+    channels = rendezvous.serve(address, count, {}, timeout=30)
+line = peers.PeerWatchdog(process, channels)
 print("ready", flush=True)
 word = sys.stdin.readline().strip()
 if word == "die":
@@ -131,7 +131,7 @@ def test_news_that_come_with_the_verdict_are_heard(pair, monkeypatch):
     monkeypatch.setattr(peers.os, "_exit", ended.append)
     channel, other = pair
     channel.early = [{"ended": True, "process": 0}]
-    line = peers.Lifeline(1, {0: channel})
+    line = peers.PeerWatchdog(1, {0: channel})
     other.close()  # without the goodbye it would be a loss
     time.sleep(0.2)
     line.leave()

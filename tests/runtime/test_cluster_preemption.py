@@ -132,4 +132,4 @@ def test_second_signal_ends_at_once(where):
     assert process.returncode == 130
     assert out == ""
     assert "SIGTERM: stopping" in err
-    assert "SIGINT again: ending at once" in err
+    assert "SIGINT again: quitting without saving" in err

@@ -16,8 +16,8 @@ from ddpm_jax.runtime import console
 {before}
 for _ in range(3):
     console.say("steps … ε̂ \\udce9")
-    console.tell_error("an error … \\udce9")
-    console.tell_at_once("at once …")
+    console.say_error("an error … \\udce9")
+    console.say_at_once("at once …")
 open(sys.argv[1], "w").write("went on")
 """
 
@@ -77,7 +77,7 @@ def test_no_stream_at_all(tmp_path, before):
 def test_quietly_nothing_is_said_and_errors_are_told(capsys):
     with console.quietly():
         console.say("one")
-        console.tell_error("two")
+        console.say_error("two")
     console.say("three")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("three\n", "two\n")

@@ -82,7 +82,8 @@ def test_flops_of_a_network_are_those_that_pytorch_counts():
     torch = pytest.importorskip("torch")
     from torch.utils import flop_counter
 
-    from ddpm_jax.convert import families, mapping, torch_reference
+    from ddpm_jax.convert import mapping, torch_reference
+    from ddpm_jax.convert.formats import FORMATS
 
     config = reading.from_file(str(ROOT / "configs" / "cifar10_iddpm.py"))
     facts = build_data.DataInfo((32, 32, 3), 256, 50_000, 10, (), "")
@@ -94,7 +95,7 @@ def test_flops_of_a_network_are_those_that_pytorch_counts():
     shapes = {path: array.shape for path, array in ours.items()}
     fields = dict(reading.leaves(config.to_dict()))
     theirs = {}
-    for entry in families.entries("openai", shapes, fields):
+    for entry in FORMATS["openai"].entries(shapes, fields):
         theirs |= mapping.to_theirs(entry, ours[entry.path])
     # Tensors of the device "meta" have shapes alone.
     with torch.device("meta"), flop_counter.FlopCounterMode(display=False) as counter:

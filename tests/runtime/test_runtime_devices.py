@@ -9,15 +9,16 @@ from ddpm_jax.runtime.devices import Facts
 
 def test_an_idle_gpu_is_told_with_the_line_that_helps():
     sentence = devices.idle(Facts("cpu", nvidia="/dev/nvidia0"))
-    assert sentence == (
-        "An NVIDIA GPU is visible (/dev/nvidia0) but JAX runs on the CPU: "
-        'pip install -U "jax[cuda12]"; to use the CPU on purpose set JAX_PLATFORMS=cpu'
-    )
+    for part in ("NVIDIA", "/dev/nvidia0", "CPU"):
+        assert part in sentence
+    assert 'pip install -U "jax[cuda12]"' in sentence
+    assert "JAX_PLATFORMS=cpu" in sentence
 
 
 def test_an_idle_tpu_is_told_with_the_line_that_helps():
     sentence = devices.idle(Facts("cpu", tpu="/dev/accel0"))
-    assert sentence.startswith("A TPU is visible (/dev/accel0) but JAX runs on the CPU")
+    assert "TPU" in sentence
+    assert "/dev/accel0" in sentence
     assert 'pip install -U "jax[tpu]"' in sentence
 
 

@@ -55,7 +55,7 @@ for late in (0, 2):
             answers.append(stop.agreed(late))
         told[f"agreed {late}"] = [answers, stop.requested, stop.signal_name]
 console.say("said")
-console.tell_error("told")
+console.say_error("told")
 distributed.barrier("the end")
 distributed.finish()
 told["after"] = [distributed.count(), distributed.from_first(process)]
@@ -120,7 +120,8 @@ def test_a_lost_process_ends_the_other():
         processes[1].send_signal(signal.SIGKILL)
         (status, _, err), _ = several_processes.results(processes)
     assert status == 1
-    assert "has ended without finishing: this one ends too; start all of them" in err
+    assert "has ended without finishing" in err
+    assert "same command" in err
     # JAX's own heartbeat takes 100 s.
     assert time.monotonic() - started < 30
 
@@ -132,7 +133,7 @@ def test_a_defect_of_one_process_ends_all():
         )
     assert (status, own_status) == (1, 1)
     assert "process 1 (" in err
-    assert ") stopped: it ended early, and said there why" in err
+    assert "it ended early" in err
     assert "RuntimeError: a defect" in own_err
 
 
@@ -165,13 +166,13 @@ def test_lines_of_other_processes(capfd):
     console.silence(2)
     try:
         console.say("said")
-        console.tell_error("told")
-        console.tell_at_once("told at once")
+        console.say_error("told")
+        console.say_at_once("told at once")
     finally:
         console.silence(0)
     out, err = capfd.readouterr()
     assert out == ""
     assert err == "process 2: told\n\nprocess 2: told at once\n"
     console.say("said")
-    console.tell_error("told")
+    console.say_error("told")
     assert capfd.readouterr() == ("said\n", "told\n")

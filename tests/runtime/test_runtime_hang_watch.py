@@ -8,7 +8,7 @@ def wait_inside_of_this_function(seconds):
 
 
 def test_a_hang_is_told_with_the_stack_it_happens_in(capfd):
-    with hang_watch.Watch(limit=0.2) as watch:
+    with hang_watch.HangWatchdog(limit=0.2) as watch:
         watch.beat("taking step 7")
         wait_inside_of_this_function(1.0)
     told = capfd.readouterr().err
@@ -17,7 +17,7 @@ def test_a_hang_is_told_with_the_stack_it_happens_in(capfd):
 
 
 def test_beats_keep_it_quiet(capfd):
-    with hang_watch.Watch(limit=0.5) as watch:
+    with hang_watch.HangWatchdog(limit=0.5) as watch:
         for step in range(20):
             watch.beat(f"taking step {step}")
             time.sleep(0.05)
@@ -25,7 +25,7 @@ def test_beats_keep_it_quiet(capfd):
 
 
 def test_nothing_is_expected_of_a_rest(capfd):
-    with hang_watch.Watch(limit=0.1) as watch:
+    with hang_watch.HangWatchdog(limit=0.1) as watch:
         watch.rest()
         time.sleep(0.4)
     assert capfd.readouterr().err == ""

@@ -59,7 +59,7 @@ def test_without_a_home_there_is_no_cache(homeless, monkeypatch, variable):
     before, said = jax.config.jax_compilation_cache_dir, []
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        assert compilation.enable_cache(log=said.append) is None
+        assert compilation.enable_cache(say=said.append) is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert "HOME" in said[0]

@@ -17,6 +17,9 @@ from ddpm_jax.sampling import branches, transforms
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 
+# Optimization is what could make an image depend on its batch.
+pytestmark = pytest.mark.usefixtures("optimized")
+
 NETWORKS = pathlib.Path(__file__).parents[1] / "golden" / "networks"
 NET = clip.clip(
     clip.Clip(

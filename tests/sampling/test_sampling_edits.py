@@ -20,6 +20,9 @@ from ddpm_jax.sampling import noise_maps, starts, transforms
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 
+# Optimization is what could make an image depend on its batch.
+pytestmark = pytest.mark.usefixtures("optimized")
+
 DDIM = recipe_lib.part("ddim", eta=0.0)
 PICTURES = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, *SHAPE)
 NAMES = (

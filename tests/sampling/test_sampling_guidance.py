@@ -22,6 +22,9 @@ from ddpm_jax.diffusion import solvers
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 
+# Optimization is what could make an image depend on its batch.
+pytestmark = pytest.mark.usefixtures("optimized")
+
 LABELS = (2, 0, 1)
 PREDICTIONS = ("noise", "x_0", "v", "x_prev")
 

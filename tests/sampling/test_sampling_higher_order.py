@@ -21,6 +21,9 @@ from ddpm_jax.diffusion import reverse
 from ddpm_jax.sampling import naming
 from ddpm_jax.sampling import recipe as recipe_lib
 
+# Optimization is what could make an image depend on its batch.
+pytestmark = pytest.mark.usefixtures("optimized")
+
 SOLVERS = ("heun", "dpmpp_2m", "dpmpp_2s")
 PREDICTIONS, VARIANCES = tuple(reverse.PREDICTIONS), tuple(reverse.VARIANCES)
 CLIP = recipe_lib.part("clip", low=-1.0, high=1.0)

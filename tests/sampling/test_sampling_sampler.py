@@ -15,6 +15,8 @@ from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 
+# Loops over batches of other sizes are optimized otherwise.
+pytestmark = pytest.mark.usefixtures("optimized")
 SHAPE = (4, 4, 1)
 LABELS = (2, 0, 1)
 NUM_IMAGES = 8

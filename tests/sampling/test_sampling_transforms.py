@@ -15,6 +15,9 @@ from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 from ddpm_jax.sampling import transforms
 
+# Optimization is what could make an image depend on its batch.
+pytestmark = pytest.mark.usefixtures("optimized")
+
 DDIM = recipe_lib.part("ddim", eta=0.0)
 MASK = np.arange(16).reshape(SHAPE) % 2 == 0
 KNOWN = np.linspace(-1, 1, 16, dtype=np.float32).reshape(SHAPE)

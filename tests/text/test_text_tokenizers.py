@@ -51,10 +51,9 @@ def test_an_unknown_word_is_refused_with_near_misses_first():
     tokenizer = made("words")
     with pytest.raises(errors.Refusal) as refusal:
         tokenizer.encode("a turquoise circel")
-    assert str(refusal.value) == (
-        "unknown words 'turquoise', 'circel': this run knows circle, a, above, big, "
-        "green, red, square"
-    )
+    unknown, _, known = str(refusal.value).partition(": ")
+    assert unknown.endswith("'turquoise', 'circel'")
+    assert known.endswith("circle, a, above, big, green, red, square")
     assert tokenizer.unknown("a turquoise circel") == ("turquoise", "circel")
     many = words.from_captions([" ".join(f"w{i}" for i in range(100))])
     with pytest.raises(errors.Refusal, match=r"^unknown word 'x': .* and 76 more$"):

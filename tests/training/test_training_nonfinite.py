@@ -87,7 +87,7 @@ def metrics_of(steps):
 @pytest.mark.parametrize("lag", [0, 1, 4])
 def test_looks_at_one_step_a_few_late(lag):
     """The device runs ahead by `lag` steps, and the host waits for no later one."""
-    watch = nonfinite.BadSteps(limit=100, lag=lag)
+    watch = nonfinite.NonFiniteSteps(limit=100, lag=lag)
     letters = "gbggbbgbbb"
     metrics = metrics_of(letters)
     found = []
@@ -126,7 +126,7 @@ def test_verdict(steps, limit, too_many, rolled_back):
     if too_many:
         expected = "stop" if rolled_back else "roll back"
     for lag in (0, 2, 50):
-        watch = nonfinite.BadSteps(limit, lag=lag, rolled_back=rolled_back)
+        watch = nonfinite.NonFiniteSteps(limit, lag=lag, rolled_back=rolled_back)
         for step, values in enumerate(metrics_of(steps), start=1):
             watch.add(step, values)
         watch.drain()
@@ -134,7 +134,7 @@ def test_verdict(steps, limit, too_many, rolled_back):
 
 
 def test_verdict_comes_with_the_step_that_decides():
-    watch = nonfinite.BadSteps(2, lag=1)
+    watch = nonfinite.NonFiniteSteps(2, lag=1)
     verdicts = []
     for step, values in enumerate(metrics_of("gbbggg"), start=1):
         watch.add(step, values)
@@ -144,12 +144,12 @@ def test_verdict_comes_with_the_step_that_decides():
 
 
 def test_refusal_names_the_steps_and_what_to_do():
-    watch = nonfinite.BadSteps(3, lag=0, rolled_back=True)
+    watch = nonfinite.NonFiniteSteps(3, lag=0, rolled_back=True)
     for step, values in enumerate(metrics_of("gggbbb"), start=41):
         watch.add(step, values)
     refusal = watch.refusal()
     assert isinstance(refusal, errors.Refusal)
-    for part in ("44, 45, 46", "after going back", "train.learning_rate", "crashes/"):
+    for part in ("44, 45, 46", "after rolling back", "train.learning_rate", "crashes/"):
         assert part in str(refusal)
 
 
@@ -200,7 +200,7 @@ def record_of(kind, labels=True):
     """Return the record of such a step, the batch's labels, and the step's metrics."""
     state, batch = poisoned(kind)
     after, metrics = touchy_step()[1](state, batch)
-    watch = nonfinite.BadSteps(3, lag=0)
+    watch = nonfinite.NonFiniteSteps(3, lag=0)
     (bad,) = watch.add(7, metrics)
     names = blocks.block_names(after.params)
     record = nonfinite.crash_record(

@@ -62,7 +62,7 @@ def test_two_thousand_steps():
     state = small.make_state(small.make_params(), optimizer=optimizer, mesh=mesh)
     step = small.on_mesh(small.make_step(optimizer=optimizer), state, mesh)
     watch = progress.Progress(first_step=0, last_step=2000, batch_size=small.BATCH)
-    bad_steps = nonfinite.BadSteps(3)
+    bad_steps = nonfinite.NonFiniteSteps(3)
     rows = small.make_batch()
     records = []
     for number in range(1, 2001):

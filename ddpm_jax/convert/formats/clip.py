@@ -10,8 +10,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from ddpm_jax.convert import mapping
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.convert import mapping, torch_clip
+from ddpm_jax.convert.format import NEEDED, Format
 from ddpm_jax.core import errors
+from ddpm_jax.models import clip
 
 Shape = tuple[int, ...]
 
@@ -60,12 +66,7 @@ def part_of(names: Iterable[str]) -> str | None:
 def entries(
     our_shapes: Mapping[str, Shape], fields: Mapping[str, object]
 ) -> list[mapping.Entry]:
-    """Return where each of our parameters stands in the two files as one.
-
-    Args:
-        our_shapes: shape of every parameter of `models.clip.clip` by path.
-        fields: not needed here.
-    """
+    """Return where each of our parameters stands in the two files as one."""
     del fields
     return [
         dataclasses.replace(entry, keys=tuple(f"{part}.{key}" for key in entry.keys))
@@ -129,7 +130,7 @@ def entries_of(part: str, our_shapes: Mapping[str, Shape]) -> list[mapping.Entry
     Args:
         part: "image" or "text".
         our_shapes: shape of every parameter of `models.clip.clip` by path; those of the
-            other part are passed over.
+            other part are skipped.
     """
     paths = [path for path in our_shapes if path.startswith(f"{part}/")]
     return [
@@ -144,3 +145,54 @@ def _place(path):
     _, number, module, leaf = path.split("/")
     key = f"blocks.block_{number}.{OF_BLOCKS[module]}.{LEAVES[leaf]}"
     return (key,), "transpose" if leaf == "kernel" else "copy"
+
+
+def reference(opened, fields, inputs):
+    """Return what PyTorch's encoders end in, see `format.Format`."""
+    heads = fields["model.num_heads"]
+    if fields["model.head_channels"]:
+        heads = fields["model.channels"] // fields["model.head_channels"]
+    both = torch_clip.embeddings(
+        opened.tensors,
+        inputs["x"],
+        inputs["t"],
+        inputs[clip.TOKENS],
+        inputs[clip.LENGTH],
+        image_heads=heads,
+        text_heads=fields["model.text_heads"],
+    )
+    return both[0].new_tensor(np.concatenate(both, axis=-1))
+
+
+def embeddings(network):
+    """Return `(params, x, t, condition) → [B, 2E]`, what image and text end in."""
+
+    def run(params, x, t, condition):
+        text = network.prepare(params, condition)
+
+        def agreement(text):
+            return jnp.sum(network.apply(params, x, t, text)) / clip.LOGIT_SCALE
+
+        # It is linear in the embedding of the text: its slope is that of the image.
+        image = jax.grad(agreement)(text)
+        return jnp.concatenate([image[clip.EMBEDDING], text[clip.EMBEDDING]], axis=-1)
+
+    return run
+
+
+FORMAT = Format(
+    name="clip",
+    about="GLIDE's noised CLIP",
+    recognise=recognise,
+    code="the GLIDE code",
+    dialect=DIALECT,
+    needed={
+        "model.num_heads": "12 (GLIDE), heads of the image encoder",
+        "model.text_heads": "8 (GLIDE), heads of the text encoder",
+        "diffusion.schedule": NEEDED["diffusion.schedule"],
+        "diffusion.num_steps": NEEDED["diffusion.num_steps"],
+    },
+    entries=entries,
+    reference=reference,
+    output=embeddings,
+)

@@ -7,7 +7,8 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 
-from ddpm_jax.convert import mapping, names
+from ddpm_jax.convert import mapping, names, torch_reference
+from ddpm_jax.convert.format import Format
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
@@ -23,7 +24,7 @@ DIALECT = {
     "model.qkv_order": "new",
     "model.attention_scale": "product",
     "model.middle_attention": "normed",
-    "model.initialisation": "ho",
+    "model.initialisation": "ddpm",
     "model.num_heads": 1,
     "model.head_channels": 0,
     "model.scale_shift": False,
@@ -90,9 +91,7 @@ def entries(
 ) -> list[mapping.Entry]:
     """Return where each of our parameters stands in a checkpoint of this code.
 
-    Args:
-        our_shapes: shape of every parameter by path.
-        fields: "facts.layout" is "pytorch" for the copies; else TensorFlow is meant.
+    "facts.layout" is "pytorch" for the copies; else TensorFlow is meant.
     """
     layout = names.Layout.of(our_shapes)
     make = _pytorch if fields.get("facts.layout") == "pytorch" else _tensorflow
@@ -194,7 +193,7 @@ def recognise(shapes: Mapping[str, Shape]) -> dict[str, object]:
         key = scheme.separator.join((*name, leaf))
         if key not in shapes:
             raise errors.Refusal(
-                f"the file begins like one of the DDPM code but has no {key}: it is "
+                f"the file looks like one of the DDPM code but has no {key}: it is "
                 "cut short or of another network"
             )
         return shapes[key]
@@ -233,3 +232,24 @@ def recognise(shapes: Mapping[str, Shape]) -> dict[str, object]:
     }
     fields["facts.learned_variance"] = kernel("conv_out")[out] == 2 * data_channels
     return fields
+
+
+def reference(opened, fields, inputs):
+    """Return the output of PyTorch, see `format.Format`."""
+    del fields
+    return torch_reference.ddpm_unet(opened.tensors, inputs["x"], inputs["t"])
+
+
+FORMAT = Format(
+    name="ddpm",
+    about="weights of the DDPM code",
+    marks=(
+        frozenset({"temb/dense0/W", "conv_in/W"}),
+        frozenset({"temb.dense.0.weight", "conv_in.weight"}),
+    ),
+    recognise=recognise,
+    code="the DDPM code",
+    dialect=DIALECT,
+    entries=entries,
+    reference=reference,
+)

@@ -3,8 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from ddpm_jax.convert import mapping, names
+from ddpm_jax.convert import format as format_lib
+from ddpm_jax.convert import mapping, names, torch_reference
+from ddpm_jax.convert.export import diffusers_config, diffusers_scheduler
+from ddpm_jax.convert.format import NEEDED, Content, Export, Format
+from ddpm_jax.convert.formats import diffusers_configs, native
 from ddpm_jax.core import errors
+from ddpm_jax.runtime import files
 
 Shape = tuple[int, ...]
 
@@ -53,14 +58,14 @@ OLD = (
 ATTENTION_WEIGHT = re.compile(r"\.attentions\.\d+\.to_(q|k|v|out\.0)\.weight$")
 
 
-def canonical(key: str) -> str:
+def present_name(key: str) -> str:
     """Return the present name of a tensor that earlier versions of diffusers wrote."""
     for pattern, present in OLD:
         key = pattern.sub(present, key)
     return key
 
 
-def trimmed(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+def present_shapes(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """Return the shapes with dense layers of attention stored as 1×1 as [O, I]."""
     return {
         key: shape[:2]
@@ -73,13 +78,8 @@ def trimmed(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 def entries(
     our_shapes: Mapping[str, Shape], fields: Mapping[str, object]
 ) -> list[mapping.Entry]:
-    """Return where each of our parameters stands in a state dict of UNet2DModel.
-
-    Args:
-        our_shapes: shape of every parameter by path.
-        fields: not needed here; the paths tell the levels, blocks and attentions.
-    """
-    del fields
+    """Return where each of our parameters stands in a state dict of UNet2DModel."""
+    del fields  # the paths tell the levels, blocks and attentions
     layout = names.Layout.of(our_shapes)
     return [_entry(path, shape, layout) for path, shape in our_shapes.items()]
 
@@ -130,6 +130,90 @@ def _require(shapes: Iterable[str], keys):
     missing = [key for key in keys if key not in shapes]
     if missing:
         raise errors.Refusal(
-            f"the file begins like one of diffusers but has no {missing[0]}: it is cut "
+            f"the file looks like one of diffusers but has no {missing[0]}: it is cut "
             "short or of another network"
         )
+
+
+# ---- compared and written ------------------------------------------------------------
+
+
+def reference(opened, fields, inputs):
+    """Return the output of PyTorch, see `format.Format`."""
+    # The source's own word, and the fields where it has none.
+    shape = (*format_lib.image_size(fields), fields["data.channels"])
+    config = diffusers_config.config(fields, shape) | opened.configs.get(
+        "config.json", {}
+    )
+    return torch_reference.diffusers_unet(
+        opened.tensors, config, inputs["x"], inputs["t"], inputs.get("labels")
+    )
+
+
+def check(fields, image_shape) -> None:
+    """Refuse what diffusers has no word for."""
+    diffusers_scheduler.config(fields)
+    diffusers_config.config(fields, image_shape)
+
+
+def save(path, content: Content) -> tuple[str, ...]:
+    """Write the folder of a pipeline; return what to know to use it."""
+    fields = content.fields
+    scheduler = diffusers_scheduler.config(fields)
+    labels = content.tensors.get("class_embedding.weight")
+    unet = diffusers_config.config(
+        fields,
+        content.image_shape,
+        label_rows=None if labels is None else len(labels),
+    )
+    index = {
+        "_class_name": "DDPMPipeline",
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "unet": ["diffusers", unet["_class_name"]],
+    }
+    files.write_json(path / "model_index.json", index)
+    files.write_json(path / "scheduler" / "scheduler_config.json", scheduler)
+    files.write_json(path / "unet" / "config.json", unet)
+    native.save_safetensors(
+        path / "unet" / "diffusion_pytorch_model.safetensors",
+        content.tensors,
+        # diffusers asks for the first.
+        {"format": "pt", "provenance": native.to_json(content.provenance)},
+    )
+    steps = scheduler["num_train_timesteps"]
+    lines = [
+        f"load it with diffusers.DDPMPipeline.from_pretrained, and give it "
+        f"num_inference_steps of 1 … {steps}: it takes 1000 by itself"
+    ]
+    if labels is not None:
+        lines = [
+            "load it with diffusers.UNet2DModel and DDPMScheduler and give the network "
+            "class_labels: DDPMPipeline does not; set_timesteps takes 1 … "
+            f"{steps} of them"
+        ]
+    if fields["diffusion.variance"] == "learned_range":
+        lines.append(
+            "the network returns its variance beside the mean, which DDIMScheduler and "
+            "DDIMPipeline fail at: keep DDPMScheduler, or give others the first half "
+            "of the channels"
+        )
+    return tuple(lines)
+
+
+FORMAT = Format(
+    name="diffusers",
+    about="weights of diffusers",
+    marks=(frozenset({"time_embedding.linear_1.weight", "conv_in.weight"}),),
+    present_name=present_name,
+    present_shapes=present_shapes,
+    recognise=recognise,
+    read_configs=diffusers_configs.read,
+    needed={
+        **NEEDED,
+        "model.num_heads": "1 (DDPM), or --config.model.head_channels=8, what "
+        "diffusers takes as config.json lacks attention_head_dim",
+    },
+    entries=entries,
+    reference=reference,
+    export=Export("diffusers", "", save, check, splits_qkv=True),
+)

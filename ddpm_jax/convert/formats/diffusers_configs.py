@@ -14,6 +14,34 @@ from ddpm_jax.core import errors
 UNET = "unet/config.json"
 SCHEDULER = diffusers_solvers.SCHEDULER
 
+
+def read(source, findings) -> tuple[int, ...]:
+    """Take what the JSON beside a file says; return the levels with attention.
+
+    Args:
+        source: an `open.Source`.
+        findings: a `recognise.Findings`.
+
+    Raises:
+        Refusal: it is not there, or says what cannot be imported.
+    """
+    if "config.json" not in source.configs:
+        raise errors.Refusal(
+            f"{source.path} is of diffusers and has no config.json beside it, without "
+            "which its heads, padding and time embedding are unknown: give the folder "
+            "that save_pretrained wrote"
+        )
+    fields, assumed = unet_fields(source.configs["config.json"])
+    attended = fields.pop("facts.attended_levels")
+    findings.require(fields, UNET)
+    findings.assumed += assumed
+    if "scheduler_config.json" in source.configs:
+        fields, assumed = scheduler_fields(source.configs["scheduler_config.json"])
+        findings.prefer(fields, SCHEDULER)
+        findings.assumed += assumed
+    return attended
+
+
 # ---- the network ---------------------------------------------------------------------
 
 UNET_DEFAULTS = {

@@ -8,7 +8,7 @@ CARRIED_OTHERWISE = (
     "timestep_spacing",
     "steps_offset",
     "set_alpha_to_one",
-    # Of solvers that are not carried over, which is told by their name.
+    # Of solvers that are not carried over, which is described by their name.
     "skip_prk_steps",
     "solver_order",
     "algorithm_type",
@@ -31,10 +31,10 @@ def not_carried(config: Mapping[str, object], carried: Iterable[str]) -> list[st
         config: scheduler_config.json.
         carried: the keys that become fields of ours.
     """
-    told = []
+    lines = []
 
     def say(key, value, changes):
-        told.append(_sentence(key, value, changes))
+        lines.append(_sentence(key, value, changes))
 
     spacing = config.get("timestep_spacing", "leading")
     if spacing == "leading" and not config.get("steps_offset"):
@@ -65,13 +65,13 @@ def not_carried(config: Mapping[str, object], carried: Iterable[str]) -> list[st
             "step 0 there",
         )
     known = {*carried, *CARRIED_OTHERWISE}
-    told += [
-        f"{key} = {value!r} of {SCHEDULER} is not known here and was passed over: what "
+    lines += [
+        f"{key} = {value!r} of {SCHEDULER} is not known here and was skipped: what "
         "it changes there is not done"
         for key, value in config.items()
         if key not in known and not key.startswith("_") and value not in (None, False)
     ]
-    return told
+    return lines
 
 
 def _sentence(key, value, changes):

@@ -92,8 +92,8 @@ DROPPED = 0.2
 """Share of captions that GLIDE left out in fine-tuning, section 2.3."""
 
 
-def usual(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return what networks of GLIDE have in common and their shapes cannot tell.
+def usual(fields: Mapping[str, object]) -> tuple[dict[str, object], str]:
+    """Return what networks of GLIDE have in common, and whose word it is.
 
     Its upsamplers were trained on captions throughout: nothing leads them away from
     none. Of the tokenizer nothing is known where the vocabulary is not that of GPT-2.
@@ -101,11 +101,13 @@ def usual(fields: Mapping[str, object]) -> dict[str, object]:
     Args:
         fields: model.kind and what `text_fields` returned.
     """
+    if not fields.get("model.text_layers"):
+        return {}, ""
     is_upsampler = fields["model.kind"] == "upsampler"
     known = {"train.label_dropout": 0.0 if is_upsampler else DROPPED}
     if fields["model.text_vocabulary"] == VOCABULARY:
         known["data.tokenizer"] = "gpt2"
-    return known
+    return known, "the GLIDE code"
 
 
 def inpainting(shapes: Mapping[str, Shape], seen: int, given: int):

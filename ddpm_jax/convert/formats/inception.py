@@ -16,6 +16,7 @@ import numpy as np
 
 from ddpm_jax.convert import differences, readers
 from ddpm_jax.core import errors
+from ddpm_jax.runtime import files
 
 VARIABLE = "DDPM_JAX_INCEPTION"
 PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
@@ -86,7 +87,7 @@ def load(path: str | os.PathLike, shapes: Mapping) -> Weights:
         Refusal: a damaged file, or the weights of another network.
     """
     path = pathlib.Path(path)
-    digest = _sha256(path)
+    digest = files.sha256(path)
     published = digest.startswith(PUBLISHED_SHA256)
     if PUBLISHED_SHA256 in path.name and path.suffix == ".pth" and not published:
         raise errors.Refusal(
@@ -102,11 +103,6 @@ def load(path: str | os.PathLike, shapes: Mapping) -> Weights:
         published=published,
         notes=notes,
     )
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path):

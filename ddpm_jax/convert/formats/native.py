@@ -8,10 +8,14 @@ import json
 from collections.abc import Mapping
 
 from ddpm_jax.convert import mapping
+from ddpm_jax.convert.format import Content, Export, Format
 from ddpm_jax.core import errors
+from ddpm_jax.runtime import files
 
 METADATA = "ddpm_jax"
 VERSION = 1
+RENAMED_VALUES = {("model.initialisation", "ho"): "ddpm"}
+"""(Field, value of an earlier version of this package) → the present value."""
 
 Shape = tuple[int, ...]
 
@@ -56,7 +60,41 @@ def entries(
 
 def recognise(content: Mapping[str, object]) -> dict[str, object]:
     """Return the fields that the metadata holds, lists as tuples."""
-    return {
+    fields = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content["fields"].items()
     }
+    old = {(n, v) for n, v in fields.items() if isinstance(v, str)}
+    return fields | {n: RENAMED_VALUES[n, v] for n, v in old & RENAMED_VALUES.keys()}
+
+
+# ---- written -------------------------------------------------------------------------
+
+
+def save(path, content: Content) -> tuple[str, ...]:
+    """Write a file of this package; return what to know to use it."""
+    header = {**metadata(content.fields), "provenance": to_json(content.provenance)}
+    save_safetensors(path, content.tensors, header)
+    return ("every parameter under its own name; the header holds the config",)
+
+
+def save_safetensors(path, tensors, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file."""
+    from safetensors import numpy as safetensors
+
+    safetensors.save_file(tensors, path, metadata)
+
+
+def to_json(values: Mapping[str, object]) -> str:
+    """Return JSON that the metadata of a file can hold."""
+    return json.dumps(dict(values), default=files.to_plain, sort_keys=True)
+
+
+FORMAT = Format(
+    name="ddpm_jax",
+    about="an export of this package",
+    header=METADATA,
+    recognise=recognise,
+    entries=entries,
+    export=Export("safetensors", ".safetensors", save),
+)

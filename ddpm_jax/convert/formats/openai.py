@@ -10,12 +10,12 @@ References: improved-diffusion and guided-diffusion, the published code.
 """
 
 import collections
-import math
 import re
 from collections.abc import Mapping
 
-from ddpm_jax.convert import mapping, names
-from ddpm_jax.convert.formats import glide
+from ddpm_jax.convert import mapping, names, torch_glide, torch_reference
+from ddpm_jax.convert.format import Content, Export, Format
+from ddpm_jax.convert.formats import glide, openai_pools
 from ddpm_jax.core import errors
 
 Shape = tuple[int, ...]
@@ -70,18 +70,13 @@ NAMES = names.Names(
 def entries(
     our_shapes: Mapping[str, Shape], fields: Mapping[str, object]
 ) -> list[mapping.Entry]:
-    """Return where each of our parameters stands in a state dict of this code.
-
-    Args:
-        our_shapes: shape of every parameter by path.
-        fields: not needed here; the paths tell the levels, blocks and attentions.
-    """
-    del fields
+    """Return where each of our parameters stands in a state dict of this code."""
+    del fields  # the paths tell the levels, blocks and attentions
     layout = names.Layout.of(our_shapes)
     pool = [path for path in our_shapes if path.startswith("pool/")]
     text = [path for path in our_shapes if path.startswith("text/")]
     return [
-        *_pool_entries(pool),
+        *openai_pools.entries(pool),
         *glide.entries(text),
         *(
             _entry(path, shape, layout)
@@ -104,50 +99,6 @@ def _rule(path, shape):
         return "conv"
     in_attention = ("/qkv/kernel", "/proj_out/kernel", "/encoder_kv/kernel")
     return "conv1d" if path.endswith(in_attention) else "transpose"
-
-
-POOLS = {
-    # model.pool → where each module of the head stands and how its kernel turns.
-    "attention": {
-        "pool/norm": ("out.0", "copy"),
-        "pool/positional_embedding": ("out.2.positional_embedding", "transpose"),
-        "pool/qkv": ("out.2.qkv_proj", "conv1d"),
-        "pool/proj_out": ("out.2.c_proj", "conv1d"),
-    },
-    "adaptive": {
-        "pool/norm": ("out.0", "copy"),
-        "pool/proj_out": ("out.3", "conv1x1"),
-    },
-    "spatial": {
-        "pool/dense_1": ("out.0", "transpose"),
-        "pool/dense_2": ("out.2", "transpose"),
-    },
-    "spatial_v2": {
-        "pool/dense_1": ("out.0", "transpose"),
-        "pool/norm": ("out.1", "copy"),
-        "pool/dense_2": ("out.3", "transpose"),
-    },
-}
-
-
-def _pool_entries(paths):
-    """Return the map of a classifier's head, whose modules tell its kind."""
-    modules = {_module_of(path) for path in paths}
-    if not modules:
-        return []
-    places = next(table for table in POOLS.values() if table.keys() == modules)
-    entries = []
-    for path in paths:
-        key, rule = places[_module_of(path)]
-        if path != "pool/positional_embedding":
-            key += ".bias" if path.endswith("/bias") else ".weight"
-        rule = "copy" if path.endswith("/bias") else rule
-        entries.append(mapping.Entry(path, (key,), rule))
-    return entries
-
-
-def _module_of(path):
-    return "/".join(path.split("/")[:2])
 
 
 # ---- recognising ---------------------------------------------------------------------
@@ -179,7 +130,7 @@ def recognise(shapes: Mapping[str, Shape]) -> dict[str, object]:
     width = shapes["input_blocks.1.0.out_layers.0.weight"][0]
     fields["model.scale_shift"] = embed == 2 * width
     if kind == "classifier":
-        fields |= _head(shapes, fields)
+        fields |= openai_pools.recognise(shapes, fields)
     else:
         fields["facts.learned_variance"] = learned
     return fields
@@ -202,7 +153,7 @@ def _check_whole(shapes):
         missing += [key for key in ("out.2.weight",) if key not in shapes]
     if missing:
         raise errors.Refusal(
-            f"the file begins like one of the OpenAI code but has no {missing[0]}: it "
+            f"the file looks like one of the OpenAI code but has no {missing[0]}: it "
             "is cut short or of another network"
         )
 
@@ -341,24 +292,77 @@ def _upward_blocks(shapes):
 # ---- the classifier's head -----------------------------------------------------------
 
 
-def _head(shapes, fields):
-    """Return pool and classes, and the image size where the attention pool tells it."""
-    if "out.2.positional_embedding" in shapes:
-        pool, last = "attention", "out.2.c_proj.weight"
-    elif len(shapes.get("out.3.weight", ())) == 4:
-        pool, last = "adaptive", "out.3.weight"
-    elif "out.3.weight" in shapes:
-        pool, last = "spatial_v2", "out.3.weight"
-    else:
-        pool, last = "spatial", "out.2.weight"
-    if last not in shapes:
+# ---- compared and written ------------------------------------------------------------
+
+INDIFFERENT = ("model.attention_scale", "model.initialisation")
+"""Fields of the dialect that change no output but by rounding."""
+
+
+def reference(opened, fields, inputs):
+    """Return the output of PyTorch, see `format.Format`."""
+    options = {
+        "num_res_blocks": fields["model.num_res_blocks"],
+        "num_heads": fields["model.num_heads"],
+        "head_channels": fields["model.head_channels"] or None,
+        "qkv_order": fields["model.qkv_order"],
+    }
+    x, t = inputs["x"], inputs["t"]
+    if fields["model.kind"] == "classifier":
+        return torch_reference.openai_classifier(opened.tensors, x, t, **options)
+    if fields.get("model.text_layers"):
+        names = ("tokens", "token_mask", "low_res", "known", "known_mask")
+        more = {name: inputs[name] for name in names if name in inputs}
+        options |= {"text_heads": fields["model.text_heads"], "y": inputs.get("labels")}
+        return torch_glide.glide_unet(opened.tensors, x, t, **more, **options)
+    more = (inputs.get("labels"), inputs.get("low_res"))
+    return torch_reference.openai_unet(opened.tensors, x, t, *more, **options)
+
+
+def check(fields, image_shape) -> None:
+    """Refuse what the OpenAI code has no word for."""
+    del image_shape
+    if fields["model.kind"] == "clip":
         raise errors.Refusal(
-            f"the classifier's head has no {last}: its pool is none of "
-            f"{', '.join(POOLS)}, or the file is cut short"
+            "--format=openai of a CLIP, which is two files there: "
+            "--format=safetensors keeps everything in one"
         )
-    found = {"model.pool": pool, "facts.num_classes": shapes[last][0]}
-    if pool == "attention" and "model.channel_mult" in fields:
-        pixels = shapes["out.2.positional_embedding"][1] - 1  # one token is the mean
-        side = math.isqrt(pixels) * 2 ** (len(fields["model.channel_mult"]) - 1)
-        found["data.image_size"] = (side, side)
-    return found
+    for field, value in DIALECT.items():
+        if field not in INDIFFERENT and fields[field] != value:
+            raise errors.Refusal(
+                f"{field}={fields[field]!r}: the OpenAI code has {value!r} alone; "
+                "--format=safetensors keeps everything"
+            )
+    _torch()
+
+
+def save(path, content: Content) -> tuple[str, ...]:
+    """Write a state dict; return what to know to use it."""
+    torch = _torch()
+    state = {key: torch.tensor(array) for key, array in content.tensors.items()}
+    torch.save(state, path)
+    return ("load it with torch.load and load_state_dict of the OpenAI code",)
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError as error:
+        raise errors.Refusal(
+            "--format=openai writes a PyTorch file, and PyTorch is not installed: "
+            "pip install 'ddpm-jax[convert]'"
+        ) from error
+    return torch
+
+
+FORMAT = Format(
+    name="openai",
+    about="weights of the OpenAI code",
+    marks=(frozenset({"time_embed.0.weight", "input_blocks.0.0.weight"}),),
+    recognise=recognise,
+    code="the OpenAI code",
+    dialect=DIALECT,
+    usual=glide.usual,
+    entries=entries,
+    reference=reference,
+    export=Export("openai", ".pt", save, check),
+)

@@ -115,9 +115,9 @@ class Watcher:
             announced = event
             failures = 0 if preempted or event else failures + 1
             if failures == MAX_FAILURES:
-                console.tell_at_once(
-                    f"{self._server} does not tell when this machine is taken away: a "
-                    "notice is met only if it comes as a signal"
+                console.say_at_once(
+                    f"{self._server} cannot be asked for preemption: only a signal "
+                    "will stop this run"
                 )
                 return
             self._done.wait(self._every)

@@ -37,7 +37,7 @@ class Launch:
         coordinator: "host:port" of process 0.
         num_processes: how many there are.
         process_id: which one this is, from 0.
-        source: what told so, e.g. "Slurm".
+        source: where this is known from, e.g. "Slurm".
         local_device_ids: the GPUs of this process where it sees those of others, too.
     """
 
@@ -82,7 +82,7 @@ def find(
     if count == 1 and not given:
         return None
     if coordinator or count or given is not None:
-        return _told(environ, coordinator, count, given)
+        return _of_settings(environ, coordinator, count, given)
     found = _of_slurm(environ)
     if found or environ.get("JAX_PLATFORMS", "").split(",")[0] not in ("", "tpu"):
         return found
@@ -92,7 +92,7 @@ def find(
 # ---- what the user says --------------------------------------------------------------
 
 
-def _told(environ, coordinator, count, given) -> Launch:
+def _of_settings(environ, coordinator, count, given) -> Launch:
     if given is None:  # alone it may be an index of anything
         given = _number(environ, "JOB_COMPLETION_INDEX")
     parts = dict(zip(FORMS, (coordinator or None, count, given), strict=True))

@@ -27,14 +27,14 @@ READ_SECONDS = 1.0
 LAST_SECONDS = 5.0
 """How long process 0, which JAX needs to the end, waits for the others to go first."""
 CAUSE_SECONDS = 0.3
-"""How long a process that fails waits for news first: where another one was lost, its
-own error is that of a collective operation, and the loss is what to tell."""
+"""How long a process that fails waits for messages first: where another one was lost,
+its own error is that of a collective operation, and the loss is what to report."""
 LINGER_SECONDS = 0.9
 """How long it keeps its connections then, those of JAX as well: when they break, the
-others should be gone for the reason that they were told."""
+others should be gone for the reason that they received."""
 STATUS = 1
 
-# A host that vanishes without a word is noticed after about a minute of silence.
+# A host that vanishes without a word is detected after about a minute of silence.
 KEEPALIVE = {
     "TCP_KEEPIDLE": 20,  # s
     "TCP_KEEPINTVL": 10,  # s
@@ -53,7 +53,7 @@ class Channel:
     Attributes:
         connection: the socket.
         where: who is at the other end, e.g. "node6/10.0.0.6".
-        early: messages that came together with the verdict of the roll call.
+        early: messages that came together with the verdict of the rendezvous.
     """
 
     def __init__(self, connection: socket.socket, where: str):
@@ -110,7 +110,7 @@ class Channel:
         self.connection.close()
 
 
-class Lifeline:
+class PeerWatchdog:
     """Watches the connections of this process from a thread, until `leave`.
 
     When another process fails or is lost, the thread writes the sentence and ends this
@@ -133,7 +133,7 @@ class Lifeline:
         self._reason = ""
         self._waker, self._wake = socket.socketpair()
         self._thread = threading.Thread(
-            target=self._watch, name="lifeline", daemon=True
+            target=self._watch, name="peer-watchdog", daemon=True
         )
         self._thread.start()
 
@@ -154,7 +154,7 @@ class Lifeline:
         self._thread.join()
         self._wake.close()
         word = {"failed": reason} if reason else {"ended": True}
-        self._tell({**word, "process": self._process})
+        self._send({**word, "process": self._process})
         self._wait_for_others()
         if reason and self._process:
             time.sleep(LINGER_SECONDS)
@@ -187,16 +187,20 @@ class Lifeline:
             else:
                 self._end(sender, message)
 
-    def _end(self, sender, news) -> None:
+    def _end(self, sender, message) -> None:
         """End this process because of another one; process 0 tells the rest first."""
         if self._process == 0:
-            news = {**news, "process": sender, "where": self._channels[sender].where}
-            self._tell(news)
-        process, reason = news.get("process"), news.get("failed")
-        if reason and self._needs_no_news(reason):
+            message = {
+                **message,
+                "process": sender,
+                "where": self._channels[sender].where,
+            }
+            self._send(message)
+        process, reason = message.get("process"), message.get("failed")
+        if reason and self._ends_anyway(reason):
             return
-        where = news.get("where") or self._channels[0].where
-        console.tell_at_once(
+        where = message.get("where") or self._channels[0].where
+        console.say_at_once(
             f"process {process} ({where}) stopped: {reason}"
             if reason
             else f"process {process} ({where}) has ended without finishing: this one "
@@ -206,12 +210,12 @@ class Lifeline:
         self._wait_for_others()
         os._exit(STATUS)
 
-    def _needs_no_news(self, reason) -> bool:
+    def _ends_anyway(self, reason) -> bool:
         """Return whether this process is done, or ends for that reason by itself."""
         leaves = self._leaving.wait(2 * CAUSE_SECONDS)
         return leaves and self._reason in ("", reason)
 
-    def _tell(self, message) -> None:
+    def _send(self, message) -> None:
         for channel in self._channels.values():
             channel.send(message)
 

@@ -1,4 +1,4 @@
-"""Stopping on request: signals and notices become a flag that loops look at."""
+"""Stopping on request: signals and notices become a flag that loops read."""
 
 import collections
 import contextlib
@@ -10,7 +10,7 @@ import time
 
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.cluster import gce
-from ddpm_jax.runtime.console import tell_at_once
+from ddpm_jax.runtime.console import say_at_once
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECOND_SIGNAL_STATUS = 130
@@ -109,7 +109,7 @@ class StopRequest:
 
     def _on_notice(self) -> None:
         self._ask(NOTICE)
-        tell_at_once(f"{NAMES[NOTICE]}: stopping after saving")
+        say_at_once(f"{NAMES[NOTICE]}: stopping after saving")
 
     def _watch(self) -> None:
         first = None
@@ -122,13 +122,12 @@ class StopRequest:
             if first is None:
                 first = now
                 self._ask(number[0])
-                tell_at_once(
-                    f"{NAMES[number[0]]}: stopping after saving; once more ends at once"
+                say_at_once(
+                    f"{NAMES[number[0]]}: stopping after saving; again quits without "
+                    "saving"
                 )
             else:
-                tell_at_once(
-                    f"{NAMES[number[0]]} again: ending at once, without saving"
-                )
+                say_at_once(f"{NAMES[number[0]]} again: quitting without saving")
                 os._exit(SECOND_SIGNAL_STATUS)
 
 

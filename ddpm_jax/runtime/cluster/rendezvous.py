@@ -1,8 +1,8 @@
-"""The roll call of several processes, before any of them starts JAX.
+"""The rendezvous of several processes, before any of them starts JAX.
 
 Where a process is missing, JAX aborts the others with a stack trace of C++; where one
 runs another config, it hangs or computes something else. So process 0 first listens on
-the coordinator's port, the others call in with what they run, and everyone is told the
+the coordinator's port, the others call in with what they run, and everyone receives the
 same verdict: that all are there and alike, or the sentence that says what is not.
 
 The connections stay open afterwards (`cluster.peers` watches them); the port is free
@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from ddpm_jax.core import errors
+from ddpm_jax.core import errors, wording
 from ddpm_jax.runtime.cluster import peers
 
 PROTOCOL = 1
@@ -26,7 +26,7 @@ READ_SECONDS = 1.0
 RETRY_SECONDS = 0.2
 CONNECT_SECONDS = 5.0
 GRACE_SECONDS = 5.0
-"""For processes yet to call in, once something is wrong: they are told it as well."""
+"""For processes yet to call in, once something is wrong: they receive it as well."""
 MARGIN_SECONDS = 10.0
 """How much longer than process 0 itself the others wait for its verdict."""
 LONGEST_FACT = 200  # characters
@@ -36,7 +36,7 @@ SAME_COMMAND = "start the same command on all"
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
+class Hello:
     """What a process says when it calls in.
 
     Attributes:
@@ -102,7 +102,7 @@ def difference(
 # ---- process 0 -----------------------------------------------------------------------
 
 
-def hold(
+def serve(
     address: str,
     count: int,
     facts: Mapping[str, str],
@@ -129,26 +129,26 @@ def hold(
     host, port = split_address(address)
     advice = advice or {}
     deadline = time.monotonic() + timeout
-    desk = _Desk(count, facts, advice)
+    registry = _Registry(count, facts, advice)
     with _listen(host, port) as listener, selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
-        while desk.waits() and (left := deadline - time.monotonic()) > 0:
+        while registry.waits() and (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):
                 if key.fileobj is listener:
                     selector.register(_accept(listener), selectors.EVENT_READ)
-                elif not desk.hear(key.fileobj):
+                elif not registry.hear(key.fileobj):
                     selector.unregister(key.fileobj)
                     key.fileobj.close()
-            if desk.faults:
+            if registry.faults:
                 deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
-        verdict = desk.verdict(timeout, address)
+        verdict = registry.verdict(timeout, address)
         for channel in _channels(selector, listener):
             channel.send({"verdict": verdict})
-            if verdict or channel not in desk.channels:
+            if verdict or channel not in registry.channels:
                 channel.close()
     if verdict:
         raise errors.Refusal(verdict)
-    return {card.process: channel for channel, card in desk.channels.items()}
+    return {hello.process: channel for channel, hello in registry.channels.items()}
 
 
 def _listen(host, port) -> socket.socket:
@@ -179,7 +179,7 @@ def _channels(selector, listener) -> list[peers.Channel]:
     return [key.fileobj for key in keys if key.fileobj is not listener]
 
 
-class _Desk:
+class _Registry:
     """Who has called in at process 0, and what is wrong so far."""
 
     def __init__(self, count, facts, advice):
@@ -188,11 +188,11 @@ class _Desk:
         self._advice = advice
         self._heard: set[int] = set()
         self._ended: dict[int, str] = {}  # called in and closed again: where
-        self.channels: dict[peers.Channel, Card] = {}
+        self.channels: dict[peers.Channel, Hello] = {}
         self.faults: list[str] = []
 
     def missing(self) -> list[int]:
-        there = {card.process for card in self.channels.values()}
+        there = {hello.process for hello in self.channels.values()}
         return [number for number in range(1, self._count) if number not in there]
 
     def waits(self) -> bool:
@@ -202,44 +202,44 @@ class _Desk:
     def hear(self, channel) -> bool:
         """Take in what a channel has to say; return whether to keep it."""
         try:
-            cards = [_card_of(message) for message in channel.receive(READ_SECONDS)]
+            hellos = [_hello_of(message) for message in channel.receive(READ_SECONDS)]
         except peers.Gone:
-            if card := self.channels.pop(channel, None):
-                self._ended[card.process] = channel.where
-                self._heard.discard(card.process)
+            if hello := self.channels.pop(channel, None):
+                self._ended[hello.process] = channel.where
+                self._heard.discard(hello.process)
             return False
-        for card in cards:
-            if card is None:
+        for hello in hellos:
+            if hello is None:
                 return False  # a stranger
-            channel.where = f"{card.host}/{channel.where}"
-            fault = self._fault(card, channel.where)
-            self._heard.add(card.process)
+            channel.where = f"{hello.host}/{channel.where}"
+            fault = self._fault(hello, channel.where)
+            self._heard.add(hello.process)
             if fault:
                 self.faults.append(fault)
             else:
-                self.channels[channel] = card
-                self._ended.pop(card.process, None)
+                self.channels[channel] = hello
+                self._ended.pop(hello.process, None)
         return True
 
-    def _fault(self, card, where) -> str:
+    def _fault(self, hello, where) -> str:
         """Return what is wrong with a process that calls in, or ""."""
-        who = f"process {card.process} ({where})"
-        if card.count != self._count:
+        who = f"process {hello.process} ({where})"
+        if hello.count != self._count:
             return (
-                f"{who} was started as one of {card.count} processes, process 0 as one "
-                f"of {self._count}: give all the same number"
+                f"{who} was started as one of {hello.count} processes, process 0 as "
+                f"one of {self._count}: give all the same number"
             )
-        if not 0 <= card.process < self._count:
+        if not 0 <= hello.process < self._count:
             return (
-                f"there is no process {card.process} ({where}) of {self._count}: they "
+                f"there is no process {hello.process} ({where}) of {self._count}: they "
                 f"are numbered from 0 to {self._count - 1}"
             )
-        if card.process not in self.missing():
+        if hello.process not in self.missing():
             return (
-                f"process {card.process} was started twice, the second time on "
+                f"process {hello.process} was started twice, the second time on "
                 f"{where}: give every process a number of its own"
             )
-        return difference(card.process, where, card.facts, self._facts, self._advice)
+        return difference(hello.process, where, hello.facts, self._facts, self._advice)
 
     def verdict(self, timeout, address) -> str:
         """Return "" if all are there and alike, or the sentence that says what is not.
@@ -250,34 +250,29 @@ class _Desk:
         if self.faults or not missing:
             return self.faults[0] if self.faults else ""
         there = sorted(
-            (card.process, channel.where) for channel, card in self.channels.items()
+            (hello.process, channel.where) for channel, hello in self.channels.items()
         )
-        told = [f"{process} from {where}" for process, where in there]
-        said = f" ({_listed(told)} {_have(told)})" if told else ""
+        present = [f"{process} from {where}" for process, where in there]
+        said = f" ({wording.listed(present)} {_have(present)})" if present else ""
         for process, where in self._ended.items():
             said += f"; {process} had, from {where}, and has ended: see what it said"
         _, port = split_address(address)
         return (
-            f"process{'es' if missing[1:] else ''} {_listed(missing)} of {self._count} "
-            f"{_have(missing)} not called in after {timeout:g} s{said}: start the same "
-            f"command there; port {port} of {socket.gethostname()} must be reachable"
+            f"process{'es' if missing[1:] else ''} {wording.listed(missing)} of "
+            f"{self._count} {_have(missing)} not called in after {timeout:g} s{said}: "
+            f"start the same command there; port {port} of {socket.gethostname()} must "
+            "be reachable"
         )
-
-
-def _listed(items) -> str:
-    """Return "a, b and c"."""
-    *others, last = map(str, items)
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _have(items) -> str:
     return "have" if items[1:] else "has"
 
 
-def _card_of(message) -> Card | None:
-    """Return the card in a message, or None if a stranger sent it."""
+def _hello_of(message) -> Hello | None:
+    """Return the hello in a message, or None if a stranger sent it."""
     try:
-        card = Card(
+        hello = Hello(
             process=message["process"],
             count=message["count"],
             host=message["host"],
@@ -285,17 +280,17 @@ def _card_of(message) -> Card | None:
         )
     except KeyError:
         return None
-    texts = [card.host]
-    if isinstance(card.facts, dict):
-        texts += [*card.facts, *card.facts.values()]
+    texts = [hello.host]
+    if isinstance(hello.facts, dict):
+        texts += [*hello.facts, *hello.facts.values()]
     good = (
         message.get("ddpm_jax") == PROTOCOL
-        and type(card.process) is int
-        and type(card.count) is int
-        and isinstance(card.facts, dict)
+        and type(hello.process) is int
+        and type(hello.count) is int
+        and isinstance(hello.facts, dict)
         and all(isinstance(text, str) for text in texts)
     )
-    return card if good else None
+    return hello if good else None
 
 
 # ---- the others ----------------------------------------------------------------------
@@ -326,7 +321,7 @@ def join(
         Refusal: process 0 does not answer, or its verdict is no.
     """
     host, port = split_address(address)
-    card = Card(process, count, socket.gethostname(), dict(facts))
+    hello = Hello(process, count, socket.gethostname(), dict(facts))
     deadline = time.monotonic() + timeout
     reason = "nobody listens there"
     while time.monotonic() < deadline:
@@ -340,7 +335,7 @@ def join(
         verdict = None
         # A port of the ephemeral range that nobody listens on can connect to itself.
         if connection.getsockname() != connection.getpeername():
-            channel.send({"ddpm_jax": PROTOCOL, **dataclasses.asdict(card)})
+            channel.send({"ddpm_jax": PROTOCOL, **dataclasses.asdict(hello)})
             verdict = _verdict(channel, time.monotonic() + timeout + MARGIN_SECONDS)
         if verdict == "":
             return channel

@@ -1,4 +1,4 @@
-"""Several processes write one run: its directory must be the same one on all."""
+"""Several processes write one run: all must see the same directory."""
 
 import secrets
 import time
@@ -12,17 +12,17 @@ PATIENCE = 10.0
 """Seconds in which a network disk shows a new file to the other hosts."""
 
 CACHED = 90.0
-"""… or drops what it remembers of a file that was looked for before."""
+"""Seconds after which it checks again for a file that was missing before."""
 
 
 def check(folder: Path, patience: float = PATIENCE) -> None:
-    """Refuse a directory that some process sees another one in the place of.
+    """Refuse a directory that is not the same on every process.
 
-    Every process calls it. Process 0 leaves a hidden file, for which the others look.
+    Every process calls it. Process 0 leaves a hidden file, which the others must see.
 
     Args:
         folder: exists on every process.
-        patience: seconds to look for.
+        patience: seconds to wait.
 
     Raises:
         Refusal: names the processes that do not see the file.
@@ -51,7 +51,7 @@ def wait_until(seen: Callable[[], bool], path: Path, patience: float = CACHED) -
     Args:
         seen: whether it does.
         path: of the file, for the sentence.
-        patience: seconds to look for.
+        patience: seconds to wait.
 
     Raises:
         Refusal: it does not.

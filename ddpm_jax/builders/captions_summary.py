@@ -11,21 +11,21 @@ from ddpm_jax.runtime import console
 SHARE_ONCE = 0.5  # of the words of a vocabulary that is worth a remark
 
 
-class Told(NamedTuple):
-    """What is told of captions.
+class Summary(NamedTuple):
+    """What --mode=data shows of captions.
 
     Attributes:
         described: "facts", "shown" and "lists" as the page shows them; None where
             there is nothing to tell.
-        remarks: sentences about what deserves a look.
+        remarks: sentences.
     """
 
     described: dict | None
     remarks: tuple[str, ...]
 
 
-def told(config, dataset, workdir) -> Told:
-    """Return what is told of the captions of the data, read by the run or not.
+def summarise(config, dataset, workdir) -> Summary:
+    """Return what --mode=data shows of captions, read by the run or not.
 
     Args:
         config: of the run.
@@ -38,12 +38,12 @@ def told(config, dataset, workdir) -> Told:
     try:
         captioned = _captioned(config, dataset)
         if captioned is not None:
-            seen = captions_seen.look(config, captioned, workdir)
+            seen = captions_seen.statistics(config, captioned, workdir)
             shown = _shown(captioned)
     except errors.Refusal as error:
         remarks.append(f"captions: {error}")
     if found is None and seen is None:
-        return Told(None, tuple(dict.fromkeys(remarks)))
+        return Summary(None, tuple(dict.fromkeys(remarks)))
     missing = found.without() if found else []
     facts = _facts_of_files(found, missing) if found else []
     lists = {"Images without captions": missing}
@@ -60,7 +60,7 @@ def told(config, dataset, workdir) -> Told:
             "model.text_layers=2 and data.flip=False make it read them"
         )
     described = {"facts": facts, "shown": shown, "lists": lists}
-    return Told(described, tuple(dict.fromkeys(remarks)))
+    return Summary(described, tuple(dict.fromkeys(remarks)))
 
 
 def listing(config) -> files.Images:
@@ -116,7 +116,7 @@ def _facts_of_files(found, missing):
 
 
 def _remarks(seen):
-    """Yield what deserves a look in what a tokenizer makes of captions."""
+    """Yield remarks about what a tokenizer makes of captions."""
     if seen.cut:
         longest = int(seen.lengths.max())
         yield (

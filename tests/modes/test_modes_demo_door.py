@@ -1,0 +1,117 @@
+"""The door of the page: how much may be sent, and what every answer carries."""
+
+import asyncio
+
+import pytest
+
+from ddpm_jax.demo import door
+
+MIB = 2**20
+
+
+def asked(standing, path="/gradio_api/upload", length=None, headers=()):
+    """Return (status, content, headers) of the answer to a request."""
+    headers = list(headers)
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    answers = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {"type": "http", "path": path, "headers": headers}
+    asyncio.run(standing(scope, receive, send))
+    start, body = answers
+    return start["status"], body["body"].decode(), dict(start["headers"])
+
+
+@pytest.fixture
+def seen():
+    return []
+
+
+@pytest.fixture
+def standing(tmp_path, seen):
+    async def page(scope, receive, send):
+        seen.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"the page"})
+
+    return door.Door(page, tmp_path)
+
+
+def test_every_answer_keeps_the_browser_at_this_server(standing):
+    for length in (0, 10**9):  # of the page, and of a refusal
+        _, _, headers = asked(standing, "/", length)
+        assert b"default-src 'self'" in headers[b"content-security-policy"]
+        assert headers[b"referrer-policy"] == b"no-referrer"
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
+def test_what_is_too_large_is_refused_unread(standing, seen, path):
+    assert asked(standing, path, 16 * MIB)[0] == 200
+    for length in (18 * MIB, 10**30, "-1", "seven", "1" * 5000):
+        status, told, _ = asked(standing, path, length)
+        assert (status, told) == (
+            413,
+            "that is too large: send a picture of at most 16 MiB",
+        )
+    assert seen == [path]
+
+
+def test_requests_of_no_length_are_refused(standing, seen):
+    status, told, _ = asked(standing, headers=[(b"transfer-encoding", b"chunked")])
+    assert (status, told) == (
+        413,
+        "requests say how long they are: give Content-Length",
+    )
+    assert seen == []
+
+
+def test_pictures_that_wait_are_few(standing, seen, tmp_path):
+    (tmp_path / "one").mkdir()
+    with (tmp_path / "one" / "picture.png").open("wb") as file:
+        file.truncate(120 * MIB)
+    assert asked(standing, length=7 * MIB)[0] == 200
+    status, told, _ = asked(standing, length=9 * MIB)
+    assert status == 413
+    assert told == (
+        "120 MiB of pictures wait to be read, of at most 128: send it again in 5 "
+        "minutes"
+    )
+    # Other requests are answered meanwhile.
+    assert asked(standing, "/", 9 * MIB)[0] == 200
+    (tmp_path / "one" / "picture.png").unlink()
+    assert asked(standing, length=9 * MIB)[0] == 200
+
+
+def test_pictures_on_their_way_count(tmp_path):
+    answers, release = [], asyncio.Event()
+
+    async def page(scope, receive, send):
+        await release.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        answers.append(message.get("status"))
+
+    async def many():
+        standing = door.Door(page, tmp_path)
+        length = [(b"content-length", str(16 * MIB).encode())]
+        scope = {"type": "http", "path": "/gradio_api/upload", "headers": length}
+        coming = [asyncio.create_task(standing(scope, receive, send)) for _ in range(9)]
+        await asyncio.sleep(0.05)
+        assert answers == [413, None]  # the ninth of 16 MiB each, while eight come
+        release.set()
+        await asyncio.gather(*coming)
+        assert answers == [413, None, *[200] * 8]
+        await standing(scope, receive, send)
+        assert answers[-1] == 200
+
+    asyncio.run(many())
