@@ -14,6 +14,7 @@ which share of the true pixels lies in the intervals of 19 draws, which are 50 %
 """
 
 import argparse
+import functools
 import time
 
 import jax
@@ -33,7 +34,8 @@ from ddpm_jax.diffusion import (
 from ddpm_jax.editing import measurements, operators
 from ddpm_jax.metrics import enlarging, restoration
 
-OPERATORS = ("superres:2", "blur:1", "missing:0.5", "denoise")
+OPERATORS = ("superres:2", "blur:1", "missing:0.5", "denoise")  # and grey, of colours
+GREYS, COLOURS = (8, 8, 1), (4, 4, 3)
 NOISE = 0.1
 DRAWS = 19  # whose intervals are 50 % and 90 % exactly
 WIDTHS = (0.6745, 1.6449)  # of the 50 and 90 % intervals of N(0, 1), one side
@@ -42,22 +44,19 @@ LENGTH = 1000
 # ---- Gaussian images -----------------------------------------------------------------
 
 
-def covariance(side, condition):
-    """Return the covariance of smooth images [side, side, 1], of unit variance."""
-    steps = np.abs(np.subtract.outer(np.arange(side), np.arange(side)))
+def covariance(shape, condition):
+    """Return the covariance of smooth images of this shape, of unit variance."""
+    apart = [np.abs(np.subtract.outer(np.arange(n), np.arange(n))) for n in shape]
 
-    def condition_of(reach):
-        one = np.exp(-steps / reach)
-        return np.linalg.cond(one) ** 2
+    def along(reach):
+        return [np.exp(-one / reach) for one in apart]
 
     low, high = 1e-2, 10.0
     for _ in range(60):
         middle = np.sqrt(low * high)
-        low, high = (
-            (middle, high) if condition_of(middle) < condition else (low, middle)
-        )
-    one = np.exp(-steps / low)
-    return np.kron(one, one)
+        is_less = np.prod([np.linalg.cond(one) for one in along(middle)]) < condition
+        low, high = (middle, high) if is_less else (low, middle)
+    return functools.reduce(np.kron, along(low))
 
 
 def dense(operator, shape):
@@ -108,14 +107,13 @@ def chain(likelihood, iterations, noise, shape):
 class Law:
     """Gaussian images, their denoiser, and a process."""
 
-    shape = (8, 8, 1)
-
-    def __init__(self, args):
-        self.data = covariance(8, args.condition)
+    def __init__(self, shape, args):
+        self.shape, size = shape, int(np.prod(shape))
+        self.data = args.variance * covariance(shape, args.condition)
         schedule = process.Schedule.from_betas(schedules.make_betas("linear", LENGTH))
         alpha_bar = schedule.alpha_bar[:, None, None]
         # E[noise | x_t] = √(1−ᾱ) (ᾱ S + (1−ᾱ) I)⁻¹ x_t
-        inverse = np.linalg.inv(alpha_bar * self.data + (1 - alpha_bar) * np.eye(64))
+        inverse = np.linalg.inv(alpha_bar * self.data + (1 - alpha_bar) * np.eye(size))
         self.given = (
             process.padded_tables(respacing.respace(schedule, args.steps), LENGTH),
             np.float32(np.sqrt(1 - alpha_bar) * inverse),
@@ -124,12 +122,13 @@ class Law:
         )
 
     def images(self, count, random):
-        """Return images [count, 8, 8, 1] of the law."""
-        rows = random.normal(size=(count, 64)) @ np.linalg.cholesky(self.data).T
+        """Return images [count, *shape] of the law."""
+        root = np.linalg.cholesky(self.data)
+        rows = random.normal(size=(count, len(root))) @ root.T
         return rows.reshape(-1, *self.shape).astype(np.float32)
 
     def posterior(self, operator, noise, y):
-        """Return means [n, 64] and deviations [64] of the true posterior."""
+        """Return means [n, d] and deviations [d] of the true posterior."""
         matrix, rows = dense(operator, self.shape)
         matrix, y = matrix[rows], y.reshape(len(y), -1)[:, rows]
         seen = matrix @ self.data @ matrix.T + noise**2 * np.eye(len(matrix))
@@ -139,11 +138,14 @@ class Law:
 
 def gaussian(args):
     """Print the table of Gaussian images."""
-    law, random = Law(args), np.random.default_rng(0)
-    images = law.images(args.images, random)
-    condition = np.linalg.cond(law.data)
-    print(f"{args.images} images, condition {condition:.3g}, {args.steps} steps")
+    random = np.random.default_rng(0)
+    print(
+        f"{args.images} images of variance {args.variance:g}, condition "
+        f"{args.condition:g}; noise {args.noise:g}, {args.steps} steps"
+    )
     for name in args.operators.split(","):
+        law = Law(COLOURS if name == "grey" else GREYS, args)
+        images = law.images(args.images, random)
         operator = operators.of_name(name, operators.Measured(law.shape))
         operator = operator.of(np.zeros(args.images, int))  # one mask for all
         y = np.asarray(operator.forward(images))
@@ -154,7 +156,8 @@ def gaussian(args):
             began = time.perf_counter()
             make = chain(likelihood, args.iterations, args.noise, law.shape)
             made = make(*law.given, operator, y, jax.random.key(1))
-            off = (np.asarray(made, np.float64).reshape(-1, 64) - middle) / deviation
+            made = np.asarray(made, np.float64).reshape(middle.shape)
+            off = (made - middle) / deviation
             shares = [np.mean(np.abs(off) < width, axis=1) for width in WIDTHS]
             told = ", ".join(
                 f"{100 * s.mean():.1f} ± {100 * s.std() / len(s) ** 0.5:.1f} %"
@@ -234,6 +237,7 @@ def main():
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--condition", type=float, default=25.0)
+    parser.add_argument("--variance", type=float, default=1.0)
     parser.add_argument("--noise", type=float, default=NOISE)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--labels", action="store_true")

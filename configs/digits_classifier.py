@@ -44,5 +44,5 @@ def get_config(workdir=""):
 
     config.evaluation.metric = "accuracy"
     config.evaluation.batch_size = 120
-    guided.take_over(config, workdir, file="configs/digits_classifier.py")
+    guided.take_over(config, workdir, file="digits_classifier")
     return config

@@ -191,7 +191,7 @@ def test_a_classifier_is_the_published_one(spec):
 
 
 def test_the_digits_classifier_names_the_command_that_is_missing():
-    file = "configs/digits_classifier.py"
+    file = "digits_classifier"
     with pytest.raises(errors.Refusal, match=rf"needs the run .*--config={file}:runs/"):
         read("digits_classifier")
 

@@ -104,7 +104,7 @@ def test_a_new_run_is_refused(overrides, fragments, refused, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        ([], ["configs/digits.py", "--workdir"]),
+        ([], ["--config=digits", "--workdir"]),
         (["--config.train.steps=5"], ["--config=", "--workdir"]),
         (["configs/digits.py"], ["'configs/digits.py'", "--name=value"]),
         ([DIGITS, "--config.train.steps", "5"], ["'5'", "--name=value"]),

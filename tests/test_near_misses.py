@@ -57,8 +57,8 @@ def test_a_field_without_config(argument, said):
 @pytest.mark.parametrize(
     ("spec", "meant"),
     [
-        ("digits", "configs/digits.py"),
         ("digits.py", "configs/digits.py"),
+        ("letters", "configs/letters.py"),
         ("configs/digits", "configs/digits.py"),
         ("letters:photos", "configs/letters.py:photos"),
     ],
@@ -104,7 +104,7 @@ def test_a_mode_without_its_flag(mode):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--train.steps=3"], ["--config=digits"], ["--config=configs"], ["sample"]],
+    [["--train.steps=3"], ["--config=letters"], ["--config=configs"], ["sample"]],
 )
 def test_near_misses_end_with_status_1(arguments, capsys):
     assert main.main(["ddpm-jax", *arguments]) == 1

@@ -5,8 +5,7 @@ and the same batches.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,6 @@ from ddpm_jax.editing import (
 )
 from ddpm_jax.evaluation import likelihood, progressive
 
-Labels = int | str | Sequence[int | str] | None
-Fields = Mapping[str, Any] | None
 # Fields of config.editing that are about files.
 OF_FILES = ("keep_size", "box", "invert", "paste", "format", "fps", "degrade")
 
@@ -37,9 +34,11 @@ OF_FILES = ("keep_size", "box", "invert", "paste", "format", "fps", "degrade")
 class Edits:
     """The part of `Run` that edits.
 
-    All take `labels`, `seed` and `weights` as `Run.sample` does, `editing`, fields of
-    config.editing such as {"method": "guided"}, and fields of config.sampling by name,
-    such as steps=50. Pictures are as `Run.sample` returns images, and so are results.
+    Pictures are as `Run.sample` returns images, and so are results. All take as options
+
+        labels=None, seed=0, weights="auto"   as `Run.sample` does
+        editing=None     fields of config.editing, such as {"method": "guided"}
+        steps=50, …      fields of config.sampling by name
     """
 
     @flags.as_program()
@@ -50,11 +49,7 @@ class Edits:
         holes,
         *,
         variants: int = 4,
-        labels: Labels = None,
-        seed: int = 0,
-        weights: str = "auto",
-        editing: Fields = None,
-        **settings,
+        **options,
     ) -> np.ndarray:
         """Return pictures whose holes were made anew, [n, variants, H, W, C].
 
@@ -64,14 +59,12 @@ class Edits:
             pictures: [n, H, W, C] or [H, W, C].
             holes: bool [n, H, W] or [H, W], True where something is to be made.
             variants: results of each picture.
-            labels, seed, weights, editing, **settings: see `Edits`.
+            **options: see `Edits`.
 
         Raises:
             Refusal: pictures, holes or settings that do not fit.
         """
-        config = self._editing(
-            "inpaint", editing, settings, labels, seed, weights, variants=variants
-        )
+        config = self._editing("inpaint", options, variants=variants)
         given = plans.from_arrays(pictures, self._trained.facts)
         given = inpainting.with_holes(given, holes)
         return self._results(inpainting.plan, config, given)
@@ -86,11 +79,7 @@ class Edits:
         noise: float = 0.0,
         draws: int = 16,
         likelihood: str | None = None,
-        labels: Labels = None,
-        seed: int = 0,
-        weights: str = "auto",
-        editing: Fields = None,
-        **settings,
+        **options,
     ) -> np.ndarray:
         """Return pictures drawn from p(x | y), y = A x + noise, [n, draws, H, W, C].
 
@@ -104,7 +93,7 @@ class Edits:
             noise: σ_y, the deviation of the noise, in the same values.
             draws: results of each measurement.
             likelihood: "dps", "pigdm" or "exact", see docs/restore.md.
-            labels, seed, weights, editing, **settings: see `Edits`.
+            **options: see `Edits`.
 
         Raises:
             Refusal: measurements or settings that do not fit, or an operator that is
@@ -112,11 +101,7 @@ class Edits:
         """
         config = self._editing(
             "restore",
-            editing,
-            settings,
-            labels,
-            seed,
-            weights,
+            options,
             noise=noise,
             draws=draws,
             likelihood=likelihood,
@@ -133,11 +118,7 @@ class Edits:
         *,
         strength: float | None = None,
         variants: int = 4,
-        labels: Labels = None,
-        seed: int = 0,
-        weights: str = "auto",
-        editing: Fields = None,
-        **settings,
+        **options,
     ) -> np.ndarray:
         """Return variations of pictures, [n, variants, H, W, C], or of a sample.
 
@@ -146,14 +127,14 @@ class Edits:
                 editing={"from_sample": "3@120"}.
             strength: share of T up to which noise is added, 0 … 1.
             variants: results of each picture.
-            labels, seed, weights, editing, **settings: see `Edits`.
+            **options: see `Edits`.
 
         Raises:
             Refusal: pictures or settings that do not fit.
         """
         given = plans.from_arrays(pictures, self._trained.facts)
         own = {"variants": variants, "strength": strength}
-        config = self._editing("vary", editing, settings, labels, seed, weights, **own)
+        config = self._editing("vary", options, **own)
         return self._results(variation.plan, config, given)
 
     @flags.as_program()
@@ -163,26 +144,20 @@ class Edits:
         pictures=None,
         *,
         frames: int | None = None,
-        labels: Labels = None,
-        seed: int = 0,
-        weights: str = "auto",
-        editing: Fields = None,
-        **settings,
+        **options,
     ) -> np.ndarray:
         """Return the way from one picture to another, [rows, frames, H, W, C].
 
         Args:
             pictures: [2, H, W, C]; None with editing={"samples": (0, 7)}.
             frames: of each row, 8 by default.
-            labels, seed, weights, editing, **settings: see `Edits`.
+            **options: see `Edits`.
 
         Raises:
             Refusal: pictures or settings that do not fit.
         """
         given = plans.from_arrays(pictures, self._trained.facts)
-        config = self._editing(
-            "interpolate", editing, settings, labels, seed, weights, frames=frames
-        )
+        config = self._editing("interpolate", options, frames=frames)
         return self._results(between.plan, config, given)
 
     @flags.as_program()
@@ -193,11 +168,7 @@ class Edits:
         *,
         frames: int | None = None,
         variants: int = 4,
-        labels: Labels = None,
-        seed: int = 0,
-        weights: str = "auto",
-        editing: Fields = None,
-        **settings,
+        **options,
     ) -> np.ndarray:
         """Return the frames of an animation, [frames, images, H, W, C].
 
@@ -207,15 +178,13 @@ class Edits:
                 on points of the plane: pictures of its drift.
             frames: their number; the usual one of the kind by default.
             variants: images of each frame.
-            labels, seed, weights, editing, **settings: see `Edits`.
+            **options: see `Edits`.
 
         Raises:
             Refusal: a kind that the run cannot give, or settings that do not fit.
         """
         own = {"kind": kind, "frames": frames, "variants": variants}
-        config = self._editing(
-            "animate", editing, settings, labels, seed, weights, **own
-        )
+        config = self._editing("animate", options, **own)
         films.check(config)
         if kind == "train":
             run_dir = self._trained.run_dir
@@ -253,9 +222,12 @@ class Edits:
 
     # ---- what they share ----
 
-    def _editing(self, mode, editing, settings, labels, seed, weights, **own):
+    def _editing(self, mode, options, **own):
         """Return the config of an edit with what was given."""
-        editing = arguments.by_name("editing", editing)
+        settings = dict(options)
+        editing = arguments.by_name("editing", settings.pop("editing", None))
+        labels = arguments.labels_of(settings.pop("labels", None))
+        seed, weights = settings.pop("seed", 0), settings.pop("weights", "auto")
         given = {**editing, **{k: v for k, v in own.items() if v is not None}}
         for name in OF_FILES:
             if name in given:
@@ -265,7 +237,7 @@ class Edits:
                 )
         config = self._asked(
             f"{mode}()",
-            labels=arguments.labels_of(labels),
+            labels=labels,
             seed=seed,
             weights=weights,
             editing=given,

@@ -145,7 +145,7 @@ def _check_classifier(config, facts, guide):
     if kind not in BY_GRADIENT:
         raise errors.Refusal(
             f"this run is a {kind!r} and no classifier: give one that was trained with "
-            "--config=configs/digits_classifier.py:RUN, or imported; "
+            "--config=digits_classifier:RUN, or imported; "
             "sampling.weaker takes a weaker network"
         )
     _check_alike(config, facts, guide)

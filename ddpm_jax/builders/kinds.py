@@ -30,7 +30,8 @@ class Kind:
         validator: `(config, facts, network, test, train, mesh=…) → params → record`.
         metrics: of --mode=evaluate.
         use: `(config, workdir)` → what it is for and the command.
-        recipe: `(config, facts)` → what decides the samples, see `sampling.recipe`.
+        recipe: `(config, facts, given=…, texts=…)` → what decides the samples, see
+            `builders.sampling.recipe`.
         make_sampler: `(recipe, config, facts, network, mesh, weights=…)` → their maker.
     """
 

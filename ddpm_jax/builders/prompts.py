@@ -71,7 +71,7 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
         if asked and not config.sampling.classifier:  # a CLIP may read them
             raise errors.Refusal(
                 f"the prompt {encoding.shortened(asked[0])} on a run that reads no "
-                "text: leave it out, or train one with --config=configs/shapes_text.py"
+                "text: leave it out, or train one with --config=shapes_text"
             )
         return None
     tokenizer = of_run(config, facts)

@@ -22,7 +22,7 @@ VERSION = ("--version", "-version")
 # Flags of every mode: (name, default, meaning).
 COMMON = (
     ("mode", "train", "what to do"),
-    ("config", "", "file.py or file.py:variant"),
+    ("config", "", "NAME of a packaged config, or file.py; :variant behind either"),
     ("workdir", "", "directory of the run"),
     ("coordinator", "", "host:port of process 0"),
     ("num_processes", 0, "processes of the job"),
@@ -111,7 +111,7 @@ def parse(
     elif positional:
         raise near_misses.of_argument(positional[0], modes)
     if mode.needs == modes_lib.NOTHING:
-        return Command(mode.name, flags=own)
+        return Command(mode.name, parser.workdir, flags=own)
 
     overrides = overrides_lib.renamed(fields)
     names = overrides_lib.names_of(overrides)
@@ -337,7 +337,7 @@ def _config_of_run(workdir):
 
 
 def _default_workdir(spec):
-    """Return runs/<config name> for "configs/<config name>.py[:variant]".
+    """Return runs/<config name> for "<config name>" or its path, "[:variant]" behind.
 
     A variant that is a run, such as the one that a classifier guides, names no other.
     """

@@ -275,6 +275,12 @@ TABLE = (
             ),
         ),
     ),
-    Mode("doctor", "check this machine", NOTHING, ALONE, passes=()),
+    Mode(
+        "doctor",
+        "check this machine, and with --workdir the parameters of a run",
+        NOTHING,
+        ALONE,
+        passes=("workdir",),
+    ),
 )
 MODES = {mode.name: mode for mode in TABLE}

@@ -29,16 +29,16 @@ RENAMED_VALUES: dict[tuple[str, Any], Any] = {  # (present path, old value) → 
 
 
 def from_file(spec: str) -> config_dict.ConfigDict:
-    """Return the config of "file.py" or "file.py:variant".
+    """Return the config of "file.py", "file.py:variant", "name" or "name:variant".
 
-    The file is Python of the user's own: its `get_config()`, or `get_config(variant)`,
-    is called. It can import its neighbours.
+    The file is Python of the user's own, or a packaged one by its name: its
+    `get_config()`, or `get_config(variant)`, is called. It can import its neighbours.
 
     Raises:
         Refusal: no such file, an error in it, or fields outside the schema.
     """
     name, _, variant = spec.partition(":")
-    path = home.expanded(name)
+    path = examples.file_of(name)
     if not path.is_file():
         raise _no_file(path, variant)
     module_spec = importlib.util.spec_from_file_location("ddpm_jax_config", path)
@@ -72,10 +72,9 @@ def _no_file(path, variant):
         hint = f"choose one of {there}" if there else "give the path of a .py file"
         return errors.Refusal(f"config {str(path)!r} is a folder: {hint}")
     named = path.with_name(path.name.removesuffix(".py") + ".py")
-    source = examples.source()
-    places = (named, examples.FOLDER / named)
-    for meant in (*places, *(source / place for place in places)):
-        if meant.is_file():
+    close = difflib.get_close_matches(named.stem, examples.names(), n=1, cutoff=0.75)
+    for meant in (named, examples.FOLDER / named, *close):
+        if meant in close or meant.is_file():
             spec = f"{meant}:{variant}" if variant else meant
             return errors.Refusal(
                 f"config file {str(path)!r} does not exist: did you mean {spec}?"

@@ -67,12 +67,15 @@ class Tab:
         kept = gr.State(None, time_to_live=SECONDS_KEPT)
         with gr.Row():
             upload = gr.UploadButton(
-                "Upload a picture",
+                "Upload",
                 type="filepath",
+                size="md",
                 min_width=120,
                 elem_id=f"{kind}-upload",
             )
-            sample = gr.Button("Take a sample", min_width=120, elem_id=f"{kind}-take")
+            sample = gr.Button(
+                "Take a sample", size="md", min_width=120, elem_id=f"{kind}-take"
+            )
         number = gr.Number(0, label="Seed of the sample", precision=0, minimum=0)
 
         def read(path):
@@ -206,6 +209,7 @@ def told(player: Player, make: Callable[..., tuple[Job, Show]], *values) -> Iter
     try:
         job, show = make(*values)
         command = job.command
+        yield view.status(None), "", command
         for now in player.play(job):
             has_images = now is not None and now.images is not None
             shown = show(now.images) if has_images else ""

@@ -2,11 +2,11 @@
 
 CSS = """
 .dj-pictures { display: flex; flex-wrap: wrap; gap: 12px; }
-.dj-pictures figure { margin: 0 !important; max-width: 100%; }
+.dj-pictures figure { margin: 0 !important; padding: 0 !important; max-width: 100%; }
 .dj-pictures figcaption { font-size: 0.85em; text-align: center; }
-.dj-picture { display: inline-block; }
+.dj-picture { display: inline-block; margin: 0 !important; padding: 0 !important; }
 .dj-picture img { image-rendering: pixelated; max-width: 100%; height: auto;
-  border: 1px solid #767676; margin: 0; }
+  border: 1px solid #767676; margin: 0 !important; padding: 0 !important; }
 .dj-film img { image-rendering: auto; }
 .dj-picture:focus-visible { outline: 3px solid #2563eb; outline-offset: 2px; }
 .dj-status, .dj-error { margin: 4px 0; }

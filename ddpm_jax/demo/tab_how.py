@@ -45,7 +45,7 @@ def add(tab) -> None:
             )
             seed = gr.Number(0, label="Seed of the noise", precision=0, minimum=0)
             prompts = [tab.prompt()] if jobs.reads_text(player) else []
-            button, stop = tab.buttons("Go back from here", "how")
+            button, stop = tab.buttons("Go back", "how")
         with gr.Column(scale=2, min_width=280):
             seen = gr.HTML("", elem_id="how-results")
             chart = gr.HTML(explain.drawn(explainer.schedule, last // 4))

@@ -51,7 +51,9 @@ def words(player, job) -> list[str]:
     if given and job.recipe.is_conditional:
         classes = player.facts.class_names
         turns = [i // job.recipe.repeats % len(given) for i in range(job.wanted)]
-        names = [f"{n}, {classes[given[t]]}" for n, t in zip(names, turns, strict=True)]
+        names = [
+            f"{n}, class {classes[given[t]]}" for n, t in zip(names, turns, strict=True)
+        ]
     if jobs.reads_text(player):
         texts = job.config.sampling.prompts or jobs.captions(player)
         texts = [encoding.shortened(text) if text else "no text" for text in texts]

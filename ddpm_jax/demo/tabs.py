@@ -6,12 +6,21 @@ from ddpm_jax.demo import (
     tab_between,
     tab_how,
     tab_inpaint,
+    tab_restore,
     tab_sample,
     tab_vary,
 )
 from ddpm_jax.demo.player import Job, Player
 
-TABS = (tab_sample, tab_inpaint, tab_vary, tab_between, tab_animate, tab_how)
+TABS = (
+    tab_sample,
+    tab_inpaint,
+    tab_vary,
+    tab_between,
+    tab_restore,
+    tab_animate,
+    tab_how,
+)
 
 
 def of(player: Player) -> list[tuple]:

@@ -89,10 +89,7 @@ def from_files(config, saved, image: Sequence[str], mask: Sequence[str]) -> Meas
     if config.editing.degrade:
         pictures = edit.read_pictures(image, config, saved)
         holes = _holes(mask, pictures, config)
-        given = plans.of_pictures(image, pictures)
-        operator = _named(config, saved.facts, given.count, holes)
-        values = measured(config, operator, given.values)
-        found = Measurement(given.names, given.word, values, operator, given.stored)
+        found = of_truth(config, saved.facts, plans.of_pictures(image, pictures), holes)
         say(f"measured by {config.editing.operator}: {told_shape(found)}")
     else:
         found = _read(config, saved, image, mask)
@@ -100,6 +97,22 @@ def from_files(config, saved, image: Sequence[str], mask: Sequence[str]) -> Meas
         content = build_editing.fingerprint(values)
         distributed.check_alike({name: content}, "give every host the same files")
     return checked(found, config, saved.facts)
+
+
+def of_truth(
+    config, facts, given: plans.Given, holes: np.ndarray | None = None
+) -> Measurement:
+    """Return the measurements of pictures that are taken for the truth.
+
+    Args:
+        config: of the run; editing.operator says how they are measured.
+        facts: of its data.
+        given: the pictures.
+        holes: bool [n, H, W] of the operator "mask", True where nothing is known.
+    """
+    operator = _named(config, facts, given.count, holes)
+    values = measured(config, operator, given.values)
+    return Measurement(given.names, given.word, values, operator, given.stored)
 
 
 def from_arrays(config, facts, values, operator) -> Measurement:

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shutil
 import tempfile
 import time
@@ -18,9 +17,10 @@ from ddpm_jax import config as config_lib
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
+from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors, keys
-from ddpm_jax.diagnosis import measure
+from ddpm_jax.diagnosis import defects, leaves, measure
 from ddpm_jax.diffusion import process, respacing, schedules
 from ddpm_jax.metrics import oracle
 from ddpm_jax.runs import checkpoints
@@ -31,17 +31,6 @@ from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 from ddpm_jax.training import step
 
-# First and last release that the tests run on.
-TESTED = {
-    "python": ("3.11", "3.12"),
-    "jax": ("0.10", "0.12"),
-    "jaxlib": ("0.10", "0.12"),
-    "flax": ("0.12", "0.12"),
-    "optax": ("0.2", "0.2"),
-    "orbax-checkpoint": ("0.12", "0.12"),
-    "grain": ("0.2", "0.2"),
-    "numpy": ("2.0", "2.5"),
-}
 GIB = 2**30
 MAX_DEVIATION = 5.0  # standard errors; one of 10⁵ correct machines would exceed it
 NUM_SAMPLES = 8192
@@ -58,21 +47,27 @@ class Verdict(NamedTuple):
     numbers: str
 
 
-def run() -> None:
+def run(workdir: str = "") -> None:
     """Print what this machine is and whether it computes what it should.
+
+    Args:
+        workdir: a run, of whose network every parameter is looked at too; "" for none.
 
     Raises:
         Refusal: a check failed; raised after everything has been printed.
     """
+    saved = trained_run.read(workdir) if workdir else None
     compilation.enable_cache()
     say(f"ddpm_jax on {platform.platform()}")
     _print("versions", version_lines(versions.versions()))
     _print("devices", device_lines())
     _print("machine", machine_lines())
     _print("speed", speed_lines())
+    _print("repeatability", [("", defects.repeatability())])
+    _print("known defects of jaxlib", defects.lines())
     say("\nself-test, float32 (a minute at most)")
     started, failed, count = time.perf_counter(), [], 0
-    for name, check in checks():
+    for name, check in (*checks(), *checks_of(saved)):
         begun = time.perf_counter()
         verdict = _verdict(check)
         count += 1
@@ -109,21 +104,19 @@ def _verdict(check):
 def version_lines(found: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Yield every package with its version, marked where it has not been tested."""
     for package, version in found.items():
-        if package not in TESTED:
+        if package not in versions.TESTED:
             yield package, version
             continue
-        first, last = TESTED[package]
+        first, last = versions.TESTED[package]
         span = f"tested: {first}" + (f" … {last}" if last != first else "")
-        if not _release(first) <= _release(version) <= _release(last):
-            newer = _release(version) > _release(last)
+        if (
+            not versions.release(first)
+            <= versions.release(version)
+            <= versions.release(last)
+        ):
+            newer = versions.release(version) > versions.release(last)
             span = f"NOT TESTED, {'newer' if newer else 'older'} than {span}"
         yield package, f"{version:<12} {span}"
-
-
-def _release(version):
-    """Return (major, minor); of what is no version, (−1, −1)."""
-    match = re.match(r"(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if match else (-1, -1)
 
 
 def device_lines() -> Iterator[tuple[str, str]]:
@@ -223,6 +216,12 @@ def checks() -> Iterator[tuple[str, Callable[[], Verdict]]]:
             )
     yield "checkpoint", checkpoint
     yield "train step", train_step
+
+
+def checks_of(saved) -> Iterator[tuple[str, Callable[[], Verdict]]]:
+    """Yield the checks of a run's network; none without a run."""
+    if saved is not None:
+        yield "parameters of the run", lambda: Verdict(*leaves.of_run(saved))
 
 
 def accelerator() -> Verdict:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+from ddpm_jax import config as config_lib
 from ddpm_jax.builders import cascade, kinds, low_res, trained_run
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import sampling as build_sampling
@@ -23,13 +24,15 @@ from ddpm_jax.evaluation import (
 )
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import resize, table
+from ddpm_jax.report import run_card
+from ddpm_jax.runs import directory
 from ddpm_jax.runtime import compilation, devices, distributed
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
 
 
 def run(config, workdir) -> None:
-    """Score the run in `workdir`, or config.evaluation.samples, by some metrics.
+    """Score the run in `workdir`, or config.evaluation.samples; write the run's card.
 
     Args:
         config: evaluation.metric names the metrics.
@@ -38,6 +41,17 @@ def run(config, workdir) -> None:
     Raises:
         Refusal: no run, no checkpoint, or an evaluation that cannot be made.
     """
+    score(config, workdir)
+    if not workdir:
+        return
+    run_dir = directory.RunDir.open_existing(workdir)
+    card = run_card.write(run_dir, base=config_lib.base().to_dict())
+    if card:
+        say(f"card of the run: {card}")
+
+
+def score(config, workdir) -> None:
+    """Score by some metrics; see `run`."""
     names = rules.metric_names(config.evaluation.metric)
     kinds.check_metrics(config, names)
     given = config.evaluation.samples

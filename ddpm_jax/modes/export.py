@@ -4,12 +4,14 @@ import pathlib
 
 import numpy as np
 
+from ddpm_jax import config as config_lib
 from ddpm_jax.builders import chains, trained_run
 from ddpm_jax.config import reading
 from ddpm_jax.convert.export import writing
 from ddpm_jax.convert.formats import EXPORTS
 from ddpm_jax.core import errors
 from ddpm_jax.models import functional
+from ddpm_jax.report import run_card
 from ddpm_jax.runtime import versions
 from ddpm_jax.runtime.console import say
 
@@ -56,8 +58,22 @@ def run(config, workdir, format_name: str, output: str) -> None:
     for line in exported.sentences:
         say(line)
     say(writing.reload_and_compare(format_name, output, by_path, fields))
-    for path in exported.paths:
+    for path in (*exported.paths, *_cards(trained, format_name, output)):
         say(f"wrote {path}")
+
+
+def _cards(trained, format_name, output):
+    """Write the run's card, and the model card of a folder that others read."""
+    base = config_lib.base().to_dict()
+    written = []
+    try:
+        written.append(run_card.write(trained.run_dir, base=base))
+    except OSError as error:  # a run that is only read is exported too
+        say(f"{error.filename} cannot be written ({error.strerror}): no card.md")
+    if format_name == "diffusers":
+        folder = pathlib.Path(output)
+        written.append(run_card.for_diffusers(trained.run_dir, folder, base=base))
+    return [path for path in written if path]
 
 
 def fields_of(trained) -> dict:

@@ -17,9 +17,10 @@ from ddpm_jax.config import paths, reading
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images, inspection, pipeline
 from ddpm_jax.data import order as order_lib
+from ddpm_jax.diagnosis import leaves
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.models import custom, functional
-from ddpm_jax.runs import checkpoints, directory, metric_writers, place
+from ddpm_jax.runs import checkpoints, directory, goodput, metric_writers, place
 from ddpm_jax.runtime import compilation, devices, distributed, sharding, versions
 from ddpm_jax.runtime.cluster import preemption, shared_disk
 from ddpm_jax.runtime.console import say
@@ -137,6 +138,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 batch_size=config.train.batch_size,
                 **build_planning.speed(config, facts, network, mesh),
             )
+            ledger = goodput.Ledger(run_dir, started)
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
             step, is_finished = loop.run(
                 state,
@@ -161,13 +163,15 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 writer=writer,
                 place=where,
                 stop=stop,
+                ledger=ledger,
             )
+    spent = ledger.ended(step)
     if not is_finished:
         say(f"stopped by {stop.signal_name} at step {step}; everything is saved")
-        say(f"resume with: {messages.resume_command(network, workdir)}")
+        say(f"{spent}\nresume with: {messages.resume_command(network, workdir)}")
         return
     took = progress.duration(time.perf_counter() - started)
-    say(f"finished {step} steps in {took}")
+    say(f"finished {step} steps in {took}; {spent}")
     say(closing(config, run_dir, network, workdir))
 
 
@@ -194,6 +198,12 @@ def say_what_is_trained(config, facts, network, mesh, dataset) -> None:
         say(line)
     if remark := class_labels.remark(facts.class_names):
         say(f"warning: {remark}")
+    if found := versions.newer(versions.versions()):
+        say(f"warning: {', '.join(found)} is newer than what ddpm_jax is tested with")
+    if custom.note(network):
+        rescaled = config.diffusion.rescale_timesteps
+        for line in leaves.remarks(network, facts.shape, float_timesteps=rescaled):
+            say(f"warning: {line}")
 
 
 def remarks(dataset) -> list[str]:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from ddpm_jax.models import custom
 from ddpm_jax.report import cards as cards_lib
-from ddpm_jax.report import chain_section, figures, grids, hints, html
+from ddpm_jax.report import (
+    chain_section,
+    figures,
+    grids,
+    hints,
+    html,
+    loss_bands,
+    time_spent,
+)
 from ddpm_jax.report import history as history_lib
 from ddpm_jax.runs import commands, directory
 from ddpm_jax.runtime import files
@@ -37,9 +45,12 @@ def write(
     history = history_lib.History(run_dir.read_metrics())
     cards = cards_lib.Cards.read(run_dir)
     sections = {
-        "Is this normal?": hints.element(history, config),
+        "Is this normal?": html.join(
+            [loss_bands.element(history, stored), hints.element(history, config)]
+        ),
         "Samples while training": _film(run_dir),
         "Training": figures.training(history),
+        "Where the time went": time_spent.element(run_dir),
         "Likelihood by timestep": cards_lib.bound(cards),
         "Accuracy by noise level": cards_lib.accuracy(cards),
         "Bound of the chain": chain_section.element(run_dir, cards),

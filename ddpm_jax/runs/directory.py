@@ -98,6 +98,11 @@ class RunDir:
         return self.path / "metrics.superseded.jsonl"
 
     @property
+    def goodput(self) -> Path:
+        """goodput.json: where the wall time of every start went."""
+        return self.path / "goodput.json"
+
+    @property
     def data_files(self) -> Path:
         """data_files.gz: a mark of every file of the data, see `data.marks`."""
         return self.path / "data_files.gz"

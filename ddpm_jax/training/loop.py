@@ -13,7 +13,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.data import pipeline
 from ddpm_jax.runs import best as best_lib
 from ddpm_jax.runs import checkpoints as checkpoints_lib
-from ddpm_jax.runs import metric_writers
+from ddpm_jax.runs import goodput, metric_writers
 from ddpm_jax.runs import place as place_lib
 from ddpm_jax.runtime import distributed, hang_watch
 from ddpm_jax.runtime.cluster import preemption
@@ -51,6 +51,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
     writer: metric_writers.Writer,
     place: place_lib.Place,
     stop: preemption.StopRequest,
+    ledger: goodput.Ledger,
 ) -> tuple[int, bool]:
     """Train; return after which step the loop ended and whether training is finished.
 
@@ -75,6 +76,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
         new_progress: `(first_step=…) → Progress`.
         checkpoints, writer, place: of the run.
         stop: requests to stop.
+        ledger: where the time goes.
 
     Raises:
         Refusal: too many steps in a row were not finite, or something failed.
@@ -85,6 +87,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
     def begin():
         rolled_back = int(state.draw_epoch) > 0
         bad = nonfinite.NonFiniteSteps(max_bad_steps, rolled_back=rolled_back)
+        ledger.begin(done)
         return checkpoints.best(), new_progress(first_step=done), bad
 
     @contextlib.contextmanager
@@ -107,13 +110,15 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
             raise
 
     def save():
-        checkpoints.save(done, state)
+        with ledger.spending(goodput.SAVING):
+            checkpoints.save(done, state)
 
     def check_finite(bad_steps):
         for step in bad_steps:
             report_bad_step(step, state)
 
     def log(records):
+        ledger.note(done, batches.wait_seconds)
         for record in records:
             writer.write(record)
             say(progress.line(record, last_step))
@@ -122,7 +127,8 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
     def evaluate(parts, *, is_saved):
         nonlocal best
         watchdog.rest()  # it may take an hour without being a hang
-        with saved_on_failure(is_saved=is_saved):
+        looking = ledger.spending(goodput.LOOKING)
+        with saved_on_failure(is_saved=is_saved), looking:
             new_best = monitor(state, done, parts, best)
         if new_best:
             if not is_saved:
@@ -130,8 +136,10 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
             checkpoints.keep_best(new_best)
             best = new_best
         steps.pause()
+        watchdog.beat(f"preparing step {done + 1}")
 
     def ended(is_finished):
+        ledger.note(done)
         if is_finished:
             report("finished")
         else:
@@ -183,6 +191,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
                 writer.write({"step": done, "went_back_from": rolled_back_from})
                 batches = opened.enter_context(batches_from(done))
                 best, steps, bad = begin()
+                watchdog.beat(f"preparing step {done + 1}")
                 continue
 
             # ---- log, save, evaluate ----

@@ -15,13 +15,10 @@ from ddpm_jax.diffusion import process, reconstruction, reverse, samplers
 from ddpm_jax.editing import operators
 
 SHAPE, SIZE = (2, 2, 3), 12
-COUNT, STEPS = 6000, 250
+COUNT, STEPS = 5000, 250
 NOISE = {"superres:2": 0.0, "blur:0.6": 0.2, "grey": 0.1, "missing:0.5": 0.0}
-CONDITIONS = (5.0, 25.0)
 CASES = [
     ("superres:2", "exact", 25.0),
-    ("superres:2", "pigdm", 5.0),
-    ("blur:0.6", "exact", 5.0),
     ("blur:0.6", "pigdm", 25.0),
     ("grey", "exact", 25.0),
     ("missing:0.5", "exact", 25.0),
@@ -53,7 +50,7 @@ def program(likelihood, is_mask):
     """One compiled chain of a likelihood: operator, data and noise are given."""
     del is_mask
 
-    def chain(tables, matrices, operator, measured, std, entries, stop):
+    def chain(tables, matrices, operator, measured, std, iterations, entries, stop):
         def network(x_t, t_seen):
             flat = x_t.reshape(COUNT, SIZE)
             noise = jnp.einsum("ij,bj->bi", matrices[t_seen[0]], flat)
@@ -65,7 +62,7 @@ def program(likelihood, is_mask):
             own,
             measured,
             likelihood=likelihood,
-            iterations=SIZE,
+            iterations=iterations,
             measurement_std=std,
         )
         denoise = reverse.Denoiser(tables, network, "noise", "fixed_small", ())
@@ -100,6 +97,7 @@ def case(name, likelihood, condition):
         operator_of(name),
         np.float32(y.reshape(operator_of(name).forward(np.zeros((1, *SHAPE))).shape)),
         np.float32(std),
+        np.int32(rows.sum() + 1),
         samplers.entries(samplers.sampling_path(STEPS), LENGTH),
         np.int32(STEPS),
     )
@@ -125,7 +123,7 @@ def test_samples_have_the_law_of_their_likelihood(name, likelihood, condition):
 def test_exact_reaches_the_true_posterior(name, likelihood, condition):
     made, y, matrix, data, std = case(name, likelihood, condition)
     gain, cov = ref.posterior(data, matrix, std)
-    error = np.sqrt(np.diag(cov) / COUNT)
+    error = np.sqrt(np.maximum(np.diag(cov), 0) / COUNT)
     assert np.all(np.abs(made.mean(axis=0) - gain @ y) <= 4 * error + 1e-4)
     off = np.cov(made.T) - cov
     assert np.linalg.norm(off) <= 0.1 * np.linalg.norm(cov)
@@ -135,7 +133,7 @@ def test_pigdm_is_another_law_where_data_are_not_white():
     """What the tests above can tell: its mean is off by many standard errors."""
     made, y, matrix, data, std = case("missing:0.5", "pigdm", 25.0)
     gain, cov = ref.posterior(data, matrix, std)
-    error = np.sqrt(np.diag(cov) / COUNT)
+    error = np.sqrt(np.maximum(np.diag(cov), 0) / COUNT)
     assert np.max(np.abs(made.mean(axis=0) - gain @ y) / (error + 1e-4)) > 8
 
 

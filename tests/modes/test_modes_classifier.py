@@ -281,7 +281,7 @@ def test_only_diffusion_runs_that_are_there_are_guided(tell, classifier, tmp_pat
     assert f"model.guides={tmp_path}: no run in" in told.err
     told = tell(f"--config={SPEC}")
     assert told.status == 1
-    assert "digits_classifier.py:runs/digits_unconditional" in told.err
+    assert "digits_classifier:runs/digits_unconditional" in told.err
 
 
 @pytest.mark.parametrize("labels", [None, np.zeros(60, np.int64)])

@@ -54,6 +54,9 @@ def params_of(workdir, start):
 def test_what_leaves_comes_back(trained, exported, tell, tmp_path):
     told = convert(tell, exported, tmp_path / "back")
     assert told.status == 0, told.err
+    about = (trained / "card.md").read_text()
+    assert "Not evaluated yet" in about
+    assert "weights imported" not in about
     before = params_of(trained, ".ema['0.5']")
     after = params_of(tmp_path / "back", ".params")
     assert before.keys() == after.keys()
@@ -81,6 +84,9 @@ def test_imported_weights_are_scored_on_any_data_that_fits(exported, tell, tmp_p
     assert told.status == 0, told.err
     (card,) = (tmp_path / "back" / "evaluation").glob("*.json")
     assert json.loads(card.read_text())["protocol"]["weights"] == "imported"
+    about = (tmp_path / "back" / "card.md").read_text()
+    assert "weights imported from weights.safetensors, SHA-256" in about
+    assert "| bits_per_dim |" in about
 
 
 def test_imported_weights_are_fine_tuned_with_fewer_classes(exported, tell, tmp_path):

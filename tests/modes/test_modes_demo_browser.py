@@ -35,7 +35,15 @@ if not CHROMIUM:
     pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
 
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
-TABS = ("Sample", "Inpaint", "Vary", "Interpolate", "Animate", "How it works")
+TABS = (
+    "Sample",
+    "Inpaint",
+    "Vary",
+    "Interpolate",
+    "Restore",
+    "Animate",
+    "How it works",
+)
 PATIENCE = float(os.environ.get("DDPM_JAX_PATIENCE", "120"))  # seconds
 
 
@@ -61,8 +69,10 @@ class Served:
             )
         self.url = f"http://127.0.0.1:{self.port}"
         while "open http" not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() - began < PATIENCE, self.log.read_text()
+            is_late = time.monotonic() - began > PATIENCE
+            if is_late or self.process.poll() is not None:
+                self.process.kill()
+                pytest.fail(f"no page:\n{self.log.read_text()}")
             time.sleep(0.1)
         self.seconds = time.monotonic() - began
 
@@ -175,6 +185,21 @@ def on_tab(page, name):
     page.get_by_role("tab", name=name).click()
 
 
+WATCH = """(kind) => {
+  window.changes = 0;
+  const seen = document.getElementById(`${kind}-status`);
+  const options = {childList: true, characterData: true, subtree: true};
+  new MutationObserver(() => window.changes++).observe(seen, options);
+}"""
+
+
+def begin(page, kind):
+    """Begin what a tab makes: what was said of the last one is gone."""
+    page.evaluate(WATCH, kind)
+    page.click(f"#{kind}-go")
+    page.wait_for_function("window.changes > 0")
+
+
 def done(page, kind):
     """Wait for the results of a tab; return their addresses."""
     panel = page.locator(f"#{kind}-results")
@@ -201,8 +226,7 @@ def test_sampling_takes_seconds_and_shows_its_command(served, opened):
     took = []
     for _ in range(2):
         began = time.monotonic()
-        page.click("#sample-go")
-        page.locator("#sample-status", has_text="Done.").wait_for(state="hidden")
+        begin(page, "sample")
         images = done(page, "sample")
         took.append(time.monotonic() - began)
     print(f"page {served.seconds:.1f} s, first {took[0]:.1f} s, then {took[1]:.1f} s")
@@ -219,7 +243,7 @@ def test_a_hole_is_brushed_and_filled(opened):
     page.click("#inpaint-take")
     canvas = page.locator("#inpaint-canvas")
     canvas.wait_for()
-    page.click("#inpaint-go")
+    begin(page, "inpaint")
     page.get_by_text("nothing is brushed").wait_for()
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -230,7 +254,7 @@ def test_a_hole_is_brushed_and_filled(opened):
             box["x"] + 0.9 * box["width"], box["y"] + share * box["height"], steps=6
         )
         page.mouse.up()
-    page.click("#inpaint-go")
+    begin(page, "inpaint")
     images = done(page, "inpaint")
     assert len(images) == 5
     assert "--mask=mask.png" in page.locator("#inpaint-command textarea").input_value()
@@ -241,7 +265,7 @@ def test_a_hole_is_brushed_and_filled(opened):
 def test_an_animation_is_made_and_saved(opened):
     page = opened()
     on_tab(page, "Animate")
-    page.click("#animate-go")
+    begin(page, "animate")
     (image,) = done(page, "animate")
     assert image.startswith("data:image/gif;base64,")
     with page.expect_download() as saved:
@@ -267,12 +291,12 @@ def test_an_animation_is_stopped_between_two_evaluations(opened):
         field = page.get_by_label(f"number input for {label}").locator("visible=true")
         field.fill(str(number))
         field.press("Tab")
-    page.click("#animate-go")
+    begin(page, "animate")
     page.locator("#animate-status", has_text=f"of {48 * 24} evaluations").wait_for()
     page.click("#animate-stop")
     page.locator("#animate-status", has_text="Stopped on request.").wait_for()
     on_tab(page, "Sample")
-    page.click("#sample-go")
+    begin(page, "sample")
     assert len(done(page, "sample")) == 4
     assert "Stopped" in page.locator("#animate-status").text_content()
 
@@ -353,7 +377,7 @@ def test_every_tab_fits_and_can_be_read(opened, size):
         assert page.evaluate(CONTRAST) == [], name
     if size is PHONE:
         page = opened(size)
-        page.click("#sample-go")
+        begin(page, "sample")
         done(page, "sample")
         shoot(page, "demo_phone.png")
 
@@ -467,7 +491,7 @@ def test_a_closed_window_frees_the_queue(served, opened, browser):
     page = context.new_page()
     page.goto(served.url)
     page.wait_for_selector("#sample-go")
-    page.click("#sample-go")
+    begin(page, "sample")
     context.close()
     answer = served.ask(number, values, "next")
     assert answer["success"]

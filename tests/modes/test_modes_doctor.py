@@ -8,6 +8,7 @@ import pytest
 import small_runs
 
 from ddpm_jax.core import errors
+from ddpm_jax.diagnosis import defects
 from ddpm_jax.diffusion import process, solvers
 from ddpm_jax.modes import doctor
 from ddpm_jax.runs import checkpoints
@@ -144,11 +145,39 @@ def test_versions_outside_the_tested_range_are_marked(version, words):
 
 def test_the_tested_range_is_that_of_the_installation():
     setup = (small_runs.ROOT / "setup.py").read_text()
-    for package in doctor.TESTED.keys() & set(versions.PACKAGES):
+    for package in versions.TESTED.keys() & set(versions.PACKAGES):
         bounds = re.search(rf'"{package}>=([\d.]+)(?:,<([\d.]+))?"', setup)
         if not bounds:
             continue  # comes with another package
-        first, last = map(doctor._release, doctor.TESTED[package])
-        assert doctor._release(bounds[1]) == first
+        first, last = map(versions.release, versions.TESTED[package])
+        assert versions.release(bounds[1]) == first
         if bounds[2]:
-            assert last < doctor._release(bounds[2] + ".0")
+            assert last < versions.release(bounds[2] + ".0")
+
+
+# ---- a run ---------------------------------------------------------------------------
+
+
+def test_the_parameters_of_a_run_are_looked_at(trained, tell, monkeypatch):
+    monkeypatch.setattr(doctor, "checks", lambda: iter(()))
+    told = tell("--mode=doctor", f"--workdir={trained}")
+    assert told.status == 0, told.err
+    assert re.search(r"ok +parameters of the run +all \d+ have a gradient", told.out)
+    assert tell("--mode=doctor", f"--workdir={trained / 'none'}").status == 1
+
+
+def test_defects_and_repeatability_are_told(tell, monkeypatch):
+    monkeypatch.setattr(doctor, "checks", lambda: iter(()))
+    monkeypatch.setattr(defects, "_run", lambda program: ("rows False\naxes 6\n", -11))
+    told = tell("--mode=doctor")
+    assert told.status == 0  # they are no fault of this machine
+    assert "crash or are wrong for 7 axes" in told.out
+    assert "WRONG for 32,769 rows" in told.out
+    assert "the same bits in 5 runs" in told.out
+
+
+def test_what_is_newer_than_the_tests_is_said():
+    last = {name: span[1] for name, span in versions.TESTED.items()}
+    assert versions.newer({name: f"{number}.99" for name, number in last.items()}) == []
+    assert versions.newer({**last, "jax": "0.13.1"}) == ["jax 0.13.1"]
+    assert versions.newer({**last, "grain": "not installed"}) == []

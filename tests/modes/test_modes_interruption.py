@@ -123,7 +123,7 @@ def stopped_by(number, folder, *arguments, after="\nstep ", **options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "moment", ["drawing the initial weights", "compiling the train step", "\nstep "]
+    "moment", ["initialising the weights", "compiling the train step", "\nstep "]
 )
 def test_a_schedulers_request_is_met_at_any_time(moment, tmp_path):
     said, runs = tmp_path / "said", [tmp_path / "run", tmp_path / "whole"]

@@ -163,7 +163,7 @@ def test_missing_pixels_are_kept_as_a_file(trained, restore):
         (("--operator=blur:1", "--iterations=0"), ("seven.png",), ["iterations=0"]),
         (("--operator=blur:1", "--likelihood=x"), ("seven.png",), ["'x'", "exact"]),
         (("--operator=blur:1", "--labels=likeliest"), ("seven.png",), ["likeliest"]),
-        (("--operator=blur:1", "--labels=1,2"), ("seven.png",), ["2 classes for 1"]),
+        (("--operator=missing:0.5", "--labels=1,2"), ("seven.png",), ["2 classes"]),
     ],
 )
 def test_refusals(trained, restore, arguments, images, words):
@@ -175,18 +175,20 @@ def test_refusals(trained, restore, arguments, images, words):
     assert not (pathlib.Path(trained) / "edits").exists()
 
 
-def test_a_stopped_command_goes_on(trained, restore, interrupted):
-    options = ("--operator=superres:2", "--noise=0.05", "--degrade", *FEW)
-    one_by_one = ("--config.sampling.batch_size=1",)
-
-    def command():
-        pictures = ("seven.png", "other.png")
-        return restore(trained, *options, *one_by_one, images=pictures)
-
-    _, folder, whole = command()
+def test_a_stopped_command_goes_on(trained, restore, interrupted, tell, files):
+    options = (
+        *("--operator=superres:2", "--noise=0.05", "--degrade", *FEW),
+        "--config.sampling.batch_size=1",
+    )
+    pictures = ("seven.png", "other.png")
+    _, folder, whole = restore(trained, *options, images=pictures)
     shutil.rmtree(folder)
-    told, _, _ = interrupted(archive.SampleStore, "add", command)
-    assert "the same command goes on" in told.out
-    command()
+    command = ("--mode=restore", f"--workdir={trained}", *options)
+    command += tuple(f"--image={files / name}" for name in pictures)
+    told = interrupted(archive.SampleStore, "add", lambda: tell(*command))
+    assert "stopped by SIGINT after 1 of 6 images" in told.out
+    assert not (folder / "card.json").exists()
+    told = tell(*command)
+    assert "going on after 1 of 6 images" in told.out
     with np.load(folder / "samples.npz") as made:
         np.testing.assert_array_equal(made["arr_0"], whole)

@@ -62,7 +62,7 @@ def disturb(run, folder, moments, generator, *arguments, **options):
         assert told.status == -signal.SIGKILL, told.out + told.err
         killed.append(moment)
         if "compiling" in told.out:
-            begins = f"resumed at step {last}\n" if last else "drawing the initial"
+            begins = f"resumed at step {last}\n" if last else "initialising the weights"
             assert begins in told.out
     return killed
 
