@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.api import edits
-from ddpm_jax.builders import cascade, kinds, trained_run
+from ddpm_jax.builders import cascade, chains, kinds, trained_run
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import arguments, paths, reading, rules
@@ -92,7 +92,7 @@ class Run(edits.Edits):
         self._told = set()
         self.step = trained.step
         self.class_names = trained.facts.class_names
-        self.schedule = build_process.schedule(trained.config)
+        self.schedule = chains.exact_schedule(trained.config, trained.state.params)
         self.network = trained.network
 
     @property

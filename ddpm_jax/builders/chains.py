@@ -12,6 +12,7 @@ from ddpm_jax.core import errors
 from ddpm_jax.diffusion import binomial, learned_rates
 from ddpm_jax.diffusion.states import States
 from ddpm_jax.models import functional, multiscale, stepwise
+from ddpm_jax.runtime import sharding
 
 GAUSSIAN, BINOMIAL = "gaussian_2015", "binomial_2015"
 KINDS = (GAUSSIAN, BINOMIAL)
@@ -112,6 +113,21 @@ def chain(config):
         return found, lambda params: found.tables(params[stepwise.RATES]["offset"])
     fixed = jnp.zeros(len(start), jnp.float32)
     return found, lambda params: found.tables(fixed)
+
+
+def exact_schedule(config, params):
+    """Return the process of a run in float64; learned rates are those of its weights.
+
+    Args:
+        config: of a run of any kind.
+        params: its weights.
+    """
+    if config.model.kind != GAUSSIAN:
+        return schedule(config)
+    offset = np.zeros(config.diffusion.num_steps)
+    if stepwise.RATES in params:
+        offset = sharding.to_host(params[stepwise.RATES]["offset"])
+    return chain(config)[0].schedule(offset)
 
 
 def start_betas(config) -> np.ndarray:

@@ -74,7 +74,7 @@ def make(opened: edit.Opened) -> tuple[archive.SampleStore, Frames]:
     recipe, shown = plan(opened.config, opened.facts)
     store = generation.open_store(opened.trained.run_dir.edits, recipe, opened.weights)
     if distributed.from_first(store.is_finished(len(shown))):
-        say(f"{len(shown)} frames are there already: {store.archive}")
+        say(f"{len(shown)} frames exist already: {store.archive}")
         found = _worded(store.first(len(shown)), shown)
         return store, found
     found = frames(opened)

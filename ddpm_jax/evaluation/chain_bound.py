@@ -7,14 +7,11 @@ import numpy as np
 from ddpm_jax import config as config_lib
 from ddpm_jax.builders import captions, chains, paper_2015
 from ddpm_jax.builders import data as build_data
-from ddpm_jax.builders import schedule as build_schedule
 from ddpm_jax.core import arrays
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.diffusion import learned_rates
 from ddpm_jax.evaluation import cards, chain_figures, feature_networks, image_sets
 from ddpm_jax.metrics import chain_bound, gaussian_fit, known_laws, table
-from ddpm_jax.models import stepwise
 from ddpm_jax.report import page
 from ddpm_jax.runtime import distributed, files, sharding
 from ddpm_jax.runtime.cluster import preemption
@@ -66,7 +63,7 @@ def score(trained, prepared: Prepared) -> None:
             say(f"stopped by {stop.signal_name}; run the same command to measure again")
             return
         averaged = _averaged(trained, setup, weights, prepared)
-    betas = _betas(config, weights)
+    betas = np.asarray(chains.exact_schedule(config, weights.params).betas)
     made = _samples(trained, weights)
     details = {
         **_of_terms(terms),
@@ -155,18 +152,6 @@ def _of_terms(terms) -> dict:
         "gain_standard_error": _error(gain),
         "ends": float(terms.ends.mean()),
     }
-
-
-def _betas(config, weights) -> np.ndarray:
-    """Return the exact β of the chain, float64 [T]."""
-    found, _ = chains.chain(config)
-    if not isinstance(found, learned_rates.LearnedRates):
-        return np.asarray(build_schedule.schedule(config).betas)
-    start = np.asarray(found.start)
-    offset = np.zeros(len(start))
-    if stepwise.RATES in weights.params:
-        offset = sharding.to_host(weights.params[stepwise.RATES]["offset"])
-    return np.asarray(found.schedule(offset).betas)
 
 
 def _of_law(config, betas, made) -> dict:

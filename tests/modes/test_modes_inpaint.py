@@ -79,7 +79,7 @@ def test_the_same_command_says_that_it_is_done_and_another_begins_anew(
     again, nothing, _ = inpaint(trained, "--method=replace")
     assert again.status == 0
     assert nothing is None
-    assert "there already" in again.out
+    assert "exist already" in again.out
     assert (folder / "samples.npz").read_bytes() == before
     _, turned, made = inpaint(trained, "--method=replace", "--invert")
     assert turned not in (None, folder)

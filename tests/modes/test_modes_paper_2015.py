@@ -177,7 +177,7 @@ def test_what_is_known_of_a_picture_is_exact(run, tmp_path, tell):
     # The usual method is the only one; Python has the same results.
     again, other, _ = inpaint()
     assert (again.status, other) == (0, None)
-    assert "there already" in again.out
+    assert "exist already" in again.out
     found = ddpm_jax.load(workdir).inpaint(grey[..., None], hole)
     np.testing.assert_array_equal(found[0], made)
     for arguments, words in (
