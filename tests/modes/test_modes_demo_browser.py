@@ -186,10 +186,15 @@ def on_tab(page, name):
 
 
 WATCH = """(kind) => {
-  window.changes = 0;
-  const seen = document.getElementById(`${kind}-status`);
+  const place = document.getElementById(`${kind}-status`);
+  const said = () => place.querySelector('.dj-status, .dj-error')?.textContent;
+  const before = said();
+  window.watcher?.disconnect();
+  window.isNew = false;
+  const note = () => { if (said() !== before) window.isNew = true; };
   const options = {childList: true, characterData: true, subtree: true};
-  new MutationObserver(() => window.changes++).observe(seen, options);
+  window.watcher = new MutationObserver(note);
+  window.watcher.observe(place, options);
 }"""
 
 
@@ -197,7 +202,7 @@ def begin(page, kind):
     """Begin what a tab makes: what was said of the last one is gone."""
     page.evaluate(WATCH, kind)
     page.click(f"#{kind}-go")
-    page.wait_for_function("window.changes > 0")
+    page.wait_for_function("window.isNew")
 
 
 def done(page, kind):
