@@ -12,7 +12,6 @@ from ddpm_jax.report import (
     grids,
     hints,
     html,
-    loss_bands,
     time_spent,
 )
 from ddpm_jax.report import history as history_lib
@@ -45,9 +44,7 @@ def write(
     history = history_lib.History(run_dir.read_metrics())
     cards = cards_lib.Cards.read(run_dir)
     sections = {
-        "Is this normal?": html.join(
-            [loss_bands.element(history, stored), hints.element(history, config)]
-        ),
+        "Is this normal?": hints.element(history, config),
         "Samples while training": _film(run_dir),
         "Training": figures.training(history),
         "Where the time went": time_spent.element(run_dir),
