@@ -140,6 +140,10 @@ class Bed(NamedTuple):
             for arm, told in rows.items()
         )
 
+    def because(self, **texts: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the reasons that were written for this data set: verdict → why."""
+        return texts.get(self.data, {})
+
     @property
     def axis(self) -> str:
         """The distance, for an axis."""
