@@ -119,11 +119,11 @@ def make(opened: edit.Opened, animation: Animation) -> tuple[archive.SampleStore
     folder = opened.trained.run_dir.edits
     store = generation.open_store(folder, animation.recipe, opened.weights)
     if distributed.from_first(store.is_finished(count)):
-        say(f"{count} frames are there already: {store.archive}")
+        say(f"{count} frames exist already: {store.archive}")
         return store, True
     done = distributed.from_first(store.count())
     if done:
-        say(f"going on after {done} of {count} frames")
+        say(f"resuming after {done} of {count} frames")
     _say_cost(opened, animation)
     with preemption.StopRequest() as stop:
         for images in made(opened, animation, done):

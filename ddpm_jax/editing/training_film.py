@@ -100,7 +100,7 @@ def _store(run_dir, values, steps):
     name = f"animate-kindtrain-frames{len(steps)}-{prints[:8]}-step{steps[-1]}"
     store = archive.SampleStore(run_dir.edits / name, request)
     if distributed.from_first(store.is_finished(len(steps))):
-        say(f"{len(steps)} frames are there already: {store.archive}")
+        say(f"{len(steps)} frames exist already: {store.archive}")
         return store
     if distributed.is_first():
         if store.count() == 0:

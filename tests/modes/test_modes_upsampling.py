@@ -120,7 +120,7 @@ def test_a_cascade_of_three_is_the_commands_one_by_one(runs, tell, tmp_path):
     preview = made(eight).parent / "upsampler_preview.png"
     assert small_runs.grey_levels(preview) > 2
     again = sample(tell, eight, two, four)
-    assert again.out.count("are there already") == 3
+    assert again.out.count("exist already") == 3
 
 
 def test_an_interrupted_cascade_goes_on(runs, tell, interrupted):
