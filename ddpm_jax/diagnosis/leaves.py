@@ -14,11 +14,12 @@ import numpy as np
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.builders import trained_run
 from ddpm_jax.core import conditions, keys
-from ddpm_jax.models import functional
+from ddpm_jax.models import custom, functional, stepwise
 
 ROWS = 2
 LEAST_AXES, LEAST_SIZE = 2, 16  # of a constant that may be a weight: no table of t
 PURPOSE = "diagnosis/leaves"
+BESIDE = (stepwise.RATES,)  # parameters that the loss of a chain reads, not its network
 
 
 class Held(NamedTuple):
@@ -110,8 +111,12 @@ def unreached(
         for path, out in zip(
             functional.by_path(network.shapes), traced.outvars, strict=True
         )
-        if hasattr(out, "val") or out not in reached
+        if (hasattr(out, "val") or out not in reached) and not _is_beside(path)
     ]
+
+
+def _is_beside(path):
+    return path.partition("/")[0] in BESIDE
 
 
 def remarks(network: functional.Network, shape, *, float_timesteps: bool) -> list[str]:
@@ -156,7 +161,7 @@ def without_gradient(
     t = np.array([0.25, 0.75]) * num_steps
     t = t.astype(np.float32 if isinstance(num_steps, float) else np.int32)
     condition = {
-        name: np.ones(value.shape, value.dtype)
+        name: _given(value)
         for name, value in conditions.abstract(network.condition_spec, ROWS).items()
     }
 
@@ -165,7 +170,19 @@ def without_gradient(
         return jnp.sum(output * keys.normal(drawn[1], output.shape))
 
     gradient = functional.by_path(jax.jit(jax.grad(total))(params))
-    return sorted(path for path, value in gradient.items() if not np.any(value))
+    return sorted(
+        path
+        for path, value in gradient.items()
+        if not (np.any(value) or _is_beside(path))
+    )
+
+
+def _given(value):
+    """Return ones; of a mask such as that of a text, one row without any."""
+    ones = np.ones(value.shape, value.dtype)
+    if value.dtype == bool:
+        ones[-1] = False
+    return ones
 
 
 def _noisy(leaf, key):
@@ -176,6 +193,8 @@ def _noisy(leaf, key):
 
 def of_run(saved: trained_run.SavedRun) -> tuple[bool, str]:
     """Return whether all of a run's network is trained, and the words that say so."""
+    if custom.is_noted(saved.stored):
+        return True, "not looked at: a network of your own; ddpm_jax.load looks at it"
     trained = trained_run.open_run(saved)
     network, shape = trained.network, trained.facts.shape
     params = trained.state.params

@@ -205,6 +205,11 @@ def _plain(specs) -> dict[str, list]:
     }
 
 
+def is_noted(saved: dict) -> bool:
+    """Return whether a config.json tells of a network of the user's own."""
+    return saved.get("network") == NOTE
+
+
 def check_note(saved: dict, network: functional.Network | None, workdir) -> None:
     """Refuse a run without the network that it was trained with.
 
@@ -216,13 +221,13 @@ def check_note(saved: dict, network: functional.Network | None, workdir) -> None
     Raises:
         Refusal: no network was given to a run of one, or the other way round.
     """
-    if saved.get("network") == NOTE and network is None:
+    if is_noted(saved) and network is None:
         raise errors.Refusal(
             f"{workdir} was trained with a network of your own, which no file holds: "
             f"open it in Python, ddpm_jax.load({str(workdir)!r}, network=…) or "
             "ddpm_jax.train(…, network=…)"
         )
-    if saved.get("network") != NOTE and network is not None:
+    if not is_noted(saved) and network is not None:
         raise errors.Refusal(
             f"{workdir} was trained with the network that its config describes: leave "
             "network=… out, or choose another workdir for yours"

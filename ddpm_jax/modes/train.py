@@ -1,5 +1,6 @@
 """Training, from top to bottom: data, network, state, the loop, the end."""
 
+import contextlib
 import functools
 import math
 import time
@@ -72,6 +73,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
     say_what_is_trained(config, facts, network, mesh, dataset)
     with (
         run_dir.lock(),
+        contextlib.ExitStack() as all_saved,
         place.Place(run_dir.path) as where,
         preemption.StopRequest() as stop,
         checkpoints.Checkpoints(
@@ -165,7 +167,8 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 stop=stop,
                 ledger=ledger,
             )
-    spent = ledger.ended(step)
+            all_saved.callback(ledger.ended, step)  # after the last save
+    spent = ledger.sentence()
     if not is_finished:
         say(f"stopped by {stop.signal_name} at step {step}; everything is saved")
         say(f"{spent}\nresume with: {messages.resume_command(network, workdir)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from ddpm_jax.runs import directory
 from ddpm_jax.runtime import distributed, files
+from ddpm_jax.runtime.console import say
 
 STARTING, DATA, LOOKING, SAVING = "starting", "data", "looking", "saving"
 TRAINING, LOST = "training", "lost"
@@ -48,9 +49,12 @@ class Ledger:
 
         All time until the first of these notes was spent on starting.
         """
-        if self._part:
-            self._earlier.append(self._part)
         now = time.perf_counter()
+        if self._part:  # going back took the time since the last note
+            spent = now - self._begun
+            self._part[STARTING] += spent - self._part["seconds"]
+            self._part["seconds"] = spent
+            self._earlier.append(self._part)
         starting = 0.0 if self._part else now - self._begun
         self._begun = now - starting
         self._part = {
@@ -97,7 +101,10 @@ class Ledger:
         if self._part:
             now = time.perf_counter() - self._begun
             self._part[SAVING] += now - self._part["seconds"]
-            self.note(step)
+            try:
+                self.note(step)
+            except OSError as error:  # the run itself is saved
+                say(f"warning: where the time went was not written: {error}")
         return self.sentence()
 
     def sentence(self) -> str:

@@ -184,6 +184,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
                 if bad.verdict == nonfinite.STOP:
                     raise bad.refusal()
                 watchdog.rest()
+                ledger.note(done, batches.wait_seconds)
                 rolled_back_from = done
                 state = None  # its memory is needed for the checkpoint
                 state, done = roll_back()

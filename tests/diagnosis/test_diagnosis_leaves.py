@@ -7,6 +7,7 @@ import pytest
 
 import ddpm_jax
 from ddpm_jax.diagnosis import defects, leaves
+from ddpm_jax.models import functional, stepwise, text, unet
 
 SHAPE = (4, 4, 1)
 
@@ -133,3 +134,29 @@ def test_other_bits_are_told():
     assert "equal to the bit" in defects.verdict(True)
     assert "xla_gpu_deterministic_ops" in defects.verdict(False)
     assert defects.repeatability() == defects.verdict(True)  # CPUs repeat themselves
+
+
+def test_a_network_that_reads_text_is_sound():
+    network = unet.unet(
+        image_size=SHAPE[:2],
+        in_channels=1,
+        out_channels=1,
+        channels=8,
+        channel_mult=(1,),
+        num_res_blocks=1,
+        attention_resolutions=(4,),
+        num_heads=1,
+        norm_groups=4,
+        text=text.Text(width=8, layers=1, heads=1, context=3, vocabulary=5),
+    )
+    params = network.init(jax.random.key(0))
+    assert leaves.without_gradient(network, params, SHAPE, num_steps=100) == []
+
+
+def test_learned_rates_are_of_the_loss_and_not_of_the_network():
+    plain = stepwise.mlp(size=16, width=4, layers=1, outputs=16, num_steps=9)
+    network = stepwise.with_rates(plain, 9)
+    params = network.init(jax.random.key(0))
+    assert any(path.startswith(stepwise.RATES) for path in functional.by_path(params))
+    assert leaves.unreached(network, SHAPE, float_timesteps=False) == []
+    assert leaves.without_gradient(network, params, SHAPE, num_steps=9) == []
