@@ -166,7 +166,7 @@ POINTS = Bed(
     told="A dense network of 96 channels after 2,000 steps on points of a spiral, T = "
     "200. Distance is the energy distance of 2,000 made points to held-out ones, "
     "without bias; bits/dim are of 500 held-out points on a grid of 256 × 256, whose "
-    "entropy is {entropy:.3f} bits/dim: what no model goes below.",
+    "entropy is {entropy:.3f} bits/dim: no model is below it in the mean.",
 )
 DIGITS = Bed(
     data="digits",

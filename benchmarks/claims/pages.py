@@ -259,7 +259,8 @@ alone; of {n} checks two or three may be decided by chance.
 **Plane**: a mixture of Gaussians, whose noise, classifier and guided law are exact;
 nothing is trained.
 
-Five seeds of points, three of digits and plane. What an arm changes stands in
+Five seeds of points, three of digits and plane; seeds differ in weights, order of the
+data and noise, and share the data. What an arm changes stands in
 `benchmarks/claims/arms.py`. Every number is stored in `benchmarks/claims/results/` with
 the config it is of; numbers of a config that has changed are refused.
 """
