@@ -12,6 +12,7 @@ EVERY_CLASS = "every class in turn"
 MOST_SEED = 2**32 - 1
 MOST_IMAGES = 16
 MOST_SCALE = 100.0  # of guidance
+MOST_PROMPT = 500  # characters
 MOST_SHOWN = 40  # characters of a value that is refused
 WITHOUT_NOISE = ("ddim", "heun", "dpmpp_2m", "dpmpp_2s")  # at η = 0
 
@@ -97,7 +98,7 @@ def settings(
         eta: of ddim, 0 … 1, None for the run's; other solvers take none.
 
     Raises:
-        Refusal: numbers out of range, an unknown solver or class.
+        Refusal: numbers out of range, an unknown solver or class, a long prompt.
     """
     method = method or player.config.sampling.method
     errors.choose("solver", solvers.SOLVERS, method)
@@ -108,7 +109,7 @@ def settings(
         scale = real("the guidance scale", guidance, 0, MOST_SCALE)
         given.append(f"--config.sampling.guidance_scale={scale:g}")
     if reads_text(player) and (prompt is not None or not captions(player)):
-        given.append(f"--prompt={' '.join((prompt or '').split())}")
+        given.append(f"--prompt={_text('the prompt', prompt or '')}")
     given.append(f"--config.sampling.seed={whole('the seed', seed, 0, MOST_SEED)}")
     given.append(f"--config.sampling.method={method}")
     if count:
@@ -172,6 +173,20 @@ def real(what: str, value, least: float, most: float) -> float:
             f"{what} is {_shown(value)}: give a number of {least:g} … {most:g}"
         )
     return number
+
+
+def _text(what: str, value) -> str:
+    """Return words of the page in one line.
+
+    Raises:
+        Refusal: no words, or more than the page's box holds, which the browser alone
+            looks after.
+    """
+    if not isinstance(value, str) or len(value) > MOST_PROMPT:
+        raise errors.Refusal(
+            f"{what} is {_shown(value)}: give words of at most {MOST_PROMPT} characters"
+        )
+    return " ".join(value.split())
 
 
 def _shown(value) -> str:

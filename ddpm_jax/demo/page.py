@@ -136,7 +136,7 @@ class Tab:
             kept[0] if kept else "",
             label="Prompt",
             info="what the image shows; empty for no text",
-            max_length=500,
+            max_length=jobs.MOST_PROMPT,
         )
 
     def _more_settings(self, deterministic, eta):

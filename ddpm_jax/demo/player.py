@@ -20,6 +20,7 @@ from ddpm_jax.data import images as images_lib
 from ddpm_jax.demo import worker as worker_lib
 from ddpm_jax.editing import animation as animation_lib
 from ddpm_jax.editing import edit, plans
+from ddpm_jax.runtime import home
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
 
@@ -102,14 +103,15 @@ class Player:
 
     Attributes:
         opened: the run on its devices.
-        workdir: as it was given.
+        workdir: of the run, absolute: command lines are typed anywhere.
         config: of the run, with the changes of the command line.
         most_seconds: that a job may take.
     """
 
     def __init__(self, config, saved, workdir: str, *, most_seconds: float = 300.0):
         self.opened = edit.open_run(saved, config)
-        self.workdir, self.config = workdir, config
+        self.config = config
+        self.workdir = str(home.expanded(workdir).absolute())
         self.most_seconds = most_seconds
         self._worker = worker_lib.Worker()
         before = dict(reading.leaves(saved.config.to_dict()))

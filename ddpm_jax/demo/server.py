@@ -1,6 +1,7 @@
 """Serving the page: one address, nothing of the machine but the page, a clean end."""
 
 import contextlib
+import errno
 import importlib.util
 import logging
 import os
@@ -17,6 +18,7 @@ from ddpm_jax.runtime.console import say
 LOCAL = ("127.0.0.1", "localhost", "::1")
 ALL_NETWORKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 INSTALL = "pip install 'ddpm_jax[demo]'"
+MOST_CONNECTIONS = 256  # at a time; a window has a few
 MOST_WINDOWS = 64  # whose pictures are remembered; the oldest one is forgotten
 
 
@@ -46,7 +48,8 @@ def listening(host: str, port: int) -> socket.socket:
     """Return a socket that is bound to an address.
 
     Raises:
-        Refusal: the port is in use, or the address is not of this machine.
+        Refusal: the port is in use or not allowed, or the address is not of this
+            machine.
     """
     bound = None
     try:
@@ -55,24 +58,37 @@ def listening(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen()
-    except (socket.gaierror, UnicodeError) as error:
-        raise errors.Refusal(
-            f"--host={host} is no address of this machine: give 127.0.0.1, or 0.0.0.0 "
-            "for all of its networks"
-        ) from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         if bound is not None:
             bound.close()
-        raise errors.Refusal(
-            f"--host={host} --port={port}: {error.strerror}; give another --port, such "
-            f"as --port={min(65535, port + 1)}"
-        ) from error
+        raise _not_bound(host, port, error) from error
     if host not in LOCAL:
         say(
             f"warning: --host={host} lets everyone who reaches this machine use the "
             "run; there is no password. --host=127.0.0.1 keeps it here"
         )
     return bound
+
+
+def _not_bound(host, port, error):
+    """Return the refusal of an address that cannot be listened at."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, socket.gaierror | UnicodeError) or (
+        number == errno.EADDRNOTAVAIL
+    ):
+        return errors.Refusal(
+            f"--host={host} is no address of this machine: give 127.0.0.1, or 0.0.0.0 "
+            "for all of its networks"
+        )
+    if number == errno.EACCES:
+        return errors.Refusal(
+            f"--port={port}: this user may not listen there, as at most ports below "
+            "1024; give a --port of 1024 … 65535, such as --port=7860"
+        )
+    return errors.Refusal(
+        f"--host={host} --port={port}: {error.strerror}; give another --port, such "
+        f"as --port={min(65535, port + 1)}"
+    )
 
 
 def address_of(host: str, port: int) -> str:
@@ -181,7 +197,12 @@ def serve(app, bound: socket.socket, told: str) -> None:
             await super().shutdown(sockets=sockets)
 
     log = logging.getLogger("uvicorn.error")
-    settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        limit_concurrency=MOST_CONNECTIONS,
+    )
     server = Server(settings)
     # uvicorn raises the signal again once all is closed: it has been heard.
     before = {

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.data import inputs
+from ddpm_jax.data import inputs, pictures
 from ddpm_jax.demo import view
 from ddpm_jax.editing import plans
 
@@ -134,14 +134,14 @@ def _check_size(file: pathlib.Path, shape: tuple[int, ...]) -> None:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=pictures.FORMATS) as image:
             width, height = image.size
     except FileNotFoundError as error:
         raise _gone(file) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise errors.Refusal(
             f"{file.name} is no picture that can be read, or it is damaged: send PNG, "
-            "JPEG, WebP, TIFF or BMP"
+            "JPEG, WebP, TIFF, BMP or GIF"
         ) from error
     if width * height > MOST_PIXELS:
         raise errors.Refusal(

@@ -91,7 +91,7 @@ def _check_unguided(config) -> None:
         raise errors.Refusal(
             f"sampling.{told[0]} while encoding: a guided chain does not return the "
             "picture; sample with guidance_scale 1 (or 0, unconditional), or go on "
-            "all the same with --force"
+            "all the same with --force on a command line"
         )
 
 
@@ -283,7 +283,8 @@ def check(config, encoded: Encoded, names: Sequence[str]) -> None:
         f"{names[worst]}, encoded and decoded, comes back with "
         f"{encoded.psnr[worst]:.1f} dB, and editing.min_psnr is {least:g}: the result "
         "would not show it; take more sampling.steps, the method heun or dpmpp_2m, or "
-        "the picture's true class, or go on all the same with --force"
+        "the picture's true class, or go on all the same with --force on a command "
+        "line"
     )
 
 

@@ -1,6 +1,7 @@
 """--mode=demo without its browser: jobs, command lines, uploads, refusals."""
 
 import base64
+import errno
 import io
 import os
 import pathlib
@@ -440,6 +441,16 @@ def test_what_the_tabs_decide_is_no_field_of_the_page(first_run, field, value):
         demo.leave_to_tabs(command.config, saved.config)
 
 
+def test_command_lines_are_typed_anywhere(first_run, monkeypatch):
+    folder = first_run[0].parent
+    monkeypatch.chdir(folder)
+    workdir = first_run[0].name
+    command = main.parse(["ddpm-jax", "--mode=demo", f"--workdir={workdir}"])
+    player = Player(command.config, trained_run.read(workdir), workdir)
+    line, _ = player.understood("sample")
+    assert f"--workdir={folder / workdir}" in line
+
+
 def test_what_a_run_has_of_them_is_undone_in_every_command_line(first_run):
     workdir = str(first_run[0])
     command = main.parse(["ddpm-jax", "--mode=demo", f"--workdir={workdir}"])
@@ -482,6 +493,13 @@ def test_the_box_of_the_prompt_is_asked_for_even_where_it_is_empty(reader):
     assert not [a for a in jobs.settings(reader) if a.startswith("--prompt")]
     reader.facts.text.captions = ()
     assert "--prompt=" in jobs.settings(reader)
+
+
+@pytest.mark.parametrize("prompt", ["x" * 501, ["x"], 7])
+def test_prompts_that_the_box_does_not_hold_are_refused(reader, prompt):
+    with pytest.raises(errors.Refusal, match="give words of at most 500 characters"):
+        jobs.settings(reader, prompt=prompt)
+    assert f"--prompt={'x' * 500}" in jobs.settings(reader, prompt="x" * 500)
 
 
 @pytest.mark.parametrize(
@@ -713,6 +731,18 @@ def test_other_hosts_are_warned_of(capsys):
         server.listening("no such host", 7860)
     with pytest.raises(errors.Refusal, match="is no address of this machine"):
         server.listening("a..b", 7860)
+    # Of documentation alone (RFC 5737): no machine has it.
+    with pytest.raises(errors.Refusal, match=r"192.0.2.1 is no address of this"):
+        server.listening("192.0.2.1", 7860)
+
+
+def test_a_port_that_needs_rights_is_told(monkeypatch):
+    def bind(self, address):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "socket", type("S", (socket.socket,), {"bind": bind}))
+    with pytest.raises(errors.Refusal, match=r"--port=80: .*give a --port of 1024"):
+        server.listening("127.0.0.1", 80)
 
 
 @pytest.mark.parametrize(

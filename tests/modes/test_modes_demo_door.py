@@ -9,7 +9,7 @@ from ddpm_jax.demo import door
 MIB = 2**20
 
 
-def asked(standing, path="/gradio_api/upload", length=None, headers=()):
+def asked(standing, path="/gradio_api/upload", length=None, headers=(), method="POST"):
     """Return (status, content, headers) of the answer to a request."""
     headers = list(headers)
     if length is not None:
@@ -22,7 +22,7 @@ def asked(standing, path="/gradio_api/upload", length=None, headers=()):
     async def send(message):
         answers.append(message)
 
-    scope = {"type": "http", "path": path, "headers": headers}
+    scope = {"type": "http", "method": method, "path": path, "headers": headers}
     asyncio.run(standing(scope, receive, send))
     start, body = answers
     return start["status"], body["body"].decode(), dict(start["headers"])
@@ -45,20 +45,70 @@ def standing(tmp_path, seen):
 
 def test_every_answer_keeps_the_browser_at_this_server(standing):
     for length in (0, 10**9):  # of the page, and of a refusal
-        _, _, headers = asked(standing, "/", length)
+        _, _, headers = asked(standing, "/", length, method="GET")
         assert b"default-src 'self'" in headers[b"content-security-policy"]
         assert headers[b"referrer-policy"] == b"no-referrer"
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
-def test_what_is_too_large_is_refused_unread(standing, seen, path):
-    assert asked(standing, path, 16 * MIB)[0] == 200
-    for length in (18 * MIB, 10**30, "-1", "seven", "1" * 5000):
+@pytest.mark.parametrize(
+    ("path", "most", "words"),
+    [
+        ("/gradio_api/upload", 16, "send a picture of at most 16 MiB"),
+        ("/gradio_api/queue/join", 2, "a click sends at most 2 MiB"),
+    ],
+)
+def test_what_is_too_large_is_refused_unread(standing, seen, path, most, words):
+    assert asked(standing, path, most * MIB)[0] == 200
+    for length in ((most + 2) * MIB, 10**30, "-1", "seven", "1" * 5000):
         status, told, _ = asked(standing, path, length)
-        assert (status, told) == (
-            413,
-            "that is too large: send a picture of at most 16 MiB",
-        )
+        assert (status, told) == (413, f"that is too large: {words}")
+    assert seen == [path]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/gradio_api/process_recording"),  # runs ffmpeg on any file
+        ("GET", "/gradio_api/deep_link"),  # writes files
+        ("POST", "/gradio_api/run/other"),
+        ("GET", "/gradio_api/file=/etc/passwd"),
+        ("POST", "/gradio_api/component_server"),
+        ("GET", "/gradio_api/proxy=https://example.org"),
+        ("GET", "/gradio_api/heartbeat/a/../../deep_link"),
+        ("POST", "/gradio_api/upload/"),
+        ("GET", "/gradio_api/upload"),
+        ("POST", "/"),
+        ("PUT", "/config"),
+        ("GET", "/gradio_api/queue/data\n"),
+    ],
+)
+def test_what_the_page_does_not_ask_for_is_not_there(standing, seen, method, path):
+    assert asked(standing, path, 0, method=method)[0] == 404
+    assert seen == []
+
+
+PAGE = [
+    ("GET", "/"),
+    ("GET", "/config"),
+    ("GET", "/theme.css"),
+    ("GET", "/assets/index-DphvyggB.js"),
+    ("GET", "/static/fonts/Inter/Inter-Regular.woff2"),
+    ("GET", "/gradio_api/info"),
+    ("GET", "/gradio_api/startup-events"),
+    ("GET", "/gradio_api/heartbeat/x7f3k"),
+    ("GET", "/gradio_api/queue/data"),
+    ("GET", "/gradio_api/upload_progress"),
+    ("POST", "/gradio_api/queue/join"),
+    ("POST", "/gradio_api/upload"),
+    ("POST", "/gradio_api/cancel"),
+    ("POST", "/gradio_api/run/predict"),  # of Stop, and of sliders
+    ("POST", "/gradio_api/reset"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PAGE)
+def test_what_the_page_asks_for_is_let_through(standing, seen, method, path):
+    assert asked(standing, path, 0, method=method)[0] == 200
     assert seen == [path]
 
 
@@ -79,11 +129,10 @@ def test_pictures_that_wait_are_few(standing, seen, tmp_path):
     status, told, _ = asked(standing, length=9 * MIB)
     assert status == 413
     assert told == (
-        "120 MiB of pictures wait to be read, of at most 128: send it again in 5 "
-        "minutes"
+        "120 MiB wait to be read, of at most 128: send it again in 5 minutes"
     )
     # Other requests are answered meanwhile.
-    assert asked(standing, "/", 9 * MIB)[0] == 200
+    assert asked(standing, "/gradio_api/queue/join", 2 * MIB)[0] == 200
     (tmp_path / "one" / "picture.png").unlink()
     assert asked(standing, length=9 * MIB)[0] == 200
 
@@ -104,7 +153,12 @@ def test_pictures_on_their_way_count(tmp_path):
     async def many():
         standing = door.Door(page, tmp_path)
         length = [(b"content-length", str(16 * MIB).encode())]
-        scope = {"type": "http", "path": "/gradio_api/upload", "headers": length}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/gradio_api/upload",
+            "headers": length,
+        }
         coming = [asyncio.create_task(standing(scope, receive, send)) for _ in range(9)]
         await asyncio.sleep(0.05)
         assert answers == [413, None]  # the ninth of 16 MiB each, while eight come
