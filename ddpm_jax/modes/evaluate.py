@@ -45,7 +45,7 @@ def run(config, workdir) -> None:
     if not workdir:
         return
     run_dir = directory.RunDir.open_existing(workdir)
-    card = run_card.write(run_dir, base=config_lib.base().to_dict())
+    card = run_card.write_or_say(run_dir, base=config_lib.base().to_dict())
     if card:
         say(f"card of the run: {card}")
 

@@ -65,11 +65,8 @@ def run(config, workdir, format_name: str, output: str) -> None:
 def _cards(trained, format_name, output):
     """Write the run's card, and the model card of a folder that others read."""
     base = config_lib.base().to_dict()
-    written = []
-    try:
-        written.append(run_card.write(trained.run_dir, base=base))
-    except OSError as error:  # a run that is only read is exported too
-        say(f"{error.filename} cannot be written ({error.strerror}): no card.md")
+    # A run that is only read is exported too.
+    written = [run_card.write_or_say(trained.run_dir, base=base)]
     if format_name == "diffusers":
         folder = pathlib.Path(output)
         written.append(run_card.for_diffusers(trained.run_dir, folder, base=base))

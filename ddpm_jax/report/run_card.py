@@ -15,6 +15,7 @@ from ddpm_jax.report import grids
 from ddpm_jax.report import history as history_lib
 from ddpm_jax.runs import commands, directory
 from ddpm_jax.runtime import files
+from ddpm_jax.runtime.console import say
 
 MARK = "<!-- Below this line --mode=evaluate and --mode=export write anew. -->"
 UNKNOWN = "unknown"
@@ -75,13 +76,29 @@ def write(run_dir: directory.RunDir, *, base: dict) -> Path | None:
     stored = run_dir.read_config()
     head = _head(stored, run_dir.path.name)
     if path.exists():
-        before = path.read_text()
+        before = _read(path)
         if MARK not in before:
             return None
         head = before.partition(MARK)[0]
     body = _body(run_dir, stored, base, _pictures(run_dir))
     files.write_bytes(path, f"{head}{MARK}\n\n{body}".encode())
     return path
+
+
+def write_or_say(run_dir: directory.RunDir, *, base: dict) -> Path | None:
+    """Write card.md as `write` does, after work that must not be lost with it.
+
+    A card that cannot be written, as in a run that is only read, is told in a line.
+
+    Raises:
+        Refusal: config.json is missing or damaged.
+    """
+    try:
+        return write(run_dir, base=base)
+    except OSError as error:
+        where = error.filename or run_dir.path / "card.md"
+        say(f"{where} cannot be written ({error.strerror}): no card.md")
+    return None
 
 
 def for_diffusers(run_dir: directory.RunDir, folder: Path, *, base: dict) -> Path:
@@ -95,7 +112,7 @@ def for_diffusers(run_dir: directory.RunDir, folder: Path, *, base: dict) -> Pat
     """
     stored = run_dir.read_config()
     card = run_dir.path / "card.md"
-    head = card.read_text().partition(MARK)[0] if card.exists() else ""
+    head = _read(card).partition(MARK)[0] if card.exists() else ""
     licence = next(
         (row for row in head.splitlines() if row.startswith("license: ")),
         f"license: {UNKNOWN}",
@@ -133,6 +150,14 @@ def for_diffusers(run_dir: directory.RunDir, folder: Path, *, base: dict) -> Pat
     path = folder / "README.md"
     files.write_bytes(path, f"{text}# {run_dir.path.name}\n\n{body}".encode())
     return path
+
+
+def _read(path):
+    """Return a file's text; of one in another encoding, which is the user's, ""."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""
 
 
 # ---- parts ---------------------------------------------------------------------------
@@ -231,10 +256,9 @@ def _recipe(stored, base):
     """Return the fields that differ from the base: what makes an experiment."""
     usual = history_lib.leaves(json.loads(json.dumps(base, default=list)))
     rows = [
-        (f"`{name}`", _code(value), _code(usual.get(name)))
+        (f"`{name}`", _code(_without_place(value)), _code(usual.get(name)))
         for name, value in sorted(history_lib.leaves(stored["config"]).items())
         if name.split(".")[0] in (*SECTIONS, "seed") and usual.get(name) != value
-        if name != "data.path"  # a place on somebody's disk
     ]
     text = "Fields that differ from `ddpm_jax.config.base()`; config.json has all."
     return f"{text}\n\n{_table(('field', 'value', 'in the base'), rows)}"
@@ -264,7 +288,8 @@ def _protocol(protocol):
             shown.append(key)
             scale = f"{key}_scale"
             shown += [scale] if scale in protocol else []
-    return ", ".join(f"{k.replace('_', ' ')} {_plain(protocol[k])}" for k in shown)
+    told = {key: _plain(_without_place(protocol[key])) for key in shown}
+    return ", ".join(f"{key.replace('_', ' ')} {told[key]}" for key in shown)
 
 
 def _value(card):
@@ -297,6 +322,17 @@ def _versions(stored):
     versions = stored.get("versions")
     found = versions.items() if isinstance(versions, dict) else ()
     return ", ".join(f"{name} {version}" for name, version in sorted(found)) or UNKNOWN
+
+
+def _without_place(value):
+    """Return a value without where it lies on somebody's disk: the name of a path.
+
+    The configs of runs have no relative paths.
+    """
+    if isinstance(value, list | tuple):
+        return [_without_place(one) for one in value]
+    is_path = isinstance(value, str) and os.path.isabs(value)
+    return os.path.basename(os.path.normpath(value)) if is_path else value
 
 
 def _table(head, rows):

@@ -8,6 +8,7 @@ import yaml
 from PIL import Image
 
 from ddpm_jax import config as config_lib
+from ddpm_jax.config import paths
 from ddpm_jax.report import run_card
 from ddpm_jax.runs import directory
 
@@ -21,6 +22,7 @@ CARD = {
         "checkpoint": 40,
         "sampler": "dpmpp_2m",
         "steps": 15,
+        "reference": "/secret/faces.npz",
         "num_samples": 1000,
         "weaker": "runs/weak@3",
         "weaker_scale": 1.5,
@@ -31,6 +33,9 @@ CARD = {
 }
 
 
+OF_DATA = (("captions", '`"auto"`'), ("labels", '`"auto"`'), ("path", '`""`'))
+
+
 @pytest.fixture
 def run(tmp_path):
     """Return a run of a config of three changes, one card and two pictures."""
@@ -38,7 +43,9 @@ def run(tmp_path):
     config = config_lib.base()
     config.train.steps = 40
     config.model.class_conditional = True
-    config.data.path = "/secret/disk"
+    for field in paths.FIELDS:
+        section, name = field.split(".")
+        config[section][name] = f"/secret/{name}"
     stored = {
         "config": config.to_dict(),
         "data": {
@@ -71,12 +78,14 @@ def test_it_tells_what_the_run_is(run):
     assert "8×8×1" in text
     assert "step 40 of 40" in text
     assert "| training examples | 1438 |" in text
-    assert "/secret/disk" not in text
+    assert "secret" not in text
     # Of the recipe exactly what differs from the base.
     recipe = text.partition("## Recipe")[2].partition("## Metrics")[0]
     rows = [line for line in recipe.splitlines() if line.startswith("| `")]
     assert rows == [
+        *(f'| `data.{name}` | `"{name}"` | {usual} |' for name, usual in OF_DATA),
         "| `model.class_conditional` | `true` | `false` |",
+        '| `train.init_from` | `"init_from"` | `""` |',
         "| `train.steps` | `40` | `100000` |",
     ]
 
@@ -86,6 +95,7 @@ def test_numbers_stand_with_their_protocol(run):
     row = next(line for line in text.splitlines() if line.startswith("| proxy_fd"))
     assert "2.2500 ± 0.1250" in row
     assert "sampler dpmpp_2m, steps 15, num samples 1000" in row
+    assert "reference faces.npz, " in row
     assert "weaker runs/weak@3, weaker scale 1.5" in row
     assert "classifier" not in row
     assert row.count("|") == 5
@@ -117,6 +127,21 @@ def test_a_card_of_the_users_own_is_left_alone(run):
     own.write_text("# Mine\n")
     assert run_card.write(run, base=BASE) is None
     assert own.read_text() == "# Mine\n"
+
+
+def test_a_card_in_another_encoding_is_the_users(run):
+    own = run.path / "card.md"
+    own.write_bytes("# Für mich\n".encode("latin-1"))
+    assert run_card.write(run, base=BASE) is None
+    assert own.read_bytes() == "# Für mich\n".encode("latin-1")
+
+
+def test_a_card_that_cannot_be_written_is_told(run, capsys):
+    (run.path / "card.md").mkdir()
+    assert run_card.write_or_say(run, base=BASE) is None
+    (told,) = capsys.readouterr().out.splitlines()
+    assert f"{run.path / 'card.md'} cannot be written" in told
+    assert told.endswith(": no card.md")
 
 
 def test_a_run_that_was_never_scored_says_so(run):
