@@ -113,21 +113,37 @@ def test_a_table_of_frequencies_is_no_weight():
     ("output", "status", "words"),
     [
         (
-            "rows True\naxes 2\naxes 8\n",
+            "ready\nrows True\naxes 2\naxes 8\n",
             0,
             ["right for 2 … 8 axes", "right for 32,769"],
         ),
-        ("rows False\naxes 8\n", 0, ["WRONG for 32,769 rows"]),
-        ("rows True\naxes 5\naxes 6\n", -11, ["crash or are wrong for 7 axes"]),
-        ("rows True\naxes 6\n", None, ["hang for 7 axes"]),
-        ("", -11, ["crash or are wrong for 2 axes"]),
+        ("ready\nrows False\naxes 8\n", 0, ["WRONG for 32,769 rows"]),
+        ("ready\nrows True\naxes 5\naxes 6\n", -11, ["crash or are wrong for 7 axes"]),
+        ("ready\nrows True\naxes 6\n", None, ["hang for 7 axes"]),
+        ("ready\n", -11, ["crash or are wrong for 2 axes"]),
     ],
 )
 def test_what_the_probes_print_is_told(output, status, words):
-    said = "\n".join(f"{name} {text}" for name, text in defects.told(output, status))
+    lines = defects.told(output, status, "a warning")
+    said = "\n".join(f"{name} {text}" for name, text in lines)
     for word in words:
         assert word in said
     assert ("XLA_FLAGS" in said) is ("right" not in said or len(words) == 1)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("print('before'); import no_such_module", "did not start: ModuleNotFound"),
+        ("import os; os._exit(9)", "did not start: it says nothing"),
+        ("import time; time.sleep(60)", "did not start in 2 s: it says nothing"),
+    ],
+)
+def test_a_process_that_does_not_start_is_no_defect(monkeypatch, program, words):
+    monkeypatch.setattr(defects, "SECONDS", 2)
+    ((_, text),) = defects.told(*defects._run(program))
+    assert text.startswith(f"not looked for: another process {words}")
+    assert "jaxlib" not in text
 
 
 def test_other_bits_are_told():

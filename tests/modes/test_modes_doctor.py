@@ -166,9 +166,12 @@ def test_the_parameters_of_a_run_are_looked_at(trained, tell, monkeypatch):
     assert tell("--mode=doctor", f"--workdir={trained / 'none'}").status == 1
 
 
+BROKEN = "ready\nrows False\naxes 6\n"
+
+
 def test_defects_and_repeatability_are_told(tell, monkeypatch):
     monkeypatch.setattr(doctor, "checks", lambda: iter(()))
-    monkeypatch.setattr(defects, "_run", lambda program: ("rows False\naxes 6\n", -11))
+    monkeypatch.setattr(defects, "_run", lambda program: (BROKEN, -11, ""))
     told = tell("--mode=doctor")
     assert told.status == 0  # they are no fault of this machine
     assert "crash or are wrong for 7 axes" in told.out
