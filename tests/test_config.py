@@ -191,6 +191,21 @@ def test_a_file_can_import_its_neighbours(tmp_path):
     assert parse(f"--config={path}").model.channels == 24
 
 
+def test_neighbours_of_another_folder_are_its_own(tmp_path):
+    for folder, width in (("one", 24), ("two", 40)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "width_of_a_test.py", f"WIDTH = {width}\n")
+        path = write(
+            tmp_path / folder / "own.py",
+            "import width_of_a_test\n"
+            "def get_config():\n"
+            "    made = config.base()\n"
+            "    made.model.channels = width_of_a_test.WIDTH\n"
+            "    return made\n",
+        )
+        assert parse(f"--config={path}").model.channels == width
+
+
 def test_a_list_in_a_file_is_a_tuple_and_an_integer_a_float(tmp_path):
     path = write(
         tmp_path / "own.py",

@@ -98,11 +98,24 @@ def _check_variant(get_config, name, variant):
 
 @contextlib.contextmanager
 def _importable(folder: pathlib.Path):
+    """Let a file import its neighbours; another folder's of these names come anew."""
+    folder, before = folder.absolute(), set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        # Of what was loaded, packages that merely lie below the folder stay.
+        new = set(sys.modules) - before
+        own = {name for name in new if "." not in name and _lies_in(folder, name)}
+        for name in new:
+            if name.partition(".")[0] in own:
+                del sys.modules[name]
+
+
+def _lies_in(folder, name):
+    file = getattr(sys.modules[name], "__file__", None) or ""
+    return pathlib.Path(file) in (folder / f"{name}.py", folder / name / "__init__.py")
 
 
 def from_dict(values: dict[str, Any], *, where: str) -> config_dict.ConfigDict:
