@@ -20,10 +20,13 @@ def element(run_dir: directory.RunDir) -> html.Html:
         for kind, word in WORDS.items()
     ]
     starts = sum(part[goodput.STARTING] > 0 for part in parts)
+    first = int(parts[0]["first_step"])  # a run may be older than its record
+    since = f" since step {first:,}" if first > 0 else ""
     note = html.note(
-        f"{_duration(total)} of {starts} start{'s' * (starts != 1)}. Time without a "
-        "process is not counted, and of a killed one not what came after its last "
-        "record. Waiting for data counts in full, though the device may have had work."
+        f"{_duration(total)} of {starts} start{'s' * (starts != 1)}{since}. Time "
+        "without a process is not counted, and of a killed one not what came after its "
+        "last record. Waiting for data counts in full, though the device may have had "
+        "work."
     )
     return html.join([note, html.table(["", "share", "time"], rows)])
 

@@ -125,9 +125,13 @@ def test_the_page_shows_it(run):
     parts = [part(0, 100, 50, starting=10), part(75, 200, 60, starting=10)]
     run.goodput.write_text(json.dumps({"parts": parts}))
     shown = str(time_spent.element(run))
-    assert "110.0 s of 2 starts" in shown
+    assert "110.0 s of 2 starts." in shown
     assert "72.7 %" in shown  # 80 of 110 s
     assert "9.1 %" in shown
+    # A run that is older than its record.
+    older = [part(1200, 2000, 50, starting=10)]
+    run.goodput.write_text(json.dumps({"parts": older}))
+    assert "50.0 s of 1 start since step 1,200." in str(time_spent.element(run))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"parts": [{"step": 1}]}', "{"])
