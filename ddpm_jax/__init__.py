@@ -7,7 +7,7 @@
 importing this package touches no device and imports neither JAX nor other frameworks.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 __all__ = ["load", "network", "train"]
 
 

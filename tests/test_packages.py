@@ -10,6 +10,7 @@ import yaml
 import ddpm_jax
 from ddpm_jax import main
 from ddpm_jax.config import modes
+from ddpm_jax.runtime import versions
 
 ROOT = pathlib.Path(__file__).parent.parent
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -19,9 +20,15 @@ EXTRAS = set(re.findall(r'^        "(\w+)": \[?\*?[A-Z"\[]', SETUP, re.M))
 
 def test_the_version_is_written_once_and_the_rest_agrees():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == ddpm_jax.__version__
-    released = re.findall(r"^## (\d\S*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
-    assert released[0] == ddpm_jax.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.findall(r"^## (\d\S*)$", changes, re.M)[0]
+    assert citation["version"] == newest  # what can be cited is released
+    number, _, is_dev = ddpm_jax.__version__.partition(".dev")
+    if is_dev:
+        assert versions.numbers(number) > versions.numbers(newest)
+        assert "\n## Unreleased\n" in changes
+    else:
+        assert number == newest
     assert ddpm_jax.__version__ not in SETUP
     assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())
 
