@@ -126,8 +126,8 @@ def scored(config, facts, given, draws: np.ndarray) -> dict:
     """
     editing = config.editing
     flat = draws.reshape(-1, *draws.shape[2:])
-    left = given.again(flat) - given.values.repeat(draws.shape[1], axis=0)
-    left = measurements.with_nan(given.operator, left)  # the hole says nothing
+    kept = measurements.with_nan(given.operator, given.values)  # no hole is counted
+    left = given.again(flat) - kept.repeat(draws.shape[1], axis=0)
     card = {
         "operator": editing.operator,
         "noise": editing.noise,
