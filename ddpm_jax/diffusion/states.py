@@ -16,7 +16,8 @@ class States:
     """A way there and back.
 
     Attributes:
-        mean, std: of the data, in its own units; the state is (x − mean)/std.
+        mean: of the data, in its own units.
+        std: of the data; the state is (x − mean)/std.
         width: of uniform noise, in units of the data; 0 for continuous data.
         binary: whether states are bits, 1 for data above 0; nothing else is read then.
     """
