@@ -188,6 +188,7 @@ def digits(args):
         operator = operators.of_name(name, asked)
         config.editing.noise = args.noise
         y = measurements.measured(config, operator, truth)
+        y = measurements.with_nan(operator, y)
         for likelihood in args.likelihoods.split(","):
             began = time.perf_counter()
             made = run.restore(

@@ -48,7 +48,7 @@ class Edits:
         pictures,
         holes,
         *,
-        variants: int = 4,
+        variants: int | None = None,
         **options,
     ) -> np.ndarray:
         """Return pictures whose holes were made anew, [n, variants, H, W, C].
@@ -58,7 +58,7 @@ class Edits:
         Args:
             pictures: [n, H, W, C] or [H, W, C].
             holes: bool [n, H, W] or [H, W], True where something is to be made.
-            variants: results of each picture.
+            variants: results of each picture, 4 by default.
             **options: see `Edits`.
 
         Raises:
@@ -76,8 +76,8 @@ class Edits:
         measured,
         operator,
         *,
-        noise: float = 0.0,
-        draws: int = 16,
+        noise: float | None = None,
+        draws: int | None = None,
         likelihood: str | None = None,
         **options,
     ) -> np.ndarray:
@@ -90,8 +90,8 @@ class Edits:
                 function of JAX arrays [B, H, W, C], whose adjoint is found by
                 differentiation; two functions, the second the adjoint; or a value of
                 `diffusion.operators`.
-            noise: σ_y, the deviation of the noise, in the same values.
-            draws: results of each measurement.
+            noise: σ_y, the deviation of the noise, in the same values; 0 by default.
+            draws: results of each measurement, 16 by default.
             likelihood: "dps", "pigdm" or "exact", see docs/restore.md.
             **options: see `Edits`.
 
@@ -117,7 +117,7 @@ class Edits:
         pictures=None,
         *,
         strength: float | None = None,
-        variants: int = 4,
+        variants: int | None = None,
         **options,
     ) -> np.ndarray:
         """Return variations of pictures, [n, variants, H, W, C], or of a sample.
@@ -126,7 +126,7 @@ class Edits:
             pictures: [n, H, W, C] or [H, W, C]; None with
                 editing={"from_sample": "3@120"}.
             strength: share of T up to which noise is added, 0 … 1.
-            variants: results of each picture.
+            variants: results of each picture, 4 by default.
             **options: see `Edits`.
 
         Raises:
@@ -164,20 +164,20 @@ class Edits:
     @arguments.naming()
     def animate(
         self,
-        kind: str = "denoise",
+        kind: str | None = None,
         *,
         frames: int | None = None,
-        variants: int = 4,
+        variants: int | None = None,
         **options,
     ) -> np.ndarray:
         """Return the frames of an animation, [frames, images, H, W, C].
 
         Args:
-            kind: "denoise", whose images are first all x_t, then all estimates of x_0;
-                "walk", "morph", "guidance", or "train", the run's own grids. Of a run
-                on points of the plane: pictures of its drift.
+            kind: "denoise", the usual one, whose images are first all x_t, then all
+                estimates of x_0; "walk", "morph", "guidance", or "train", the run's own
+                grids. Of a run on points of the plane: pictures of its drift.
             frames: their number; the usual one of the kind by default.
-            variants: images of each frame.
+            variants: images of each frame, 4 by default.
             **options: see `Edits`.
 
         Raises:
@@ -186,7 +186,7 @@ class Edits:
         own = {"kind": kind, "frames": frames, "variants": variants}
         config = self._editing("animate", options, **own)
         films.check(config)
-        if kind == "train":
+        if config.editing.kind == "train":
             run_dir = self._trained.run_dir
             return training_film.frames(run_dir, config.editing.frames).values
         if chains.is_of_plane(config, self._trained.facts):

@@ -29,7 +29,11 @@ NOT_OF_CHAINS = (
     *("sampling.guidance_scale", "sampling.guidance_w", "sampling.classifier"),
     *("sampling.weaker", "sampling.dynamic_threshold", "sampling.temperature"),
     *("evaluation.steps", "evaluation.respacing", "sampling.low_res"),
-    *("data.low_res_factor", "model.low_res_noise"),
+    *("data.low_res_factor", "model.low_res_noise", "sampling.prompts"),
+    *("sampling.negative", "sampling.clip", "sampling.guidance_rescale"),
+    *("sampling.guidance_interval", "sampling.guidance_t_max"),
+    *("sampling.classifier_scale", "sampling.weaker_scale", "sampling.low_res_t"),
+    "sampling.low_res_sigma",
 )
 # Fields that these kinds alone read: all of them …
 OF_CHAINS = (

@@ -146,17 +146,21 @@ def make_sampler(
 
 
 def drift(config, network, params, t: int, points) -> np.ndarray:
-    """Return f_μ(x, t) − x of a Gaussian chain, float32 [n, ...], in states.
+    """Return f_μ(x, t) − x of a Gaussian chain, float32 [n, ...], as data are.
+
+    The chain's states are (x − mean)/std of the data: places are taken there, and what
+    is found is led back.
 
     Args:
         config, network: of the run.
         params: on the mesh.
         t: zero-based, from 1.
-        points: x, [n, ...].
+        points: x, [n, ...], as data are.
     """
     chain, tables_of = chains.chain(config)
-    x = np.asarray(points, np.float32)
+    mean, std = config.diffusion.data_mean, config.diffusion.data_std
+    x = ((np.asarray(points) - mean) / std).astype(np.float32)
     at = np.full(len(x), t, np.int32)
     output = network.apply(params, x, at, {})
     law = chain.reverse(tables_of(params), output, x, at)
-    return sharding.to_host(law.mean) - x
+    return np.float32(std) * (sharding.to_host(law.mean) - x)

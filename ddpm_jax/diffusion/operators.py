@@ -23,13 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.core import errors, keys
+from ddpm_jax.core import arrays, errors, keys
 from ddpm_jax.diffusion import reconstruction, samplers
 
 TRIALS = 8  # random images of the dot-product test
 TOLERANCE = 1e-3  # of that test, relative; float32 reaches 1e-5
 HIGHEST = jax.lax.Precision.HIGHEST  # a measurement is no place for bfloat16
 ITERATIONS = 200  # of the search for an image that was measured so
+LAST = 50  # at most, of the last step: more turn what was rounded into pictures
+CLOSE = 1 / 255  # half a step of 8 bits, root mean square: near enough after a few
 
 
 def _pytree(*data: str, meta: tuple[str, ...] = ()):
@@ -120,11 +122,19 @@ def transposed(forward: Callable, shape: tuple[int, ...]) -> Operator:
         shape: of one image.
     """
 
-    def adjoint(y):
-        zeros = jnp.zeros((y.shape[0], *shape), y.dtype)
-        return jax.vjp(forward, zeros)[1](y)[0]
+    return Operator(forward, _Transposed(forward, tuple(shape)))
 
-    return Operator(forward, adjoint)
+
+@dataclasses.dataclass(frozen=True)
+class _Transposed:
+    """Aᵀ of a linear function; that of the same function is equal: no new program."""
+
+    forward: Callable
+    shape: tuple[int, ...]
+
+    def __call__(self, y):
+        zeros = jnp.zeros((y.shape[0], *self.shape), y.dtype)
+        return jax.vjp(self.forward, zeros)[1](y)[0]
 
 
 # ---- is it one? ----------------------------------------------------------------------
@@ -187,17 +197,18 @@ def inconsistency(operator, measured) -> np.ndarray:
         operator: A and Aᵀ, of these n measurements.
         measured: y, float32 [n, ...].
     """
+    return np.asarray(_unexplained(operator, jnp.asarray(measured, jnp.float32)))
 
+
+@jax.jit
+def _unexplained(operator, measured):
     def product(values):
         return operator.adjoint(operator.forward(values))
 
-    def left(measured):
-        pulled = operator.adjoint(measured)
-        found = reconstruction.conjugate_gradients(product, pulled, ITERATIONS)
-        rest = jnp.abs(measured - operator.forward(found))
-        return rest.reshape(len(measured), -1).max(axis=1)
-
-    return np.asarray(jax.jit(left)(jnp.asarray(measured, jnp.float32)))
+    pulled = operator.adjoint(measured)
+    found = reconstruction.conjugate_gradients(product, pulled, ITERATIONS)
+    rest = jnp.abs(measured - operator.forward(found))
+    return rest.reshape(len(measured), -1).max(axis=1)
 
 
 def _called(name, function, values):
@@ -231,8 +242,9 @@ def projected(operator, measured, *, iterations: int) -> samplers.StepTransform:
     Args:
         operator: A and Aᵀ.
         measured: y, [B, ...].
-        iterations: of conjugate gradients; where AᵀA is a multiple of a projection, as
-            for a mask or means of blocks, one is enough.
+        iterations: of conjugate gradients, at least; where AᵀA is a multiple of a
+            projection, as for a mask or means of blocks, one is enough. Others go on
+            to `CLOSE`, at most `LAST`: no network is evaluated.
     """
 
     def product(values):
@@ -240,9 +252,18 @@ def projected(operator, measured, *, iterations: int) -> samplers.StepTransform:
 
     def transform(x, t_next, noise):
         del noise
-        pulled = operator.adjoint(measured - operator.forward(x))
-        move = reconstruction.conjugate_gradients(product, pulled, iterations)
         is_last = jnp.reshape(t_next < 0, (-1, *[1] * (x.ndim - 1)))
+        pulled = operator.adjoint(measured - operator.forward(x))
+
+        def is_enough(number, move):
+            left = measured - operator.forward(x + move)
+            squares = jnp.mean(jnp.square(left).reshape(len(x), -1), axis=1)
+            return (number >= iterations) & (arrays.expand_to(squares, x) <= CLOSE**2)
+
+        most = jnp.where(jnp.any(is_last), jnp.maximum(iterations, LAST), 0)
+        move = reconstruction.conjugate_gradients(
+            product, pulled, most, is_enough=is_enough
+        )
         return jnp.where(is_last, x + move, x)
 
     return transform

@@ -139,11 +139,11 @@ def check_reconstruction(schedule, *, likelihood, iterations=1, measurement_std=
         raise errors.Refusal(
             f"likelihood {likelihood!r} with ᾱ = 0 at the last step: the covariance of "
             "x_0 cannot be had from pure noise; use a schedule that keeps some signal, "
-            "or method 'replace' or 'repaint'"
+            "or --likelihood=dps; to inpaint, method 'replace' or 'repaint' will do too"
         )
 
 
-def conjugate_gradients(product, right, iterations: int):
+def conjugate_gradients(product, right, iterations: int, is_enough=None):
     """Return about M⁻¹ b, for each image alone (Hestenes & Stiefel 1952).
 
     An image whose residual has vanished, or whose M is not positive along the direction
@@ -153,14 +153,18 @@ def conjugate_gradients(product, right, iterations: int):
         product: v [B, ...] → M v, with M symmetric and positive, image by image.
         right: b, [B, ...].
         iterations: at most; each evaluates `product` once.
+        is_enough: `(iterations done, solution) → bool [B, 1, ...]`, which images need
+            no more; None goes on.
     """
     start = _inner(right, right)
 
-    def body(_, state):
+    def body(number, state):
         solution, residual, direction, square = state
         image = product(direction)
         curvature = _inner(direction, image)
         goes_on = (curvature > 0) & (square > CONVERGED * start)
+        if is_enough is not None:
+            goes_on &= ~is_enough(number, solution)
         step = jnp.where(goes_on, square / jnp.where(goes_on, curvature, 1.0), 0.0)
         solution = solution + step * direction
         residual = residual - step * image

@@ -5,7 +5,7 @@ that is taken for the truth.
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from ddpm_jax.builders import editing as build_editing
 from ddpm_jax.core import errors, keys
 from ddpm_jax.data import inputs
 from ddpm_jax.diffusion import operators as linear
-from ddpm_jax.editing import edit, likeliest, operators, plans
+from ddpm_jax.editing import edit, likeliest, operators, own_operators, plans
 from ddpm_jax.runtime import distributed
 from ddpm_jax.runtime.console import say
 
@@ -141,13 +141,18 @@ def from_arrays(config, facts, values, operator) -> Measurement:
     if isinstance(operator, str):
         own = operators.of_name(operator, operators.Measured(shape))
     else:
-        own = _of_functions(operator, shape)
+        own = own_operators.of_functions(operator, shape)
     wanted = measured_shape(own, shape)
     values = values[None] if values.shape in ((), wanted) else values
-    if isinstance(operator, str):
-        own = _named(config, facts, len(values), None)
-    word = "python" if isinstance(operator, str) else OWN
     names = tuple(f"measurement {number}" for number in range(len(values)))
+    if isinstance(operator, str):
+        holes = None
+        if values.shape[1:] == wanted:
+            holes = _unmeasured(operator, names, values)
+        own = _named(config, facts, len(values), holes)
+    elif isinstance(own, linear.Mask):
+        own_operators.check_count(own.hole, len(values))
+    word = "python" if isinstance(operator, str) else OWN
     return checked(Measurement(names, word, values, own), config, facts)
 
 
@@ -261,30 +266,36 @@ def without_holes(operator, values):
     return np.asarray(operator.of(np.arange(len(values))).forward(values))
 
 
+def with_nan(operator, values):
+    """Return measurements with NaN where nothing was measured, as they are kept."""
+    if not isinstance(operator, linear.Mask):
+        return values
+    hole = operator.of(np.arange(len(values))).hole
+    return np.where(hole, np.float32(np.nan), values)
+
+
+def _unmeasured(name, which, values) -> np.ndarray | None:
+    """Return where measurements of "missing" are NaN, bool [n, H, W]; else None.
+
+    Raises:
+        Refusal: a measurement without NaN, in which nothing says what is missing.
+    """
+    if name.partition(":")[0] != "missing":
+        return None
+    holes = np.stack([np.isnan(one).all(axis=-1) for one in values])
+    for one, hole in zip(which, holes, strict=True):
+        if not hole.any():
+            raise errors.Refusal(
+                f"{one} with the operator {name}: no value is NaN, so that nothing "
+                "says which pixels are missing; give measured.npy of that edit, or "
+                "the mask: --operator=mask --mask=edits/<tag>/missing/0000.png"
+            )
+    return holes
+
+
 def _named(config, facts, count, holes):
     asked = operators.Measured(facts.shape, count, config.sampling.seed, holes)
     return operators.of_name(config.editing.operator, asked)
-
-
-def _of_functions(operator, shape):
-    """Return a user's operator, checked by the dot-product test."""
-    if isinstance(operator, tuple | list) and len(operator) == 2:
-        own = linear.Operator(*operator)
-    elif hasattr(operator, "forward") and hasattr(operator, "adjoint"):
-        of_images = hasattr(operator, "of")
-        own = operator if of_images else linear.Operator(
-            operator.forward, operator.adjoint
-        )  # fmt: skip
-    elif isinstance(operator, Callable):
-        own = linear.transposed(operator, shape)
-    else:
-        raise errors.Refusal(
-            f"operator={operator!r}: give a name such as {operators.EXAMPLES}, a "
-            "linear function of JAX arrays, or two, the second its adjoint"
-        )
-    first = np.zeros(linear.TRIALS, np.int32)
-    linear.check_adjoint(own.of(first), shape)
-    return own
 
 
 # ---- files ---------------------------------------------------------------------------
@@ -300,10 +311,11 @@ def _read(config, saved, image, mask) -> Measurement:
     for path in image:
         read = _exact if path.endswith(EXACT) else _picture
         found += read(path, wanted, facts, name)
-    holes = _holes(mask, found, config)
-    operator = _named(config, facts, len(found), holes)
     values = np.stack([picture.values for picture in found])
     names = tuple(pathlib.Path(picture.name).name for picture in found)
+    holes = _holes(mask, found, config)
+    holes = _unmeasured(name, names, values) if holes is None else holes
+    operator = _named(config, facts, len(found), holes)
     given = Measurement(names, edit.name_of(image, found), values, operator)
     say(f"{len(found)} measurements by {name}: {told_shape(given)}")
     return given

@@ -125,7 +125,10 @@ def grey(value, measured):
 
 
 def missing(value, measured):
-    """A share of the pixels is not known; which, is drawn from seed and image."""
+    """A share of the pixels is not known; which, is drawn from seed and image.
+
+    Holes that are given, as NaN in what was measured, are taken instead.
+    """
     height, width, _ = measured.shape
     takes, pixels = OPERATORS["missing"].takes, height * width
     share = _number(value, float, takes, lambda p: 0 < p < 1)
@@ -135,6 +138,8 @@ def missing(value, measured):
             f"operator missing:{value}: {count} of {pixels} pixels would be missing; "
             f"give a share of {1 / pixels:.2g} … {1 - 1 / pixels:.2g}"
         )
+    if measured.holes is not None:
+        return operators.Mask(measured.holes[..., None])
     holes = np.zeros((measured.count, pixels), bool)
     for number, hole in enumerate(holes):
         generator = stream(measured.seed, "restore/missing", number)

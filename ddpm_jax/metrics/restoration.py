@@ -25,12 +25,12 @@ class Coverage(NamedTuple):
 
     Attributes:
         nominal: the share that calibrated draws would cover.
-        share: that was covered.
+        share: that was covered; None where nothing was counted.
         error: standard error, from one image to another; None for one image.
     """
 
     nominal: float
-    share: float
+    share: float | None
     error: float | None
 
 
@@ -45,7 +45,8 @@ def summary(draws: np.ndarray) -> Summary:
 def ranks(draws: np.ndarray, truth: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return how many draws lie below the truth, int [n, ...] of 0 … k.
 
-    Equal values are put in an order by chance, so that grey levels do no harm.
+    Equal values are put in an order by chance. Where all draws and the truth are equal
+    that says nothing of the draws: see `tied`.
 
     Args:
         draws: [n, k, ...].
@@ -56,6 +57,18 @@ def ranks(draws: np.ndarray, truth: np.ndarray, seed: int = 0) -> np.ndarray:
     below = np.sum(draws < truth[:, None], axis=1)
     equal = np.sum(draws == truth[:, None], axis=1)
     return below + generator.integers(0, equal + 1)
+
+
+def tied(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return where every draw is equal to the truth, bool [n, ...].
+
+    Ranks there are by chance alone, and covered at the nominal rate whatever the draws.
+
+    Args:
+        draws: [n, k, ...].
+        truth: [n, ...].
+    """
+    return np.all(draws == truth[:, None], axis=1)
 
 
 def coverage(found: np.ndarray, draws: int, share: float) -> Coverage:
@@ -78,7 +91,8 @@ def coverage(found: np.ndarray, draws: int, share: float) -> Coverage:
     if len(shares) > 1:
         error = float(shares.std(ddof=1) / np.sqrt(len(shares)))
     nominal = (whole - 2 * left_out) / whole
-    return Coverage(float(nominal), float(shares.mean()), error)
+    share = float(shares.mean()) if len(shares) else None
+    return Coverage(float(nominal), share, error)
 
 
 def on_levels(values: np.ndarray, levels: int) -> np.ndarray:

@@ -84,7 +84,8 @@ def written(
         hole = np.asarray(given.operator.hole)
         if hole.any():
             pictures["missing"] = np.where(hole, 255, 0).astype(np.uint8)
-    _write(store.folder / "measured.npy", np.save, given.values)
+    kept = measurements.with_nan(given.operator, given.values)
+    _write(store.folder / "measured.npy", np.save, kept)
     _write(store.folder / "statistics.npz", np.savez, **arrays)
     for name, several in pictures.items():
         for number, picture in enumerate(several):
@@ -125,7 +126,8 @@ def scored(config, facts, given, draws: np.ndarray) -> dict:
     """
     editing = config.editing
     flat = draws.reshape(-1, *draws.shape[2:])
-    left = given.again(flat) - given.values.repeat(draws.shape[1], axis=0)
+    kept = measurements.with_nan(given.operator, given.values)  # no hole is counted
+    left = given.again(flat) - kept.repeat(draws.shape[1], axis=0)
     card = {
         "operator": editing.operator,
         "noise": editing.noise,
@@ -134,7 +136,7 @@ def scored(config, facts, given, draws: np.ndarray) -> dict:
         "draws": draws.shape[1],
         "seed": config.sampling.seed,
         "measurements": list(given.names),
-        "root_mean_square_of_what_is_left": float(np.sqrt(np.mean(left**2))),
+        "root_mean_square_of_what_is_left": float(np.sqrt(np.nanmean(left**2))),
     }
     if given.truth is None:
         return card
@@ -144,22 +146,29 @@ def scored(config, facts, given, draws: np.ndarray) -> dict:
     card["psnr_of_mean"] = enlarging.psnr(error)
     card["psnr_of_a_draw"] = enlarging.psnr(own)
     if draws.shape[1] >= metrics.FEWEST and facts.levels:
-        card["coverage"] = _coverage(config, facts, given, draws, truth)
+        card |= _coverage(config, facts, given, draws, truth)
     return card
 
 
-def _coverage(config, facts, given, draws, truth) -> list[dict]:
+def _coverage(config, facts, given, draws, truth) -> dict:
     """Return how often intervals of the draws cover the true values."""
-    levels = (metrics.on_levels(v, facts.levels) for v in (draws, truth))
+    levels = [metrics.on_levels(v, facts.levels) for v in (draws, truth)]
     found = metrics.ranks(*levels, seed=config.sampling.seed).astype(np.float64)
     is_known = isinstance(given.operator, operators.Mask) and not config.editing.noise
     if is_known:  # what is known says nothing of the draws
         hole = np.broadcast_to(given.operator.hole, found.shape)
         found = np.where(hole, found, np.nan)
-    return [
-        metrics.coverage(found, draws.shape[1], share)._asdict()
-        for share in metrics.SHARES
-    ]
+    is_tied = metrics.tied(*levels)
+    untied = np.where(is_tied, np.nan, found)
+    several = []
+    for share in metrics.SHARES:
+        whole = metrics.coverage(found, draws.shape[1], share)
+        other = metrics.coverage(untied, draws.shape[1], share)
+        own = {"share_untied": other.share, "error_untied": other.error}
+        several.append({**whole._asdict(), **own})
+    counted = np.isfinite(found)
+    tied = float(is_tied[counted].mean()) if counted.any() else None
+    return {"coverage": several, "tied": tied}
 
 
 def told(card: dict) -> list[str]:
@@ -175,9 +184,25 @@ def told(card: dict) -> list[str]:
             f"{card['psnr_of_a_draw']:.2f} dB"
         )
     for one in card.get("coverage", ()):
-        error = "" if one["error"] is None else f" ± {100 * one['error']:.1f}"
-        lines.append(
+        if one["share"] is None:
+            continue
+        line = (
             f"{100 * one['nominal']:.0f} % intervals of the draws cover "
-            f"{100 * one['share']:.1f}{error} % of the true values"
+            f"{_percent(one['share'], one['error'])} of the true values"
+        )
+        if card["tied"] and one["share_untied"] is not None:
+            others = _percent(one["share_untied"], one["error_untied"])
+            line += f", {others} of those that are not tied"
+        lines.append(line)
+    if card.get("tied"):
+        lines.append(
+            f"{100 * card['tied']:.1f} % of the true values are tied, on the grey "
+            "level of every draw: their rank is by chance, so that they count as "
+            "covered as often as they should"
         )
     return lines
+
+
+def _percent(share, error):
+    """Return a share and its standard error, if it has one, in words."""
+    return f"{100 * share:.1f}{'' if error is None else f' ± {100 * error:.1f}'} %"

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -76,6 +77,48 @@ def test_a_measurement_of_our_own_has_the_noise_that_is_asked_for():
     assert np.any(measurements.measured(config, operator, images[:2]) != few)
 
 
+def test_missing_pixels_are_those_that_are_nan():
+    """Whatever seed and share say."""
+    holes = RANDOM.random((3, 8, 8, 1)) < 0.3
+    found = given(np.where(holes, np.nan, IMAGES), "missing:0.5")
+    np.testing.assert_array_equal(found.operator.hole, holes)
+    np.testing.assert_array_equal(found.values, np.where(holes, 0, IMAGES))
+    kept = measurements.with_nan(found.operator, found.values)
+    np.testing.assert_array_equal(kept, np.where(holes, np.nan, IMAGES))
+
+
+def test_an_object_that_is_no_pytree_is_two_functions_to_a_program():
+    class Own:
+        def forward(self, x):
+            return x.mean(axis=1)
+
+        def adjoint(self, y):
+            return y[:, None].repeat(8, axis=1) / 8
+
+        def of(self, turn):
+            return self
+
+    found = given(IMAGES.mean(axis=1), Own())
+    made = jax.jit(lambda operator, x: operator.forward(x))(found.operator, IMAGES)
+    np.testing.assert_allclose(made, IMAGES.mean(axis=1), atol=1e-6)
+
+
+def test_a_function_that_is_given_again_compiles_nothing():
+    def forward(x):
+        return x[:, ::2]
+
+    traced = []
+
+    @jax.jit
+    def chain(operator, y):
+        traced.append(1)
+        return operator.adjoint(y)
+
+    for _ in range(2):
+        chain(given(IMAGES[:, ::2], forward).operator, IMAGES[:, ::2])
+    assert len(traced) == 1
+
+
 def test_results_are_measured_again_in_their_turn():
     holes = RANDOM.random((3, *SHAPE)) < 0.5
     found = given(IMAGES, operators.Mask(holes))
@@ -99,6 +142,11 @@ def test_results_are_measured_again_in_their_turn():
         (IMAGES, "denoise", {}, "denoise with editing.noise=0"),
         (IMAGES, "mask", {}, "--mask=FILE"),
         (IMAGES, 3, {}, "operator=3: give a name"),
+        (IMAGES, "missing:0.5", {}, "--operator=mask --mask=edits"),
+        (IMAGES, operators.Mask(np.ones((8, 8, 1), bool)), {}, r"8, 1\].*hole\[None\]"),
+        (IMAGES, operators.Mask(np.ones((1, 8, 8, 1))), {}, r"float64.*hole\[None\]"),
+        (IMAGES, operators.Mask(np.ones((1, 8, 4, 1), bool)), {}, r"8, 4, 1\].*give"),
+        (IMAGES, operators.Mask(np.zeros((2, *SHAPE), bool)), {}, "2 holes for 3"),
         (IMAGES, (lambda x: x, lambda y: 2 * y), {}, "differ by"),
         (SMALL, "superres:2", {"keep_size": True}, "keep_size"),
     ],
@@ -117,5 +165,6 @@ def test_exact_measurements_of_all_operators_are_consistent():
     for name in ("superres:2", "blur:1.5", "missing:0.5"):
         operator = by_name.of_name(name, by_name.Measured(SHAPE, 3))
         exact = np.asarray(operator.of(np.arange(3)).forward(IMAGES))
+        exact = measurements.with_nan(operator, exact)
         assert given(exact, name).count == 3
         assert given(np.rint(exact * 127.5) / np.float32(127.5), name).count == 3

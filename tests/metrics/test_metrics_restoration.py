@@ -79,3 +79,12 @@ def test_values_on_grey_levels():
     values = np.array([-1, -0.97, -0.93, 0.0, 0.99, 1.0])
     levels = restoration.on_levels(values, 17)
     np.testing.assert_array_equal(levels, [0, 0, 1, 8, 16, 16])
+
+
+def test_values_that_every_draw_hits_are_told_apart():
+    draws = np.array([[[0, 0, 1], [0, 1, 1]]])
+    np.testing.assert_array_equal(
+        restoration.tied(draws, np.array([[0, 0, 0]])), [[True, False, False]]
+    )
+    nothing = restoration.coverage(np.full((2, 3), np.nan), 19, 0.5)
+    assert (nothing.share, nothing.error) == (None, None)

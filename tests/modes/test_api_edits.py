@@ -61,8 +61,9 @@ def test_inpainting(run, copy, paths, tell):
     np.testing.assert_array_equal(made.reshape(expected.shape), expected)
     assert np.all((made == PICTURES[:, None])[:, :, ~HOLE])
     alone = run.inpaint(
-        PICTURES[0], HOLE, labels=7, variants=1, editing={"method": "replace"}
+        PICTURES[0], HOLE, labels=7, editing={"method": "replace", "variants": 1}
     )
+    assert alone.shape[:2] == (1, 1)
     np.testing.assert_allclose(alone[0, 0], made[0, 0].astype(int), atol=1)
 
 

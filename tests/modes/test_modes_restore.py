@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ import small_runs
 from PIL import Image
 
 import ddpm_jax
+from ddpm_jax import config as config_lib
 from ddpm_jax.core import errors
 from ddpm_jax.data import images as images_lib
+from ddpm_jax.editing import measurements
+from ddpm_jax.editing import operators as by_name
+from ddpm_jax.modes import restore as mode
 from ddpm_jax.sampling import archive
 
 RANDOM = np.random.default_rng(5)
@@ -145,6 +150,40 @@ def test_missing_pixels_are_kept_as_a_file(trained, restore):
     assert missing.sum() == 32
     for image in made:
         np.testing.assert_array_equal(image[..., 0][~missing], GREY[~missing])
+    measured = np.load(folder / "measured.npy")
+    np.testing.assert_array_equal(np.isnan(measured[0, ..., 0]), missing)
+    # Another seed draws other holes; what was measured keeps its own.
+    told, again, _ = restore(
+        trained,
+        *("--operator=missing:0.5", "--likelihood=dps", *FEW),
+        "--config.sampling.seed=1",
+        images=(folder / "measured.npy",),
+    )
+    assert told.status == 0, told.err
+    kept = np.asarray(Image.open(again / "missing" / "0000.png")) == 255
+    np.testing.assert_array_equal(kept, missing)
+
+
+def test_the_truth_measured_again_is_the_noise_from_what_was_given():
+    """Where nine of ten pixels are 0 on both sides, over those that are not."""
+    config, shape = config_lib.base(), (16, 16, 1)
+    config.editing.update({"operator": "missing:0.9", "noise": 0.1})
+    facts = types.SimpleNamespace(shape=shape, levels=256)
+    stored = RANDOM.integers(0, 256, (8, *shape), np.uint8)
+    truth = images_lib.from_stored(stored)
+    asked = by_name.Measured(shape, len(truth))
+    operator = by_name.of_name("missing:0.9", asked)
+    values = measurements.measured(config, operator, truth)
+    names = tuple("abcdefgh")
+    given = measurements.Measurement(names, "word", values, operator, stored)
+    with np.errstate(divide="ignore"):  # the PSNR of the truth is infinite
+        card = mode.scored(config, facts, given, np.stack([truth] * 2, axis=1))
+    left = card["root_mean_square_of_what_is_left"]
+    assert left == pytest.approx(0.1, abs=4 * 0.1 / np.sqrt(2 * 8 * 26))
+    # Draws that are the truth: all is tied, and no interval says anything.
+    assert card["tied"] == 1
+    assert card["coverage"][0]["share_untied"] is None
+    assert "100.0 % of the true values are tied" in mode.told(card)[-1]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +202,12 @@ def test_missing_pixels_are_kept_as_a_file(trained, restore):
         (("--operator=blur:1", "--iterations=0"), ("seven.png",), ["iterations=0"]),
         (("--operator=blur:1", "--likelihood=x"), ("seven.png",), ["'x'", "exact"]),
         (("--operator=blur:1", "--labels=likeliest"), ("seven.png",), ["likeliest"]),
-        (("--operator=missing:0.5", "--labels=1,2"), ("seven.png",), ["2 classes"]),
+        (
+            ("--operator=missing:0.5", "--labels=1,2", "--degrade"),
+            ("seven.png",),
+            ["2 classes"],
+        ),
+        (("--operator=missing:0.5",), ("seven.png",), ["NaN", "--operator=mask"]),
     ],
 )
 def test_refusals(trained, restore, arguments, images, words):

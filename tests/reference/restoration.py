@@ -51,11 +51,3 @@ def law(alpha_bar, data, operator, std, likelihood):
         gain = whole @ gain + of_x_0 * of_y
         cov = whole @ cov @ whole.T + added * np.eye(size)
     return gain, cov
-
-
-def relative_variances(cov, true):
-    """Eigenvalues of cov over the true covariance, where the truth leaves any."""
-    values, vectors = np.linalg.eigh(true)
-    kept = values > 1e-6 * values.max()
-    root = vectors[:, kept] / np.sqrt(values[kept])
-    return np.linalg.eigvalsh(root.T @ cov @ root)
