@@ -222,7 +222,7 @@ def test_refusals(trained, restore, arguments, images, words):
 def test_a_stopped_command_goes_on(trained, restore, interrupted, tell, files):
     options = (
         *("--operator=superres:2", "--noise=0.05", "--degrade", *FEW),
-        "--config.sampling.batch_size=1",
+        *("--draws=8", "--config.sampling.batch_size=8"),  # one on each device
     )
     pictures = ("seven.png", "other.png")
     _, folder, whole = restore(trained, *options, images=pictures)
@@ -230,9 +230,9 @@ def test_a_stopped_command_goes_on(trained, restore, interrupted, tell, files):
     command = ("--mode=restore", f"--workdir={trained}", *options)
     command += tuple(f"--image={files / name}" for name in pictures)
     told = interrupted(archive.SampleStore, "add", lambda: tell(*command))
-    assert "stopped by SIGINT after 1 of 6 images" in told.out
+    assert "stopped by SIGINT after 8 of 16 images" in told.out
     assert not (folder / "card.json").exists()
     told = tell(*command)
-    assert "after 1 of 6 images" in told.out
+    assert "after 8 of 16 images" in told.out
     with np.load(folder / "samples.npz") as made:
         np.testing.assert_array_equal(made["arr_0"], whole)
