@@ -214,7 +214,7 @@ def test_a_drift_moves(run, tell):
     frames = ddpm_jax.load(workdir).animate(frames=3)
     np.testing.assert_array_equal(frames, made)
     for argument, words in (
-        ("--frames=50", "of 40 states"),
+        ("--frames=99", "of 80 states"),
         ("--kind=walk", "its drift is shown"),
         ("--variants=2", "editing.variants=2 has no effect"),
     ):
