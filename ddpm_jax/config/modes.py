@@ -89,6 +89,11 @@ PROMPTS = (  # both set sampling.prompts, see `config.prompts`
     Flag("prompt", "text to make an image of", RAW, most=None),
     Flag("prompts", "file of such texts, one a line", PATH),
 )
+WITH_MASK = (
+    Flag("image", "picture to edit", PATH, least=1, most=None),
+    Flag("mask", "white where something is to be made", PATH, most=None),
+    *PROMPTS,
+)
 TABLE = (
     Mode("train", "train, or go on training, a run", CONFIG, JOINT),
     Mode("data", "show what a network would see", CONFIG, SINGLE),
@@ -105,11 +110,7 @@ TABLE = (
         RUN,
         JOINT,
         passes=("config", "workdir", "image", "mask"),
-        flags=(
-            Flag("image", "picture to edit", PATH, least=1, most=None),
-            Flag("mask", "white where something is to be made", PATH, most=None),
-            *PROMPTS,
-        ),
+        flags=WITH_MASK,
         short=(
             "sampling.labels",
             "editing.method",
@@ -130,11 +131,7 @@ TABLE = (
         RUN,
         JOINT,
         passes=("config", "workdir", "image", "mask"),
-        flags=(
-            Flag("image", "picture to edit", PATH, least=1, most=None),
-            Flag("mask", "white where something is to be made", PATH, most=None),
-            *PROMPTS,
-        ),
+        flags=WITH_MASK,
         short=(
             "sampling.labels",
             "editing.operator",

@@ -8,6 +8,7 @@ alike:
     results          = keep(opened, plan) on disk, or in_memory(opened, plan)
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -176,6 +177,14 @@ def planned(
     if opened is None:
         opened = opening(plan.config, shape)
     return opened._replace(config=plan.config), plan
+
+
+def planned_of_run(
+    make: Callable, config, saved, given: Given
+) -> tuple[edit.Opened, Plan]:
+    """Return the same for a run on disk, as `edit.read_run` leaves it."""
+    opening = functools.partial(edit.open_run, saved)
+    return planned(make, config, saved.facts, given, opening)
 
 
 def _check_with_any_class(make, config, facts, given):

@@ -1,7 +1,5 @@
 """Making a part of a picture anew, with the rest as it is."""
 
-import functools
-
 import numpy as np
 
 from ddpm_jax.builders import editing as build_editing
@@ -32,12 +30,11 @@ def run(config, workdir, image, mask) -> None:
     pictures = edit.read_pictures(image, config, saved)
     holes = read_holes(config, pictures, mask)
     given = plans.of_pictures(image, pictures)
-    opened, plan = plans.planned(
+    opened, plan = plans.planned_of_run(
         inpainting.plan,
         config,
-        saved.facts,
+        saved,
         inpainting.with_holes(given, [hole.fitted for hole in holes]),
-        functools.partial(edit.open_run, saved),
     )
     for line in inpainting.told(config, saved):
         say(line)

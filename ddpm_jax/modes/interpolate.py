@@ -1,7 +1,5 @@
 """From one picture to another, or from one sample of the run to another."""
 
-import functools
-
 import numpy as np
 
 from ddpm_jax.data import images as images_lib
@@ -24,13 +22,7 @@ def run(config, workdir, image) -> None:
     saved = edit.read_run(config, workdir, "interpolate")
     between.check_given(config, image)
     given = plans.from_files(image, config, saved)
-    opened, plan = plans.planned(
-        between.plan,
-        config,
-        saved.facts,
-        given,
-        functools.partial(edit.open_run, saved),
-    )
+    opened, plan = plans.planned_of_run(between.plan, config, saved, given)
     store = plans.keep(opened, plan, given.names)
     if store is None:
         return

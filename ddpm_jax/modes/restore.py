@@ -39,13 +39,7 @@ def run(config, workdir, image, mask) -> None:
     """
     saved = edit.read_run(config, workdir, "restore")
     given = measurements.from_files(config, saved, image, mask)
-    opened, plan = plans.planned(
-        restoration.plan,
-        config,
-        saved.facts,
-        given,
-        functools.partial(edit.open_run, saved),
-    )
+    opened, plan = plans.planned_of_run(restoration.plan, config, saved, given)
     store = plans.keep(opened, plan, given.names)
     if store is None:
         return

@@ -1,7 +1,5 @@
 """Variations of a picture: noise is added, up to a strength, and taken away again."""
 
-import functools
-
 from ddpm_jax.editing import edit, plans, variation
 from ddpm_jax.report import edit_pictures
 
@@ -19,13 +17,7 @@ def run(config, workdir, image) -> None:
     """
     saved = edit.read_run(config, workdir, "vary")
     given = plans.from_files(image, config, saved)
-    opened, plan = plans.planned(
-        variation.plan,
-        config,
-        saved.facts,
-        given,
-        functools.partial(edit.open_run, saved),
-    )
+    opened, plan = plans.planned_of_run(variation.plan, config, saved, given)
     store = plans.keep(opened, plan, given.names)
     if store is None:
         return
