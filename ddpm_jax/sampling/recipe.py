@@ -56,6 +56,8 @@ HOOKS = {
     "dynamic_threshold": reverse.dynamic_threshold,
 }
 
+RESAMPLED_ROUNDS = 32  # of T entries; T steps gone down 10 times, one by one, are 20
+
 # ---- the recipe ----------------------------------------------------------------------
 
 
@@ -230,8 +232,10 @@ class Recipe:
         """
         path, length = self.whole_path, self.schedule.original_num_steps
         solver = self.make_solver()
-        # A longer path takes a multiple of it.
         rounds = max(-(-len(path) // length), getattr(solver, "entries_per_step", 1))
+        if any(kind == paths.RENOISE for _, _, kind, *_ in path):
+            # Room for any number of steps: resampled paths may be far longer than T.
+            rounds = max(rounds, RESAMPLED_ROUNDS)
         return {
             "tables": process.padded_tables(self.schedule, length),
             "entries": samplers.entries(path, rounds * length),

@@ -10,7 +10,7 @@ import pytest
 
 from ddpm_jax.core import conditions, errors
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.diffusion import process, respacing, schedules
+from ddpm_jax.diffusion import inpainting, process, respacing, schedules
 from ddpm_jax.runtime import sharding
 from ddpm_jax.sampling import recipe as recipe_lib
 from ddpm_jax.sampling import sampler as sampler_lib
@@ -372,3 +372,20 @@ def test_a_chain_of_traced_settings_is_that_of_constants():
 )
 def test_rounded_batch(batch_size, mesh_shape, rounded):
     assert sampler_lib.rounded_batch(batch_size, make_mesh(mesh_shape)) == rounded
+
+
+def test_paths_that_resample_compile_once_whatever_their_length():
+    traces = []
+
+    def counting(params, x, t_seen, condition):
+        traces.append(1)
+        return mix(params, x, t_seen, condition)
+
+    network, compiled, made = Net(counting), [], []
+    for steps in (4, 20, 10):  # of T = 20: the longest path has more than T entries
+        path = inpainting.repaint_path(steps, resamplings=5)
+        made.append(make_images(make_recipe(steps, path=path), network))
+        compiled.append(len(traces))
+    assert len(path) > 20
+    assert len(set(compiled)) == 1
+    assert not np.array_equal(made[0], made[1])
