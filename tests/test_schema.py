@@ -148,6 +148,7 @@ OTHER_NETWORKS = {
     "resample": "pool",
     "qkv_order": "new",
     "attention_scale": "product",
+    "attention_positions": True,
     "middle_attention": "none",
     "initialisation": "ddpm",
     "inpainting": True,

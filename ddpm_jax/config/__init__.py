@@ -56,6 +56,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.resample = "conv"  # resampling blocks: conv, or pool (no parameters)
     model.qkv_order = "legacy"  # packing of attention; new: ADM 64x64, DDPM
     model.attention_scale = "split"  # d^-1/4 on q and k; product: d^-1/2 on q·k (DDPM)
+    model.attention_positions = False  # attention is told where a pixel is
     model.middle_attention = "normed"  # plain (no GroupNorm), none: some of diffusers
     model.initialisation = "openai"  # of the weights: openai, ddpm, torch
     model.pool = "attention"  # of a classifier: adaptive, spatial, spatial_v2

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddpm_jax.core import errors
-from ddpm_jax.models import checks, functional, initialisation, layers, unet
+from ddpm_jax.models import attention, checks, functional, initialisation, layers, unet
 from ddpm_jax.models import parts as parts_lib
 
 HIDDEN = 2048  # width of the hidden layer of the spatial pools
@@ -136,8 +136,8 @@ class AttentionPool(nnx.Module):
         h = h.reshape(h.shape[0], -1, h.shape[-1])  # [B, hw, C]
         tokens = jnp.concatenate([h.mean(axis=1, keepdims=True), h], axis=1)
         qkv = self.qkv(tokens + self.positional_embedding[...])
-        q, k, v = layers.split_qkv(qkv, heads=self.heads, order="new")
-        h = layers.attend(q, k, v, scale="split")
+        q, k, v = attention.split_qkv(qkv, heads=self.heads, order="new")
+        h = attention.attend(q, k, v, scale="split")
         return self.proj_out(h[:, 0])
 
 

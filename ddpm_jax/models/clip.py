@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from ddpm_jax.core import conditions, errors
-from ddpm_jax.models import checks, functional, initialisation, layers
+from ddpm_jax.models import attention, checks, functional, initialisation
 
 TOKENS, LENGTH, EMBEDDING = "clip_tokens", "clip_length", "clip_embedding"
 """Keys of a condition: the text as it is given, and as `prepare` leaves it."""
@@ -201,7 +201,7 @@ class Block(nnx.Module):
 def _attend(q, k, v, *, causal):
     """Mix values [B, N, heads, d]; `causal` lets a position see none behind it."""
     if not causal:
-        return layers.attend(q, k, v, scale="split")
+        return attention.attend(q, k, v, scale="split")
     N, d = q.shape[1], q.shape[-1]
     logits = jnp.einsum("bqhd,bkhd->bhqk", q * d**-0.25, k * d**-0.25)
     seen = np.tri(N, dtype=bool)

@@ -1,4 +1,4 @@
-"""The parts of the U-Nets: embedding, norm, residual blocks, attention.
+"""The parts of the U-Nets: embedding, norm, residual blocks.
 
 Images are [B, H, W, C]. Parameters are float32; `dtype` is what the trunk computes in.
 Norms, the softmax and everything on the way of the timestep stay in float32.
@@ -17,15 +17,6 @@ from flax import nnx
 
 from ddpm_jax.core import keys as keys_lib
 from ddpm_jax.models import convolution
-
-QKV_ORDERS = {
-    # Position of the axis of length 3 among [heads, d] in the packed channels.
-    "legacy": -2,  # [head][q|k|v][d]: Improved DDPM, and ADM except its 64×64 model
-    "new": -3,  # [q|k|v][head][d]: ADM 64×64; DDPM, whose q, k, v are separate layers
-}
-
-ATTENTION_SCALES = ("split", "product")
-"""Where 1/√d enters: d^(−1/4) on q and on k (OpenAI), or d^(−1/2) on q·k (DDPM)."""
 
 SINUSOIDS = {
     "cos_sin": (jnp.cos, jnp.sin),  # OpenAI
@@ -286,113 +277,3 @@ class Resample(nnx.Module):
     def __call__(self, x, embedding, dropout_keys, text=None):
         del embedding, dropout_keys, text
         return self.resample(x)
-
-
-class Attention(nnx.Module):
-    """Multi-head self-attention over all pixels, with a residual connection.
-
-    Args:
-        channels: width C of the image, split over the heads.
-        heads: number of heads; d = C / heads.
-        norm: in front, or None.
-        qkv_order: a key of `QKV_ORDERS`, the layout of the packed 3C channels.
-        scale: one of `ATTENTION_SCALES`.
-        text_width: channels of a text whose positions are attended to as well, or
-            None. Their keys and values stand in front of those of the pixels (GLIDE).
-        dtype: of the matrix products; the softmax is float32.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        heads: int,
-        norm: GroupNorm | None,
-        qkv_order: str,
-        scale: str,
-        text_width: int | None = None,
-        dtype,
-        rngs: nnx.Rngs,
-    ):
-        self.heads = heads
-        self.qkv_order = qkv_order
-        self.scale = scale
-        self.norm = norm
-        self.qkv = dense(channels, 3 * channels, dtype=dtype, rngs=rngs)
-        self.proj_out = dense(channels, channels, dtype=dtype, rngs=rngs)
-        if text_width is None:
-            self.encoder_kv = None
-        else:
-            self.encoder_kv = dense(text_width, 2 * channels, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x, embedding, dropout_keys, text=None):
-        del embedding, dropout_keys
-        B, H, W, C = x.shape
-        h = x if self.norm is None else self.norm(x)
-        # With all pixels along one axis: between two, the CPU transposes for gradients.
-        qkv = self.qkv(h.reshape(B * H * W, C)).reshape(B, H * W, 3 * C)
-        q, k, v = split_qkv(qkv, heads=self.heads, order=self.qkv_order)
-        if self.encoder_kv is not None:
-            pairs = zip(self.text_keys_and_values(text), (k, v), strict=True)
-            k, v = (jnp.concatenate(pair, axis=1) for pair in pairs)
-        h = attend(q, k, v, scale=self.scale)
-        return x + self.proj_out(h.reshape(B * H * W, C)).reshape(x.shape)
-
-    def text_keys_and_values(self, text):
-        """Return keys and values of a text: [B, L, width] → two [B, L, heads, d]."""
-        B, L, width = text.shape
-        packed = self.encoder_kv(text.reshape(B * L, width)).reshape(B, L, -1)
-        return split_qkv(packed, heads=self.heads, order=self.qkv_order, parts=2)
-
-
-def split_qkv(
-    qkv: jax.Array, *, heads: int, order: str, parts: int = 3
-) -> tuple[jax.Array, ...]:
-    """Return queries, keys, values: packed [B, N, 3·heads·d] → three [B, N, heads, d].
-
-    Args:
-        qkv: the packed channels.
-        heads: number of heads.
-        order: a key of `QKV_ORDERS`.
-        parts: 3, or 2 for keys and values alone.
-    """
-    B, N, packed = qkv.shape
-    d = packed // (parts * heads)
-    axis = QKV_ORDERS[order]
-    qkv = qkv.reshape(B, N, *((heads, parts, d) if axis == -2 else (parts, heads, d)))
-    return tuple(jnp.moveaxis(qkv, axis, 0))
-
-
-def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    *,
-    scale: str,
-    mask: jax.Array | None = None,
-) -> jax.Array:
-    """Let every query attend to the keys: [B, N, heads, d] → [B, N, heads·d].
-
-    Args:
-        q: [B, N, heads, d] queries.
-        k, v: [B, M, heads, d] keys and their values.
-        scale: one of `ATTENTION_SCALES`.
-        mask: bool [B, M], the keys that count; a query without any gets zeros.
-    """
-    B, N, heads, d = q.shape
-    # Scaling q and k by d^(−1/4) each keeps their product within range at half
-    # precision, where scaling the product by d^(−1/2) could come too late.
-    if scale == "split":
-        q, k = q * d**-0.25, k * d**-0.25
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
-    if scale == "product":
-        logits = logits * d**-0.5
-    if mask is None:
-        weights = jax.nn.softmax(logits, axis=-1)
-    else:
-        counts = mask[:, None, None, :]  # [B, 1, 1, M]
-        # Finite, and set to 0 below: a row of −∞ would have NaN for its softmax.
-        logits = jnp.where(counts, logits, jnp.finfo(jnp.float32).min)
-        weights = jnp.where(counts, jax.nn.softmax(logits, axis=-1), 0.0)
-    weights = weights.astype(v.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(B, N, heads * d)

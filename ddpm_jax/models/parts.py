@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddpm_jax.core import errors
-from ddpm_jax.models import checks, layers, text
+from ddpm_jax.models import attention, checks, layers, text
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CHOICES = {
@@ -16,8 +16,8 @@ CHOICES = {
     "sinusoid_shift": (0, 1),
     "downsample_padding": tuple(layers.PADDINGS),
     "resample": ("conv", "pool"),
-    "qkv_order": tuple(layers.QKV_ORDERS),
-    "attention_scale": layers.ATTENTION_SCALES,
+    "qkv_order": tuple(attention.QKV_ORDERS),
+    "attention_scale": attention.ATTENTION_SCALES,
 }
 
 
@@ -85,6 +85,7 @@ class Parts:
     dtype: str
     qkv_order: str = "legacy"
     attention_scale: str = "split"
+    attention_positions: bool = False
     sinusoid: str = "cos_sin"
     sinusoid_shift: int = 0
     norm_epsilon: float = 1e-5
@@ -179,13 +180,14 @@ class Parts:
 
     def attention(self, width, *, normed=True):
         """Return a self-attention over the pixels, and over a text if there is one."""
-        return layers.Attention(
+        return attention.Attention(
             width,
             heads=self.heads(width),
             norm=self.norm(width) if normed else None,
             qkv_order=self.qkv_order,
             scale=self.attention_scale,
             text_width=self.text_width,
+            positions=self.attention_positions,
             dtype=self.trunk_dtype,
             rngs=self.rngs,
         )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddpm_jax.core import conditions, errors
-from ddpm_jax.models import checks, layers
+from ddpm_jax.models import attention, checks, layers
 
 TOKENS, MASK = "tokens", "token_mask"
 POSITIONS, POOLED = "text", "text_embedding"
@@ -132,8 +132,8 @@ class Block(nnx.Module):
 
     def __call__(self, h):
         qkv = self.qkv(self.norm_1(h))
-        q, k, v = layers.split_qkv(qkv, heads=self.heads, order="legacy")
-        h = h + self.project(layers.attend(q, k, v, scale="split"))
+        q, k, v = attention.split_qkv(qkv, heads=self.heads, order="legacy")
+        h = h + self.project(attention.attend(q, k, v, scale="split"))
         # The exact GELU; Flax and JAX mean its approximation by tanh unless told so.
         hidden = jax.nn.gelu(self.dense_1(self.norm_2(h)), approximate=False)
         return h + self.dense_2(hidden)

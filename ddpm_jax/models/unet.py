@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddpm_jax.core import conditions, errors
-from ddpm_jax.models import checks, functional, layers
+from ddpm_jax.models import attention, checks, functional, layers
 from ddpm_jax.models import initialisation as initialisation_lib
 from ddpm_jax.models import parts as parts_lib
 from ddpm_jax.models import text as text_lib
@@ -30,7 +30,7 @@ REMAT = {
     # What is computed again in the backward pass, and which of its results are not.
     "none": ((), None),
     "blocks": (nnx.Module, None),
-    "attention": (layers.Attention, None),
+    "attention": (attention.Attention, None),
     "dots": (nnx.Module, jax.checkpoint_policies.dots_saveable),
 }
 MIDDLE_ATTENTIONS = {
@@ -65,6 +65,7 @@ def unet(
     downsample_padding: str = "both",
     qkv_order: str = "legacy",
     attention_scale: str = "split",
+    attention_positions: bool = False,
     middle_attention: str = "normed",
     sinusoid: str = "cos_sin",
     sinusoid_shift: int = 0,
@@ -111,8 +112,9 @@ def unet(
             `resample` and `downsample_padding` tell how.
         resample: "conv", or "pool" for plain averages and repetitions.
         downsample_padding: "both" or "end", see `layers.PADDINGS`.
-        qkv_order: "legacy" or "new", see `layers.QKV_ORDERS`.
-        attention_scale: "split" or "product", see `layers.ATTENTION_SCALES`.
+        qkv_order: "legacy" or "new", see `attention.QKV_ORDERS`.
+        attention_scale: "split" or "product", see `attention.ATTENTION_SCALES`.
+        attention_positions: tell attention where a pixel is.
         middle_attention: "normed", "plain" (no norm in front) or "none".
         sinusoid, sinusoid_shift: "cos_sin" or "sin_cos", and 0 or 1: `order` and
             `shift` of `layers.timestep_embedding`.
@@ -144,6 +146,7 @@ def unet(
         downsample_padding=downsample_padding,
         qkv_order=qkv_order,
         attention_scale=attention_scale,
+        attention_positions=attention_positions,
         sinusoid=sinusoid,
         sinusoid_shift=sinusoid_shift,
         norm_groups=norm_groups,
@@ -361,8 +364,7 @@ def skip_widths(plan, num_res_blocks) -> list[int]:
 
 
 def _levels_down(plan, parts, num_res_blocks):
-    levels = []
-    width = plan.widths[0]
+    levels, width = [], plan.widths[0]
     for level_width, attended in zip(plan.widths, plan.attended, strict=True):
         blocks, attentions, resample = [], [], None
         for _ in range(num_res_blocks):
@@ -378,9 +380,8 @@ def _levels_down(plan, parts, num_res_blocks):
 
 def _levels_up(plan, parts, num_res_blocks):
     """Return the levels on the way up, finest first."""
-    levels = []
+    levels, width = [], plan.widths[-1]
     skips = skip_widths(plan, num_res_blocks)
-    width = plan.widths[-1]
     for level, level_width in reversed(list(enumerate(plan.widths))):
         blocks, attentions, resample = [], [], None
         for _ in range(num_res_blocks + 1):

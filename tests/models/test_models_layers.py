@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from small_unet import compiled
 
-from ddpm_jax.models import functional, layers
+from ddpm_jax.models import attention, functional, layers
 
 RNG = np.random.default_rng(0)
 
@@ -116,7 +116,7 @@ def test_res_block(name, scale_shift, widths):
 )
 def test_attention(order, scale, normed):
     block, p = randomised(
-        lambda: layers.Attention(
+        lambda: attention.Attention(
             12,
             heads=3,
             norm=norm(12) if normed else None,
@@ -135,22 +135,54 @@ def test_attention(order, scale, normed):
         assert_close(got[b], wanted)
 
 
+def test_attention_is_told_where_a_pixel_is():
+    block, p = randomised(
+        lambda: attention.Attention(
+            12,
+            heads=3,
+            norm=None,
+            qkv_order="new",
+            scale="split",
+            positions=True,
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    # Centres of 3 rows and 4 columns; half a wave, and a whole one, from edge to edge.
+    rows = np.array([-2, 0, 2]) / 3
+    columns = np.array([-3, -1, 1, 3]) / 4
+    told = np.empty((3, 4, 12))
+    for i, j in np.ndindex(3, 4):
+        place = np.pi * np.array([rows[i], columns[j]])
+        waves = [np.sin(place / 2), np.cos(place / 2), np.sin(place), np.cos(place)]
+        told[i, j] = np.concatenate(waves) @ np.float64(p["position/kernel"])
+    told += np.float64(p["position/bias"])
+    x = images(2, 3, 4, 12)
+    got = block(x, None)
+    for b in range(2):
+        seen = np.float64(x[b]) + told
+        mixed = numpy_blocks.attention(p, seen, groups=4, heads=3, order="new") - seen
+        assert_close(got[b], np.float64(x[b]) + mixed)
+
+
 def test_attention_scales_where_it_is_told():
     # d = 16 and q·k = 16·5e37, beyond float32; a quarter of it is not.
     qkv = jnp.full((1, 2, 48), np.sqrt(5e37), jnp.float32)
-    q, k, v = layers.split_qkv(qkv, heads=1, order="new")
+    q, k, v = attention.split_qkv(qkv, heads=1, order="new")
     split, product = (
-        layers.attend(q, k, v, scale=scale) for scale in layers.ATTENTION_SCALES
+        attention.attend(q, k, v, scale=scale) for scale in attention.ATTENTION_SCALES
     )
     np.testing.assert_allclose(split, qkv[..., :16], rtol=1e-6)
     assert np.all(np.isnan(product))
 
 
-@pytest.mark.parametrize("order", layers.QKV_ORDERS)
+@pytest.mark.parametrize("order", attention.QKV_ORDERS)
 def test_splitting_undoes_the_packing(order):
     q, k, v = (images(2, 5, 3, 4) for _ in range(3))  # [B, N, heads, d]
     packed = np.stack([q, k, v], axis=3 if order == "legacy" else 2)
-    got = layers.split_qkv(jnp.asarray(packed.reshape(2, 5, -1)), heads=3, order=order)
+    got = attention.split_qkv(
+        jnp.asarray(packed.reshape(2, 5, -1)), heads=3, order=order
+    )
     for one, wanted in zip(got, (q, k, v), strict=True):
         np.testing.assert_array_equal(one, wanted)
 
@@ -175,11 +207,11 @@ def numpy_attend(q, k, v, mask):
     return out.reshape(B, N, heads * d)
 
 
-@pytest.mark.parametrize("scale", layers.ATTENTION_SCALES)
+@pytest.mark.parametrize("scale", attention.ATTENTION_SCALES)
 @pytest.mark.parametrize("masked", [False, True])
 def test_attend_to_more_keys_than_queries(scale, masked):
     q, k, v = queries_and_keys()
-    got = layers.attend(q, k, v, scale=scale, mask=MASK if masked else None)
+    got = attention.attend(q, k, v, scale=scale, mask=MASK if masked else None)
     mask = MASK if masked else np.ones_like(MASK)
     assert_close(got, numpy_attend(q, k, v, mask), 1e-5)
 
@@ -193,7 +225,7 @@ def test_masked_keys_have_no_influence(dtype):
     @compiled
     def attend_and_gradients(k, v):
         def total(q, k, v):
-            out = layers.attend(q, k, v, scale="split", mask=MASK)
+            out = attention.attend(q, k, v, scale="split", mask=MASK)
             return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
 
         gradients, out = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(q, k, v)

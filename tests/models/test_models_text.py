@@ -12,7 +12,7 @@ from scipy import special
 from small_unet import batch, compiled, random_params, tiny
 
 from ddpm_jax.core import conditions, errors
-from ddpm_jax.models import functional, layers, text
+from ddpm_jax.models import attention, functional, text
 
 SIZES = text.Text(width=8, layers=2, heads=2, context=5, vocabulary=11)
 LENGTHS = (5, 2, 0, 3)
@@ -214,10 +214,10 @@ def test_a_trunk_of_bfloat16_gets_a_text_of_float32(params, condition):
 
 def test_keys_and_values_alone_are_packed_in_both_orders():
     packed = jnp.arange(24.0).reshape(1, 2, 12)  # [B, N, 2·2·3]
-    keys, values = layers.split_qkv(packed, heads=2, order="legacy", parts=2)
+    keys, values = attention.split_qkv(packed, heads=2, order="legacy", parts=2)
     np.testing.assert_array_equal(keys[0, 0], [[0, 1, 2], [6, 7, 8]])
     np.testing.assert_array_equal(values[0, 1], [[15, 16, 17], [21, 22, 23]])
-    keys, values = layers.split_qkv(packed, heads=2, order="new", parts=2)
+    keys, values = attention.split_qkv(packed, heads=2, order="new", parts=2)
     np.testing.assert_array_equal(keys[0, 0], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(values[0, 1], [[18, 19, 20], [21, 22, 23]])
 

@@ -23,6 +23,7 @@ DIALECT = {
     "model.downsample_padding": "end",
     "model.qkv_order": "new",
     "model.attention_scale": "product",
+    "model.attention_positions": False,
     "model.middle_attention": "normed",
     "model.initialisation": "ddpm",
     "model.num_heads": 1,

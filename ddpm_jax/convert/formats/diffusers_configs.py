@@ -140,6 +140,7 @@ def unet_fields(config: Mapping[str, object]) -> tuple[dict[str, object], list[s
         "model.downsample_padding": "both" if values["downsample_padding"] else "end",
         "model.qkv_order": "new",
         "model.attention_scale": "product",
+        "model.attention_positions": False,
         "model.middle_attention": _middle(values),
         "model.initialisation": "torch",
         "model.dropout": float(values["dropout"]),

@@ -28,6 +28,7 @@ DIALECT = {
     "model.norm_epsilon": 1e-5,
     "model.downsample_padding": "both",
     "model.attention_scale": "split",
+    "model.attention_positions": False,
     "model.middle_attention": "normed",
     "model.initialisation": "openai",
 }
