@@ -25,6 +25,7 @@ def optimizer(config):
     train = config.train
     return optim.make_optimizer(
         schedule=learning_rate(config),
+        optimizer=train.optimizer,
         weight_decay=train.weight_decay,
         clip_norm=train.clip_norm,
         beta_1=train.beta_1,

@@ -103,6 +103,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.steps = 100_000  # optimizer steps
     train.batch_size = 128  # images of one step, over all devices
     train.microbatches = 1  # parts of a batch evaluated in turn: less memory
+    train.optimizer = "adam"  # or muon: learns more a step, which takes longer
     train.learning_rate = 1e-4  # peak
     train.warmup_steps = 0  # linear rise from 0
     train.decay = "none"  # of the learning rate to 0 at train.steps: linear, cosine

@@ -42,6 +42,7 @@ CHOICES = {
     "evaluation.resize": ("tf-legacy", "pytorch-fid", "clean"),
     "data.crop": ("none", "center", "random"),
     "data.tokenizer": ("words", "bytes", "gpt2"),
+    "train.optimizer": ("adam", "muon"),
     "train.mu_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "blocks", "attention", "dots"),
     "editing.quality": ("fast", "good", "best"),
