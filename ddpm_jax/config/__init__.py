@@ -215,6 +215,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     config.mesh = mesh = config_dict.ConfigDict()
     mesh.data = -1  # devices along which only the batch is split; −1 for the rest
     mesh.fsdp = 1  # devices along which the state is split too
+    mesh.cpu_devices = 0  # that a CPU is split into for training; 0 leaves it to JAX
     return config
 
 

@@ -47,6 +47,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
     started = time.perf_counter()
     saved_run = trained_run.to_resume(workdir)
     metric_writers.check(config.train.writers)
+    devices.split_cpu(config.mesh.cpu_devices)
     devices.check()
     mesh = build_training.mesh(config)
     build_planning.check_batch(config, mesh)
