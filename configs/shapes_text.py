@@ -35,7 +35,7 @@ def get_config():
     config.diffusion.prediction = "x_0"  # what captions decide weighs most in it
     config.diffusion.variance = "fixed_small"
 
-    config.train.steps = 7000
+    config.train.steps = 6000
     config.train.batch_size = 32  # more steps for the same time learn more
     config.train.optimizer = "muon"
     config.train.learning_rate = 3e-3
@@ -45,7 +45,7 @@ def get_config():
     config.train.ema_decay = (0.999,)
     config.train.label_dropout = 0.1
     config.train.log_every = 100
-    config.train.sample_every = 700
+    config.train.sample_every = 600
     config.train.validate_every = 500
     config.train.checkpoint_every = 1000
 
