@@ -45,7 +45,7 @@ def get_config():
     config.train.ema_decay = (0.999,)
     config.train.label_dropout = 0.1
     config.train.log_every = 100
-    config.train.sample_every = 600
+    config.train.sample_every = 400  # the first one within three minutes
     config.train.validate_every = 500
     config.train.checkpoint_every = 1000
 
