@@ -135,8 +135,8 @@ def from_arrays(config, facts, values, operator) -> Measurement:
     values = plans.array_of("measurements", values)
     if values.dtype.kind != "f":
         raise errors.Refusal(
-            f"measurements of type {values.dtype}: give floats in the values of the "
-            "networks, where black is −1 and white 1"
+            f"measurements of type {values.dtype}: give floats on the scale of the "
+            "networks' images, where black is −1 and white 1"
         )
     if isinstance(operator, str):
         own = operators.of_name(operator, operators.Measured(shape))
