@@ -373,8 +373,9 @@ def _check_classes_known(config, asked: Classes | None, given) -> None:
     if not build_guidance.leaves_classes_out(sampling):
         raise errors.Refusal(
             f"{given.source.name} does not say of which class each of its images is, "
-            "and sampling.labels is empty: give --labels=…, one for all or several in "
-            f"the order of the images; there are {low_res.some(asked.names)}"
+            "and sampling.labels is empty: give --config.sampling.labels=…, one for "
+            "all or several in the order of the images; there are "
+            f"{low_res.some(asked.names)}"
         )
 
 

@@ -1,7 +1,7 @@
 """The schema of a run: every field once, with its meaning, unit and source.
 
-A file in `configs/` starts from `base()` and changes what its experiment changes. Below
-`builders` no function reads a config.
+A file in `configs/` starts from `base()` and changes what its experiment changes. Rooms
+below `builders` are given values, not configs.
 """
 
 from ml_collections import config_dict

@@ -288,7 +288,7 @@ def _unmeasured(name, which, values) -> np.ndarray | None:
             raise errors.Refusal(
                 f"{one} with the operator {name}: no value is NaN, so that nothing "
                 "says which pixels are missing; give measured.npy of that edit, or "
-                "the mask: --operator=mask --mask=edits/<tag>/missing/0000.png"
+                "the mask: --operator=mask --mask=RUN/edits/<tag>/missing/0000.png"
             )
     return holes
 
