@@ -372,7 +372,7 @@ def classes_of_morph(config, facts) -> tuple[int, ...]:
         if config.sampling[field]:
             raise errors.Refusal(
                 f"sampling.{field}={config.sampling[field]} with --kind=morph: a "
-                f"morph mixes two classes, and no other run can guide it; leave it empty"
+                "morph mixes two classes, and no other run can guide it; leave it empty"
             )
     found = build_sampling.classes(config, facts)
     labels = found.labels
