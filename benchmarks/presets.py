@@ -201,22 +201,25 @@ def print_table(setting: Setting, results: list[Result], flops: float) -> None:
         print(f"| {' | '.join(_cells(setting, result, results[0], flops))} |")
 
 
-def race_and_print(
-    setting: Setting, contenders: dict, entries: list, rounds: int, flops: float
-) -> None:
-    """Race and print the table.
+def results(contenders: dict, entries: list, rounds: int) -> list[Result]:
+    """Race, and return what was found of each, ours first.
 
     Args:
         contenders: see `race`.
         entries: (name, seconds of compiling, peak memory) of each.
-        flops: of a batch.
+        rounds: see `race`.
     """
     clocked = race(contenders, rounds)
-    results = [
+    return [
         Result(name, seconds, clocked[name], memory)
         for name, seconds, memory in entries
     ]
-    print_table(setting, results, flops)
+
+
+def ratios(theirs: Result, ours: Result) -> list[float]:
+    """Return our speed over theirs in each round: above 1 ours is faster."""
+    pairs = zip(theirs.milliseconds, ours.milliseconds, strict=True)
+    return [their_time / our_time for their_time, our_time in pairs]
 
 
 def _cells(setting, result, ours, flops):
@@ -225,8 +228,6 @@ def _cells(setting, result, ours, flops):
     kind, dtype = jax.devices()[0].device_kind, config.model.dtype
     peak = hardware.peak_flops(kind, dtype)
     mfu = flops / (median / 1e3) / (peak * setting.mesh.size) if peak else None
-    pairs = zip(clocked, ours.milliseconds, strict=True)
-    ratios = [theirs / own for theirs, own in pairs]
     compiled, memory = result.compile_seconds, result.memory
     return (
         setting.name,
@@ -238,7 +239,7 @@ def _cells(setting, result, ours, flops):
         f"{config.train.batch_size / (median / 1e3):.1f}",
         "–" if memory is None else f"{memory / GIB:.1f}",
         "–" if mfu is None else f"{mfu:.1%}",
-        "1" if result is ours else _spread(ratios, ".2f"),
+        "1" if result is ours else _spread(ratios(result, ours), ".2f"),
     )
 
 

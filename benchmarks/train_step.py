@@ -89,13 +89,17 @@ def compare_losses(setting, trainer, batch):
     np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE[config.model.dtype])
 
 
-def main():
-    """Race and print."""
+def parser():
+    """Return the flags."""
     flags = presets.parser(__doc__)
     flags.add_argument("--steps", type=int, default=1, help="steps of a round")
     flags.add_argument("--dropout", type=float, default=0.0, help="in both")
     flags.add_argument("--remat", default="none", help="config.model.remat, ours only")
-    args = flags.parse_args()
+    return flags
+
+
+def race(args):
+    """Race; return the setting, what was found of each, and the FLOPs of a batch."""
     setting = presets.setting(args, dropout=args.dropout, remat=args.remat)
     batch = presets.images(setting)
     ours = Ours(setting, batch)
@@ -115,7 +119,12 @@ def main():
         entries.append((name, seconds if mode else None, trainer.memory()))
         contenders[name] = lambda trainer=trainer: trainer.run(args.steps)
     flops = cost.TRAINING_PASSES * args.batch * presets.forward_flops(setting)
-    presets.race_and_print(setting, contenders, entries, args.rounds, flops)
+    return setting, presets.results(contenders, entries, args.rounds), flops
+
+
+def main():
+    """Race and print."""
+    presets.print_table(*race(parser().parse_args()))
 
 
 if __name__ == "__main__":
