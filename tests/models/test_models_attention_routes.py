@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_unet import compiled
+from small_unet import compiled, tiny
 
 from ddpm_jax.models import attention, attention_routes
 
@@ -177,3 +177,48 @@ def test_the_kernel_is_told_the_scale(scale, monkeypatch):
     wanted = np.einsum("bhqk,bkhd->bqhd", weights, v).reshape(B, N, HEADS * D)
     # bfloat16 has 8 bits: q, k, weights and the result are each rounded once.
     np.testing.assert_allclose(got, wanted, atol=0.03)
+
+
+# ---- what the einsum keeps for the backward pass -------------------------------------
+
+
+def maps_kept(remat):
+    """Return dtypes of the maps of all pairs of pixels that a backward pass gets."""
+    net = tiny(remat=remat)  # 4×4 pixels and 2 heads where attention is
+    x = jax.ShapeDtypeStruct((3, 8, 8, 3), jnp.float32)
+    t = jax.ShapeDtypeStruct((3,), jnp.int32)
+
+    def pull(params, x, t):
+        return jax.vjp(lambda params: net.apply(params, x, t), params)[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(pull, net.shapes, x, t))
+    return [leaf.dtype for leaf in kept if leaf.shape == (3, 2, 16, 16)]
+
+
+@pytest.mark.parametrize(
+    ("remat", "keeps"),
+    [("none", True), ("dots", True), ("attention", False), ("blocks", False)],
+)
+def test_rematerialised_attention_keeps_no_map_of_all_pairs(remat, keeps):
+    assert bool(maps_kept(remat)) == keeps
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "attention"])
+def test_beside_a_gpu_its_programs_have_no_map_of_all_pairs(remat, on_a_gpu):
+    net = tiny(dtype="bfloat16", remat=remat)  # heads of width 8
+    x = jax.ShapeDtypeStruct((3, 8, 8, 3), jnp.float32)
+    t = jax.ShapeDtypeStruct((3,), jnp.int32)
+
+    def loss(params, x, t):
+        return jnp.mean(net.apply(params, x, t) ** 2)
+
+    traced = jax.jit(jax.grad(loss)).trace(net.shapes, x, t)
+    maps = {
+        platform: traced.lower(lowering_platforms=(platform,))
+        .as_text()
+        .count("tensor<3x2x16x16x")
+        for platform in ("cuda", "tpu")
+    }
+    assert maps["cuda"] == 0
+    assert maps["tpu"] > 0
+    assert on_a_gpu
