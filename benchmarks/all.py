@@ -132,11 +132,8 @@ def text(machine: str, rows, left_out: Mapping[str, str]) -> str:
 
 def versions(packages=PACKAGES) -> str:
     """Return "name version" of packages, those that are not installed left out."""
-    found = []
-    for name in packages:
-        if importlib.util.find_spec(name) is not None:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-    return ", ".join(found)
+    installed = {each.name: each.version for each in importlib.metadata.distributions()}
+    return ", ".join(f"{n} {installed[n]}" for n in packages if n in installed)
 
 
 def run(args) -> int:

@@ -68,6 +68,7 @@ def dense(operator, shape):
     return matrix, np.any(matrix != 0, axis=1)
 
 
+@functools.cache
 def chain(likelihood, iterations, noise, shape):
     """Return the compiled chain of a likelihood for data with the given denoiser."""
 

@@ -82,17 +82,17 @@ def race(args):
             ours.run()
     entries = [("ddpm_jax", ours.compile_seconds, presets.device_memory())]
     contenders = {"ddpm_jax": ours.run}
-    for name, mode in presets.rivals(args).items():
+    for name, options in presets.rivals(args).items():
         import torch_training
 
         chain = (ours.recipe.schedule, ours.x_T, labels)
-        rival = torch_training.Sampler(setting, *chain, mode=mode)
+        rival = torch_training.Sampler(setting, *chain, **options)
         began = time.perf_counter()
         theirs = rival.sample()
         seconds = time.perf_counter() - began
         compare_images(made, theirs, args.dtype)
         rival.run()
-        entries.append((name, seconds if mode else None, rival.memory()))
+        entries.append((name, seconds if rival.mode else None, rival.memory()))
         contenders[name] = rival.run
     flops = args.sampling_steps * args.batch * presets.forward_flops(setting)
     return setting, presets.results(contenders, entries, args.rounds), flops

@@ -43,7 +43,10 @@ class Ours:
         jitted = build_step.jitted_step(step, abstract, mesh)
         self.compiled = jitted.lower(abstract, wanted).compile()
         self.compile_seconds = time.perf_counter() - began
-        self.state = build_training.initial_state(config, setting.params, abstract)
+        self.fresh = lambda: build_training.initial_state(
+            config, setting.params, abstract
+        )
+        self.state = self.fresh()
         self.batch = sharding.put_batch(mesh, batch)
 
     def run(self, steps):
@@ -109,14 +112,14 @@ def race(args):
             ours.run(3)
     entries = [("ddpm_jax", ours.compile_seconds, presets.device_memory())]
     contenders = {"ddpm_jax": lambda: ours.run(args.steps)}
-    for name, mode in presets.rivals(args).items():
+    for name, options in presets.rivals(args).items():
         import torch_training
 
-        trainer = torch_training.Trainer(setting, batch, mode=mode)
-        if mode is None:
+        trainer = torch_training.Trainer(setting, batch, **options)
+        if trainer.mode is None:
             compare_losses(setting, trainer, batch)
         seconds = trainer.warm_up()
-        entries.append((name, seconds if mode else None, trainer.memory()))
+        entries.append((name, seconds if trainer.mode else None, trainer.memory()))
         contenders[name] = lambda trainer=trainer: trainer.run(args.steps)
     flops = cost.TRAINING_PASSES * args.batch * presets.forward_flops(setting)
     return setting, presets.results(contenders, entries, args.rounds), flops
