@@ -22,10 +22,10 @@ COUNT = 240
 BATCH = 64
 
 
-def imitate(folder, extension):
+def imitate(folder, extension, count=COUNT):
     """Write smooth noise, which compresses about as photographs do."""
     rng = np.random.default_rng(0)
-    for number in range(COUNT):
+    for number in range(count):
         coarse = rng.integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8)
         smooth = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         grain = rng.normal(0, 4, (SIDE, SIDE, 3))
@@ -33,8 +33,8 @@ def imitate(folder, extension):
         Image.fromarray(pixels).save(folder / f"{number}{extension}", quality=90)
 
 
-def measure(folder, side, crop):
-    """Print images per second and core of a first and of a second pass."""
+def rates(folder, side, crop):
+    """Return images per second and core of a first and of a second pass."""
     dataset = sources.load(
         "folder",
         "train",
@@ -46,16 +46,22 @@ def measure(folder, side, crop):
         say=lambda line: None,
     )
     draws = np.full((BATCH, 3), 0.5) if dataset.random_crop else None
-    rates = []
+    found = []
     for _ in ("decoded", "from memory"):
         began = time.process_time()
         for first in range(0, len(dataset), BATCH):
             indices = range(first, min(first + BATCH, len(dataset)))
             dataset.fetch(indices, draws[: len(indices)] if draws is not None else None)
-        rates.append(len(dataset) / (time.process_time() - began))
+        found.append(len(dataset) / (time.process_time() - began))
+    return found
+
+
+def measure(folder, side, crop):
+    """Print the rates of a folder."""
+    decoded, again = rates(folder, side, crop)
     print(
-        f"{folder.name:>10} {crop:>6} to {side:3}: {rates[0]:7,.0f} images/s per core, "
-        f"{rates[1]:9,.0f} from memory"
+        f"{folder.name:>10} {crop:>6} to {side:3}: {decoded:7,.0f} images/s per core, "
+        f"{again:9,.0f} from memory"
     )
 
 

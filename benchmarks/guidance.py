@@ -37,12 +37,16 @@ def seconds(program, arguments):
     return time.perf_counter() - began
 
 
-def main():
-    """Measure and print."""
+def parser():
+    """Return the flags."""
     flags = presets.parser(__doc__)
     flags.add_argument("--sampling-steps", type=int, default=10)
     flags.set_defaults(preset="digits", batch=64)
-    args = flags.parse_args()
+    return flags
+
+
+def race(args):
+    """Return the ratio of every round, and the programs whose memory is compared."""
     setting = presets.setting(args, remat="none")
     labels = np.zeros(setting.config.train.batch_size, np.int32)
     few = {"method": "ddim", "steps": args.sampling_steps}
@@ -55,10 +59,16 @@ def main():
     for number in range(args.rounds):
         ratios.append(seconds(*guided) / seconds(*plain))
         print(f"round {number + 1}: guided / plain {ratios[-1]:.3f}")
+    return ratios, {"guided": guided[0], "ten times the steps": many[0]}
+
+
+def main():
+    """Measure and print."""
+    ratios, programs = race(parser().parse_args())
     print(
         f"median {statistics.median(ratios):.3f}, {min(ratios):.3f} … {max(ratios):.3f}"
     )
-    for name, (program, _) in (("guided", guided), ("ten times the steps", many)):
+    for name, program in programs.items():
         found = program.memory_analysis()
         print(f"{name}: {found.temp_size_in_bytes / 2**20:.1f} MiB of temporaries")
 

@@ -9,6 +9,8 @@ import shlex
 import statistics
 import sys
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 # Before JAX starts: PyTorch races in the same process and needs its share of a GPU.
@@ -40,20 +42,36 @@ COLUMNS = (
 )
 
 
+TINY = {
+    "channels": 8,
+    "channel_mult": (1,),
+    "num_res_blocks": 1,
+    "norm_groups": 4,
+    "attention_resolutions": (8,),
+}
+
+
 class Preset(NamedTuple):
-    """A config with the facts of the data that it is made for."""
+    """A config with the facts of the data that it is made for.
+
+    `model` are fields of config.model that are changed.
+    """
 
     config: str
     image_shape: tuple[int, int, int]
     num_classes: int | None = None
     levels: int = 256
+    model: Mapping = MappingProxyType({})
 
 
 PRESETS = {
     "iddpm_cifar10": Preset("cifar10_iddpm", (32, 32, 3)),
     "ddpm_cifar10": Preset("cifar10_ddpm", (32, 32, 3)),
     "adm64": Preset("imagenet64_adm", (64, 64, 3), num_classes=1000),
+    "adm256": Preset("imagenet256_adm", (256, 256, 3), num_classes=1000),
     "digits": Preset("digits", (8, 8, 1), num_classes=10, levels=17),
+    # To see whether a benchmark runs: its numbers mean nothing.
+    "tiny": Preset("digits", (8, 8, 1), num_classes=10, levels=17, model=TINY),
 }
 
 
@@ -94,16 +112,26 @@ def parser(doc: str) -> argparse.ArgumentParser:
         help="race torch.compile too; by default on a GPU only",
     )
     flags.add_argument("--torch-mode", default="default", help="of torch.compile")
+    flags.add_argument(
+        "--half",
+        action="store_true",
+        help="beside bfloat16, race PyTorch in float16 too: eager and NCHW, as the "
+        "published codes of 2021 run",
+    )
     flags.add_argument("--profile", help="folder for a profile of our program")
     return flags
 
 
-def rivals(args) -> dict[str, str | None]:
-    """Return the names of what runs in PyTorch, each with its mode of torch.compile."""
+def rivals(args) -> dict[str, dict]:
+    """Return what runs in PyTorch: its name and the options of `torch_training`."""
     if args.alone:
         return {}
-    compiled = {"torch.compile": args.torch_mode} if args.compiled else {}
-    return {"PyTorch eager": None, **compiled}
+    found = {"PyTorch eager": {}}
+    if args.half and args.dtype == "bfloat16":
+        found["PyTorch eager, float16, NCHW"] = {"half": True}
+    if args.compiled:
+        found["torch.compile"] = {"mode": args.torch_mode}
+    return found
 
 
 def setting(args, **model) -> Setting:
@@ -117,7 +145,7 @@ def setting(args, **model) -> Setting:
     config = reading.from_file(str(CONFIGS / f"{preset.config}.py"))
     config.train.batch_size = args.batch
     config.model.dtype = args.dtype
-    for name, value in model.items():
+    for name, value in {**preset.model, **model}.items():
         config.model[name] = value
     classes = preset.num_classes or 0
     facts = build_data.DataInfo(
@@ -197,26 +225,34 @@ def print_table(setting: Setting, results: list[Result], flops: float) -> None:
     """
     print(f"\n{machine()}\n`{shlex.join(['python', *sys.argv])}`\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    for result in results:
-        print(f"| {' | '.join(_cells(setting, result, results[0], flops))} |")
+    for cells in rows(setting, results, flops):
+        print(f"| {' | '.join(cells)} |")
 
 
-def race_and_print(
-    setting: Setting, contenders: dict, entries: list, rounds: int, flops: float
-) -> None:
-    """Race and print the table.
+def rows(setting: Setting, results: list[Result], flops: float) -> list[tuple]:
+    """Return the cells of `COLUMNS` for each result, see `print_table`."""
+    return [_cells(setting, result, results[0], flops) for result in results]
+
+
+def results(contenders: dict, entries: list, rounds: int) -> list[Result]:
+    """Race, and return what was found of each, ours first.
 
     Args:
         contenders: see `race`.
         entries: (name, seconds of compiling, peak memory) of each.
-        flops: of a batch.
+        rounds: see `race`.
     """
     clocked = race(contenders, rounds)
-    results = [
+    return [
         Result(name, seconds, clocked[name], memory)
         for name, seconds, memory in entries
     ]
-    print_table(setting, results, flops)
+
+
+def ratios(theirs: Result, ours: Result) -> list[float]:
+    """Return our speed over theirs in each round: above 1 ours is faster."""
+    pairs = zip(theirs.milliseconds, ours.milliseconds, strict=True)
+    return [their_time / our_time for their_time, our_time in pairs]
 
 
 def _cells(setting, result, ours, flops):
@@ -225,8 +261,6 @@ def _cells(setting, result, ours, flops):
     kind, dtype = jax.devices()[0].device_kind, config.model.dtype
     peak = hardware.peak_flops(kind, dtype)
     mfu = flops / (median / 1e3) / (peak * setting.mesh.size) if peak else None
-    pairs = zip(clocked, ours.milliseconds, strict=True)
-    ratios = [theirs / own for theirs, own in pairs]
     compiled, memory = result.compile_seconds, result.memory
     return (
         setting.name,
@@ -234,15 +268,15 @@ def _cells(setting, result, ours, flops):
         dtype,
         result.name,
         "–" if compiled is None else f"{compiled:.1f}",
-        _spread(clocked, ",.0f" if median >= 100 else ".1f"),
+        spread(clocked, ",.0f" if median >= 100 else ".1f"),
         f"{config.train.batch_size / (median / 1e3):.1f}",
         "–" if memory is None else f"{memory / GIB:.1f}",
         "–" if mfu is None else f"{mfu:.1%}",
-        "1" if result is ours else _spread(ratios, ".2f"),
+        "1" if result is ours else spread(ratios(result, ours), ".2f"),
     )
 
 
-def _spread(values, form):
+def spread(values, form=".2f"):
     """Return "median (smallest … largest)"."""
     middle, low, high = (
         format(value, form)

@@ -62,11 +62,15 @@ def compare_images(ours, theirs, dtype):
         raise SystemExit(f"they differ by more than {TOLERANCE[dtype]}: no race")
 
 
-def main():
-    """Race and print."""
+def parser():
+    """Return the flags."""
     flags = presets.parser(__doc__)
     flags.add_argument("--sampling-steps", type=int, default=50)
-    args = flags.parse_args()
+    return flags
+
+
+def race(args):
+    """Race; return the setting, what was found of each, and the FLOPs of a batch."""
     setting = presets.setting(args, remat="none")
     config = setting.config
     config.sampling.update({"method": "ddim", "steps": args.sampling_steps, "eta": 0.0})
@@ -78,20 +82,25 @@ def main():
             ours.run()
     entries = [("ddpm_jax", ours.compile_seconds, presets.device_memory())]
     contenders = {"ddpm_jax": ours.run}
-    for name, mode in presets.rivals(args).items():
+    for name, options in presets.rivals(args).items():
         import torch_training
 
         chain = (ours.recipe.schedule, ours.x_T, labels)
-        rival = torch_training.Sampler(setting, *chain, mode=mode)
+        rival = torch_training.Sampler(setting, *chain, **options)
         began = time.perf_counter()
         theirs = rival.sample()
         seconds = time.perf_counter() - began
         compare_images(made, theirs, args.dtype)
         rival.run()
-        entries.append((name, seconds if mode else None, rival.memory()))
+        entries.append((name, seconds if rival.mode else None, rival.memory()))
         contenders[name] = rival.run
     flops = args.sampling_steps * args.batch * presets.forward_flops(setting)
-    presets.race_and_print(setting, contenders, entries, args.rounds, flops)
+    return setting, presets.results(contenders, entries, args.rounds), flops
+
+
+def main():
+    """Race and print."""
+    presets.print_table(*race(parser().parse_args()))
 
 
 if __name__ == "__main__":

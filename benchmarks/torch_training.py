@@ -26,14 +26,18 @@ TABLES = (
 
 
 class Racer:
-    """The network of a setting in PyTorch, channels_last, on its best device.
+    """The network of a setting in PyTorch, on its best device.
 
     Args:
         setting: from `presets.setting`.
         mode: of torch.compile; None to run eagerly.
+        half: whether to run in float16 and NCHW; else in the setting's type and
+            channels_last.
     """
 
-    def __init__(self, setting, *, mode=None):
+    def __init__(self, setting, *, mode=None, half=False):
+        self.mode, self.half = mode, half
+        self.layout = torch.contiguous_format if half else torch.channels_last
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         torch.backends.cudnn.benchmark = True
@@ -52,9 +56,9 @@ class Racer:
             num_classes=build_network.label_rows(config, facts),
         )
         torch_unet.load(self.module, params)
-        self.module.to(self.device, memory_format=torch.channels_last)
+        self.before = self.allocated()
+        self.module.to(self.device, memory_format=self.layout)
         self.null_label = build_network.null_label(config, facts)
-        self.mode = mode
 
     def tables(self, schedule):
         """Return a process as a dictionary of tensors on the device."""
@@ -62,12 +66,16 @@ class Racer:
         return {name: self.tensor(getattr(tables, name)) for name in TABLES}
 
     def tensor(self, values):
-        """Return an array on the device; images become [B, C, H, W], channels_last."""
+        """Return an array on the device; images become [B, C, H, W] in our layout."""
         tensor = torch.tensor(np.asarray(values), device=self.device)
-        return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+        if tensor.ndim < 4:
+            return tensor
+        return tensor.permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
 
     def precision(self):
-        """Return the context of autocast where the setting computes in bfloat16."""
+        """Return the context of autocast where not all is computed in float32."""
+        if self.half:
+            return torch.autocast(self.device.type, torch.float16)
         if self.config.model.dtype == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -81,9 +89,18 @@ class Racer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def allocated(self):
+        """Return the bytes that are taken on a GPU, and count the peak from here on."""
+        if self.device.type != "cuda":
+            return None
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+
     def memory(self):
-        """Return the peak bytes on a GPU, None on a CPU, where nobody counts them."""
-        return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
+        """Return our peak bytes on a GPU, None on a CPU, where nobody counts them."""
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.max_memory_allocated() - self.before
 
 
 class Trainer(Racer):
@@ -100,6 +117,7 @@ class Trainer(Racer):
             self.weights, lr=train.learning_rate, fused=True
         )
         self.loss = self.compiled(self.example_losses)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half)
 
     def run(self, steps):
         """Take steps, wait for them and return their number."""
@@ -126,10 +144,12 @@ class Trainer(Racer):
         if labels is not None and train.label_dropout:
             dropped = torch.rand(size, device=self.device) < train.label_dropout
             labels = torch.where(dropped, self.null_label, labels)
-        self.loss(x_0, t, noise, labels).mean().backward()
+        self.scaler.scale(self.loss(x_0, t, noise, labels).mean()).backward()
         if train.clip_norm:
+            self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.weights, train.clip_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             weight = 1 - train.ema_decay[0]

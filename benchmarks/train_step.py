@@ -43,7 +43,10 @@ class Ours:
         jitted = build_step.jitted_step(step, abstract, mesh)
         self.compiled = jitted.lower(abstract, wanted).compile()
         self.compile_seconds = time.perf_counter() - began
-        self.state = build_training.initial_state(config, setting.params, abstract)
+        self.fresh = lambda: build_training.initial_state(
+            config, setting.params, abstract
+        )
+        self.state = self.fresh()
         self.batch = sharding.put_batch(mesh, batch)
 
     def run(self, steps):
@@ -89,13 +92,17 @@ def compare_losses(setting, trainer, batch):
     np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE[config.model.dtype])
 
 
-def main():
-    """Race and print."""
+def parser():
+    """Return the flags."""
     flags = presets.parser(__doc__)
     flags.add_argument("--steps", type=int, default=1, help="steps of a round")
     flags.add_argument("--dropout", type=float, default=0.0, help="in both")
     flags.add_argument("--remat", default="none", help="config.model.remat, ours only")
-    args = flags.parse_args()
+    return flags
+
+
+def race(args):
+    """Race; return the setting, what was found of each, and the FLOPs of a batch."""
     setting = presets.setting(args, dropout=args.dropout, remat=args.remat)
     batch = presets.images(setting)
     ours = Ours(setting, batch)
@@ -105,17 +112,22 @@ def main():
             ours.run(3)
     entries = [("ddpm_jax", ours.compile_seconds, presets.device_memory())]
     contenders = {"ddpm_jax": lambda: ours.run(args.steps)}
-    for name, mode in presets.rivals(args).items():
+    for name, options in presets.rivals(args).items():
         import torch_training
 
-        trainer = torch_training.Trainer(setting, batch, mode=mode)
-        if mode is None:
+        trainer = torch_training.Trainer(setting, batch, **options)
+        if trainer.mode is None:
             compare_losses(setting, trainer, batch)
         seconds = trainer.warm_up()
-        entries.append((name, seconds if mode else None, trainer.memory()))
+        entries.append((name, seconds if trainer.mode else None, trainer.memory()))
         contenders[name] = lambda trainer=trainer: trainer.run(args.steps)
     flops = cost.TRAINING_PASSES * args.batch * presets.forward_flops(setting)
-    presets.race_and_print(setting, contenders, entries, args.rounds, flops)
+    return setting, presets.results(contenders, entries, args.rounds), flops
+
+
+def main():
+    """Race and print."""
+    presets.print_table(*race(parser().parse_args()))
 
 
 if __name__ == "__main__":

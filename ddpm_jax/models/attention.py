@@ -1,15 +1,17 @@
 """Attention over the pixels of an image, and over the positions of a text beside them.
 
-The softmax is float32, and so are the logits; `dtype` is what the products take.
+The softmax is float32, and so are the logits; `dtype` is what the products take. On
+some GPUs a kernel of cuDNN computes all of it, see `attention_routes`.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ddpm_jax.models import layers
+from ddpm_jax.models import attention_routes, layers
 
 QKV_ORDERS = {
     # Position of the axis of length 3 among [heads, d] in the packed channels.
@@ -146,11 +148,34 @@ def attend(
     B, N, heads, d = q.shape
     # Scaling q and k by d^(−1/4) each keeps their product within range at half
     # precision, where scaling the product by d^(−1/2) could come too late.
+    factor = d**-0.5
     if scale == "split":
-        q, k = q * d**-0.25, k * d**-0.25
+        q, k, factor = q * d**-0.25, k * d**-0.25, None
+    products = functools.partial(einsum, factor=factor, mask=mask)
+    if mask is None:
+        h = attention_routes.attend(q, k, v, factor=factor, einsum=products)
+    else:
+        h = products(q, k, v)
+    return h.reshape(B, N, heads * d)
+
+
+def einsum(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    factor: float | None,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """Return softmax(factor · q·k) v, [B, N, heads, d]: `attend` in products of arrays.
+
+    Args:
+        q, k, v, mask: see `attend`.
+        factor: of q·k before the softmax; None for 1.
+    """
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
-    if scale == "product":
-        logits = logits * d**-0.5
+    if factor is not None:
+        logits = logits * factor
     if mask is None:
         weights = jax.nn.softmax(logits, axis=-1)
     else:
@@ -158,5 +183,4 @@ def attend(
         # Finite, and set to 0 below: a row of −∞ would have NaN for its softmax.
         logits = jnp.where(counts, logits, jnp.finfo(jnp.float32).min)
         weights = jnp.where(counts, jax.nn.softmax(logits, axis=-1), 0.0)
-    weights = weights.astype(v.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(B, N, heads * d)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
