@@ -42,7 +42,10 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv=None) -> int:
-    """Run one mode and return the exit status: 0, or 1 after an error in one sentence.
+    """Run one mode and return the exit status.
+
+    It is 0, 1 after an error in one sentence, or train.exit_code_on_preemption where a
+    scheduler stopped training.
 
     Args:
         argv: program name and arguments; those of the process by default.
@@ -59,7 +62,8 @@ def main(argv=None) -> int:
             # Only now: a refused command line should not wait for JAX.
             module = importlib.import_module(f"ddpm_jax.modes.{mode.name}")
             with _flags():
-                module.run(*(command.value(name) for name in mode.passes))
+                status = module.run(*(command.value(name) for name in mode.passes))
+            return status or 0
     except errors.Refusal as refusal:
         if debug:
             raise

@@ -32,8 +32,8 @@ INSPECTED = 64  # images, before the first step
 
 def run(  # noqa: PLR0915 - the story of a training run, in order
     config, workdir, network: functional.Network | None = None
-) -> None:
-    """Train, or go on training, the run in `workdir`.
+) -> int:
+    """Train, or go on training, the run in `workdir`; return the exit status.
 
     Args:
         config: the whole config, its values checked.
@@ -89,7 +89,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         if first_step >= config.train.steps and not overdue:
             say(f"the run has taken its {config.train.steps} steps already")
             say(closing(config, run_dir, network, workdir))
-            return
+            return 0
         every = config.train.checkpoint_every
         saved.check_room(
             abstract,
@@ -98,7 +98,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         )
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
-            return
+            return status_of_stop(config, stop)
         batches_from = local_batches(config, network, dataset, order, mesh)
         with (
             metric_writers.open_writers(
@@ -172,10 +172,11 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
     if not is_finished:
         say(f"stopped by {stop.signal_name} at step {step}; everything is saved")
         say(f"{spent}\nresume with: {messages.resume_command(network, workdir)}")
-        return
+        return status_of_stop(config, stop)
     took = progress.duration(time.perf_counter() - started)
     say(f"finished {step} steps in {took}; {spent}")
     say(closing(config, run_dir, network, workdir))
+    return 0
 
 
 # ---- before the loop -----------------------------------------------------------------
@@ -328,3 +329,12 @@ def closing(config, run_dir, network, workdir) -> str:
     """Return the last lines: where the run is and how to use it."""
     use = kinds.of(config).use(config, workdir)
     return messages.closing(run_dir, network, workdir, use)
+
+
+def status_of_stop(config, stop: preemption.StopRequest) -> int:
+    """Return the exit status of a training that was stopped and is saved.
+
+    A scheduler takes 0 for finished and would not start the job again; a person who
+    pressed Ctrl-C is told nothing by another number.
+    """
+    return config.train.exit_code_on_preemption if stop.is_preemption else 0
