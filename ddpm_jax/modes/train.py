@@ -73,9 +73,9 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
     say_what_is_trained(config, facts, network, mesh, dataset)
     with (
         run_dir.lock(),
-        contextlib.ExitStack() as all_saved,
         place.Place(run_dir.path) as where,
         preemption.StopRequest() as stop,
+        contextlib.ExitStack() as all_saved,
         checkpoints.Checkpoints(
             run_dir.checkpoints,
             keep=config.train.keep_checkpoints,
@@ -141,6 +141,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 **build_planning.speed(config, facts, network, mesh),
             )
             ledger = goodput.Ledger(run_dir, started)
+            report = monitor.reporter(run_dir, where)
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
             step, is_finished = loop.run(
                 state,
@@ -154,7 +155,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 parts_due=lambda done: monitor.due(config.train, done),
                 overdue=overdue,
                 monitor=evaluate,
-                report=monitor.reporter(run_dir, where),
+                report=report,
                 report_bad_step=report_bad_step,
                 roll_back=lambda: roll_back(
                     config, run_dir, saved, abstract, network, mesh
@@ -167,7 +168,8 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 stop=stop,
                 ledger=ledger,
             )
-            all_saved.callback(ledger.ended, step)  # after the last save
+            asked = None if is_finished else stop.signal_name
+            all_saved.push(loop.last_report(report, ledger, step, asked))
     spent = ledger.sentence()
     if not is_finished:
         say(f"stopped by {stop.signal_name} at step {step}; everything is saved")
