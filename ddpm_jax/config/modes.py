@@ -94,6 +94,11 @@ WITH_MASK = (
     Flag("mask", "white where something is to be made", PATH, most=None),
     *PROMPTS,
 )
+MEASURED = (
+    Flag("image", "measurement, or with --degrade the truth", PATH, least=1, most=None),
+    Flag("mask", "of --operator=mask: white where nothing is known", PATH, most=None),
+    *PROMPTS,
+)
 TABLE = (
     Mode("train", "train, or go on training, a run", CONFIG, JOINT),
     Mode("data", "show what a network would see", CONFIG, SINGLE),
@@ -131,7 +136,7 @@ TABLE = (
         RUN,
         JOINT,
         passes=("config", "workdir", "image", "mask"),
-        flags=WITH_MASK,
+        flags=MEASURED,
         short=(
             "sampling.labels",
             "editing.operator",

@@ -124,7 +124,7 @@ def test_a_table_of_frequencies_is_no_weight():
     ],
 )
 def test_what_the_probes_print_is_told(output, status, words):
-    lines = defects.told(output, status, "a warning")
+    lines = defects.reports(output, status, "a warning")
     said = "\n".join(f"{name} {text}" for name, text in lines)
     for word in words:
         assert word in said
@@ -141,7 +141,7 @@ def test_what_the_probes_print_is_told(output, status, words):
 )
 def test_a_process_that_does_not_start_is_no_defect(monkeypatch, program, words):
     monkeypatch.setattr(defects, "SECONDS", 2)
-    ((_, text),) = defects.told(*defects._run(program))
+    ((_, text),) = defects.reports(*defects._run(program))
     assert text.startswith(f"not looked for: another process {words}")
     assert "jaxlib" not in text
 
