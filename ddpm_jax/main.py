@@ -15,6 +15,7 @@ python -m ddpm_jax.main …
   --mode=compare CARD CARD …                          puts evaluation cards side by side
   --mode=diagnose --workdir=runs/digits               why samples are noise, or tinted
   --mode=convert --source=FILE|DIR --workdir=RUN      imports published weights
+  --mode=reproduce [--row=ROW --source=FILE]          a row of the papers' tables
   --mode=export --workdir=RUN --format=… --output=…   safetensors, diffusers, openai
   --mode=plan --config=… [--topology=v5e:4x4]         memory, FLOPs, hours of a run
   --mode=doctor                                       checks this machine

@@ -248,6 +248,24 @@ TABLE = (
         ),
     ),
     Mode(
+        "reproduce",
+        "repeat a row of the papers' tables with its published weights",
+        NOTHING,
+        ALONE,
+        passes=(
+            *("workdir", "row", "source", "classifier"),
+            *("reference", "inception", "num_samples"),
+        ),
+        flags=(
+            Flag("row", "name of the row; without it all are listed"),
+            Flag("source", "file or folder of its weights", PATH),
+            Flag("classifier", "file of the classifier that guides", PATH),
+            Flag("reference", "statistics or images to compare with", PATH),
+            Flag("inception", "weights of FID's network", PATH),
+            Flag("num_samples", "for a trial: fewer than the paper's 50,000"),
+        ),
+    ),
+    Mode(
         "export",
         "write weights for other programs",
         RUN,
