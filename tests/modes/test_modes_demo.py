@@ -250,7 +250,7 @@ KINDS = ("sample", "denoise", "walk", "encode")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_nobody_listens_to_ends_at_its_next_entry(player, kept, monkeypatch, kind):
     job = jobs_that_take_long(player, kept)[kind]
-    made, told = [], worker.Told()
+    made, told = [], worker.News()
     advance = sampler_lib.Sampler._under_way
 
     def counted(self, *given):
