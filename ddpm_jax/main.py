@@ -5,7 +5,7 @@ python -m ddpm_jax.main …
   --mode=data --config=configs/folder.py:photos       shows what a network would see
   --mode=sample --workdir=runs/digits                 makes images
   --mode=inpaint --workdir=RUN --image=F --mask=F     makes a part of a picture anew
-  --mode=restore --workdir=RUN --image=F --operator=…  draws what was measured so
+  --mode=restore --workdir=RUN --image=F --operator=…  undoes blur, coarseness, gaps
   --mode=vary --workdir=RUN --image=F                 makes variations of a picture
   --mode=interpolate --workdir=RUN --image=F --image=G  goes from one to the other
   --mode=animate --workdir=runs/digits --kind=walk    makes an animation

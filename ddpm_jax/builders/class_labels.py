@@ -94,9 +94,9 @@ def _index(text, names):
     by_name, by_index = _by_name(text, names), _by_index(text, names)
     if None not in (by_name, by_index) and by_name != by_index:
         raise errors.Refusal(
-            f"sampling.labels: {text} is the name of the class of index {by_name} and "
-            f"the index of the class named {names[by_index]!r}: give {BY_NAME}{text} "
-            f"or {BY_INDEX}{text}"
+            f"sampling.labels: {text} could mean two classes, the one of that name "
+            f"(index {by_name}) and the one of that index (name {names[by_index]!r}): "
+            f"give {BY_NAME}{text} or {BY_INDEX}{text}"
         )
     if by_name is None and text.startswith(BY_NAME):
         return _by_name(text.removeprefix(BY_NAME), names)

@@ -64,8 +64,8 @@ def recipe(
         prompts.check_prompted(texts, given)
     if config.sampling.prompts and build_guidance.leaves_classes_out(config.sampling):
         raise errors.Refusal(
-            "sampling.guidance_scale=0 leaves the text out, and a prompt is given: "
-            "leave --prompt out, or give another scale"
+            "guidance of scale 0 (guidance_scale=0, or guidance_w=-1) leaves the text "
+            "out, and a prompt is given: give no prompt, or another scale"
         )
     guided = build_guidance.of(config, facts, guides, kept, solver(config), path)
     made = recipe_lib.Recipe(
@@ -373,8 +373,9 @@ def _check_classes_known(config, asked: Classes | None, given) -> None:
     if not build_guidance.leaves_classes_out(sampling):
         raise errors.Refusal(
             f"{given.source.name} does not say of which class each of its images is, "
-            "and sampling.labels is empty: give --labels=…, one for all or several in "
-            f"the order of the images; there are {low_res.some(asked.names)}"
+            "and sampling.labels is empty: give --config.sampling.labels=…, one for "
+            "all or several in the order of the images; there are "
+            f"{low_res.some(asked.names)}"
         )
 
 

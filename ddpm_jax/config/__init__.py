@@ -1,7 +1,7 @@
 """The schema of a run: every field once, with its meaning, unit and source.
 
-A file in `configs/` starts from `base()` and changes what its experiment changes. Below
-`builders` no function reads a config.
+A file in `configs/` starts from `base()` and changes what its experiment changes. Rooms
+below `builders` are given values, not configs.
 """
 
 from ml_collections import config_dict
@@ -216,6 +216,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     config.mesh = mesh = config_dict.ConfigDict()
     mesh.data = -1  # devices along which only the batch is split; −1 for the rest
     mesh.fsdp = 1  # devices along which the state is split too
+    mesh.cpu_devices = 0  # that a CPU is split into for training; 0 leaves it to JAX
     return config
 
 

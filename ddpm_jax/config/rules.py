@@ -113,6 +113,7 @@ NOT_NEGATIVE = (
     "editing.frames",
     "editing.fps",
     "editing.seeds",
+    "mesh.cpu_devices",
     "train.weight_decay",
     "train.clip_norm",
     "train.sample_every",

@@ -64,7 +64,7 @@ MAX_WORDS = 12  # of a caption that is written here
 
 # Share of the things whose attribute is named, and of the captions that tell more.
 NAMED = {"kind": 0.9, "colour": 0.85, "size": 0.5}
-WITH_PLACE = 0.3  # of the scenes with one thing
+WITH_PLACE = 0.6  # of the scenes with one thing
 WITH_RELATION = 0.85  # of those with two
 DRAWS = 20  # random numbers that a caption takes at most
 

@@ -5,6 +5,7 @@ import numpy as np
 from ddpm_jax.diagnosis import findings
 from ddpm_jax.diagnosis.findings import NOT_CHECKED, OK, PROBLEM, WATCH, Finding
 from ddpm_jax.diagnosis.measure import NETWORK, STRAIGHT, TRIVIAL
+from ddpm_jax.metrics import sensitivity as sensitivity_lib
 from ddpm_jax.report import html
 from ddpm_jax.training import ema
 
@@ -20,7 +21,7 @@ CREDIBLE = 1.05  # times the error of a straight line
 WORSE_WEIGHTS = 1.1
 BAD_WEIGHTS = 2.0
 CLIPPED, OFTEN_CLIPPED = 0.05, 0.2
-IGNORED, HARDLY = 1e-3, 0.02  # change of the noise by a caption
+IGNORED = 1e-3  # change of the noise by a caption
 NAMES = {"ema": "EMA", "raw": "raw"}
 LITTLE = (
     "the network has learned little, or its weights are not used as they were trained: "
@@ -116,8 +117,7 @@ def text(sensitivity: dict) -> Finding:
     Args:
         sensitivity: from `metrics.sensitivity`, by quarter of t too.
     """
-    values = [sensitivity[f"sensitivity_q{q}"] for q in range(4)]
-    largest = max(value for value in values if value is not None)
+    largest = sensitivity_lib.largest(sensitivity)
     said = (
         f"a caption changes the predicted noise by up to {findings.percent(largest)} "
         "(mean by quarter of t)"
@@ -135,7 +135,7 @@ def text(sensitivity: dict) -> Finding:
             "train longer; if the loss has long been flat, look at captions and images "
             "with --mode=data: they may not belong to each other",
         )
-    if largest < HARDLY:
+    if largest < sensitivity_lib.MATTERS:
         cure = "train longer: the text has only begun to matter"
         return Finding("text", WATCH, said, reason, cure)
     return Finding("text", OK, said, reason)

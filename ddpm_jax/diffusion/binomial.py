@@ -180,21 +180,6 @@ class Binomial:
         return _sum(before.on * entropies[0] + before.off * entropies[1])
 
 
-def check_bits(values, what: str) -> None:
-    """Refuse data that are not zeros and ones.
-
-    Raises:
-        Refusal: names one of the other values.
-    """
-    values = np.asarray(values)
-    wrong = values[(values != 0) & (values != 1)]
-    if wrong.size:
-        raise errors.Refusal(
-            f"{what} holds {wrong.flat[0]:g}: binomial diffusion takes zeros and ones; "
-            "choose binary data, or model.kind=gaussian_2015"
-        )
-
-
 def _at(table, t, like):
     return arrays.expand_to(table[t], like)
 

@@ -2,9 +2,9 @@
 
 simple          mean squared error of the predicted quantity        DDPM eq. 14
 kl              the bound's term at t, in bits per dimension        DDPM eq. 5
-rescaled_kl     kl · T′: an unbiased estimate of the bound
-hybrid          simple + kl, the mean stopped in the kl             Improved DDPM
-rescaled_hybrid simple + kl · T′/1000                               eq. 16
+rescaled_kl     kl · T′: an unbiased estimate of the bound less L_T
+hybrid          simple + kl, the mean stopped in the kl
+rescaled_hybrid the same with kl · T′/1000                Improved DDPM eq. 16
 """
 
 import jax
@@ -76,8 +76,8 @@ def training_losses(
 
     Returns:
         "loss"; "mse", unweighted, in units of the predicted quantity; "vb", the
-        bound's term at t in bits per dimension without clipping. Each [B], whether
-        or not it enters the loss.
+        bound's term at t in bits per dimension, x̂_0 not clipped. Each [B], whether or
+        not it enters the loss.
 
     Raises:
         Refusal: unknown names or a contradiction among them (`check_objective`).
@@ -96,8 +96,8 @@ def training_losses(
     mse = arrays.mean_flat((target - parameter) ** 2)
 
     if loss in HYBRID_LOSSES:
-        # The bound trains the variance alone: the mean half is stopped, the variance
-        # half and x_t are not (Improved DDPM section 3.1).
+        # The bound trains the variance alone: the mean half is stopped (Improved DDPM
+        # section 3.1).
         channels = x_t.shape[-1]
         frozen = jax.lax.stop_gradient(parameter)
         output = jnp.concatenate([frozen, output[..., channels:]], axis=-1)

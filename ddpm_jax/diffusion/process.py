@@ -275,8 +275,8 @@ def check_steps(t, num_steps: int, like) -> None:
     rows = np.shape(like)[:1]
     if np.shape(t) not in ((), (1,), rows):
         raise errors.Refusal(
-            f"t of shape {np.shape(t)} with examples of shape {np.shape(like)}: give "
-            f"one t for each example, shape {rows}"
+            f"t of shape {list(np.shape(t))} with examples {list(np.shape(like))}: "
+            f"give one t for all, or one for each example, shape {list(rows)}"
         )
     values = arrays.known(t)
     if values is None or not np.any((values < 0) | (values >= num_steps)):

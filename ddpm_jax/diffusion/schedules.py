@@ -10,18 +10,17 @@ from ddpm_jax.core import errors
 
 COSINE_OFFSET = 0.008  # Improved DDPM section 3.2: √β_0 just below a pixel's bin
 MAX_BETA = 0.999  # Improved DDPM section 3.2: no singularity at t = T−1
-MIN_STEPS_OF_LINEAR = 20
 
 
 def linear(num_steps, beta_start, beta_end):
     """Return β linear in t, both ends scaled by 1000/T (Improved DDPM's code)."""
-    if num_steps < MIN_STEPS_OF_LINEAR:
-        raise errors.Refusal(
-            f"schedule 'linear' with {num_steps} steps gives β > 1: use more than "
-            f"{MIN_STEPS_OF_LINEAR} (there the last β is 1), or choose 'linear_fixed', "
-            "'cosine' or 'jsd'"
-        )
     scale = 1000 / num_steps
+    if scale * beta_end > 1:
+        raise errors.Refusal(
+            f"schedule 'linear' with {num_steps} steps and β up to {beta_end:g} at "
+            f"1,000 gives β = {scale * beta_end:.3g}: use more than "
+            f"{1000 * beta_end:.0f} steps, or choose 'linear_fixed', 'cosine' or 'jsd'"
+        )
     return np.linspace(scale * beta_start, scale * beta_end, num_steps)
 
 

@@ -371,8 +371,8 @@ def classes_of_morph(config, facts) -> tuple[int, ...]:
     for field in ("classifier", "weaker"):
         if config.sampling[field]:
             raise errors.Refusal(
-                f"sampling.{field}={config.sampling[field]} with --kind=morph: it mixes"
-                f" two classes without other guidance; leave sampling.{field} empty"
+                f"sampling.{field}={config.sampling[field]} with --kind=morph: a "
+                "morph mixes two classes, and no other run can guide it; leave it empty"
             )
     found = build_sampling.classes(config, facts)
     labels = found.labels

@@ -135,8 +135,8 @@ def from_arrays(config, facts, values, operator) -> Measurement:
     values = plans.array_of("measurements", values)
     if values.dtype.kind != "f":
         raise errors.Refusal(
-            f"measurements of type {values.dtype}: give floats in the values of the "
-            "networks, where black is −1 and white 1"
+            f"measurements of type {values.dtype}: give floats on the scale of the "
+            "networks' images, where black is −1 and white 1"
         )
     if isinstance(operator, str):
         own = operators.of_name(operator, operators.Measured(shape))
@@ -288,7 +288,7 @@ def _unmeasured(name, which, values) -> np.ndarray | None:
             raise errors.Refusal(
                 f"{one} with the operator {name}: no value is NaN, so that nothing "
                 "says which pixels are missing; give measured.npy of that edit, or "
-                "the mask: --operator=mask --mask=edits/<tag>/missing/0000.png"
+                "the mask: --operator=mask --mask=RUN/edits/<tag>/missing/0000.png"
             )
     return holes
 

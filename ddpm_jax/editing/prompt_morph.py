@@ -20,8 +20,8 @@ def texts_of(config, facts) -> prompts.Prompts:
     for field in ("classifier", "weaker"):
         if config.sampling[field]:
             raise errors.Refusal(
-                f"sampling.{field}={config.sampling[field]} with --kind=morph: it mixes"
-                f" two texts without other guidance; leave sampling.{field} empty"
+                f"sampling.{field}={config.sampling[field]} with --kind=morph: a "
+                f"morph mixes two texts, and no other run can guide it; leave it empty"
             )
     found = prompts.of(config, facts)
     texts = found.texts

@@ -202,8 +202,19 @@ def _validation(run):
         of_run, splits = run[:3], (run.test_split(), run.dataset)
         return make_validator(*of_run, *splits, mesh=run.mesh)
 
+    before = None  # of the last validation: the largest change by a text
+
     def validate(state, done):
+        nonlocal before
         record = {"step": done, **validator()(run.weights(state))}
+        change = sensitivity.largest(record)
+        if change is not None:
+            if before is None:  # a run that goes on was told before
+                before = 0.0 if done <= run.config.train.validate_every else change
+            if before < sensitivity.MATTERS <= change:
+                record["text_matters_since"] = done
+                say(f"the text has begun to matter at step {done:,}")
+            before = change
         run.writer.write(record)
         accuracy = record.get("validation_accuracy")
         named = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"

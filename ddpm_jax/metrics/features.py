@@ -181,7 +181,7 @@ def _batches(images, size) -> Iterator[tuple[np.ndarray, int]]:
         if part.shape[1:] != shape:
             raise errors.Refusal(
                 f"images of {list(shape)} and of {list(part.shape[1:])} in one set: "
-                "bring them to one size first"
+                "bring them to one size and number of channels first"
             )
         for start in range(0, len(part), size):
             waiting.append(part[start : start + size])

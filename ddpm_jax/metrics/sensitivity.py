@@ -1,5 +1,7 @@
 """How much a condition changes what a network predicts; 0 means that it is ignored."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from ddpm_jax.metrics import validation
 from ddpm_jax.runtime import sharding
 
 NAME = "sensitivity"
+QUARTERS = tuple(f"{NAME}_q{q}" for q in range(4))
+MATTERS = 0.02  # change of the noise, in some quarter of t, below which it hardly does
 
 
 def make_sensitivity(
@@ -78,6 +82,12 @@ def make_sensitivity(
         return validation.means(NAME, values, fixed.t, schedule.num_steps)
 
     return measure
+
+
+def largest(record: Mapping[str, float | None]) -> float | None:
+    """Return the largest sensitivity of any quarter of t in a record, None without."""
+    values = [record[name] for name in QUARTERS if record.get(name) is not None]
+    return max(values, default=None)
 
 
 def _norm(x):

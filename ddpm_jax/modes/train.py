@@ -47,6 +47,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
     started = time.perf_counter()
     saved_run = trained_run.to_resume(workdir)
     metric_writers.check(config.train.writers)
+    devices.split_cpu(config.mesh.cpu_devices)
     devices.check()
     mesh = build_training.mesh(config)
     build_planning.check_batch(config, mesh)
@@ -63,7 +64,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
     abstract = build_training.abstract_state(config, network, mesh)
     monitor.check(config, facts, network, dataset)
     is_new = distributed.from_first(saved_run is None)
-    if is_new:  # a run that exists needs the others that its config names no more
+    if is_new:  # one that exists no longer needs the runs that its config names
         check_new(config, facts, network)
 
     # Nothing above has written a file: what is refused leaves no trace.

@@ -38,7 +38,7 @@ def check(format: str, fps: int) -> None:
     if fps > fastest:
         raise errors.Refusal(
             f"editing.fps={fps}: --format={format} plays at most {fastest} frames a "
-            "second" + ("; give fewer, or --format=webp" if format == "gif" else "")
+            "second; give fewer" + (", or --format=webp" if format == "gif" else "")
         )
     if format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise errors.Refusal(

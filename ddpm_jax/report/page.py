@@ -117,6 +117,7 @@ def _key_numbers(history):
             "%",
         ),
         ("sensitivity to the text", history.newest("sensitivity"), ""),
+        ("the text has mattered since step", history.newest("text_matters_since"), ""),
         ("proxy FD", history.newest("proxy_fd"), ""),
         ("speed", history.newest("images_per_second"), "images/s"),
         ("waiting for data", percent("data_wait"), "%"),

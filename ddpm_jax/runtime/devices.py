@@ -11,10 +11,12 @@ from pathlib import Path
 import jax
 
 from ddpm_jax.core import errors
+from ddpm_jax.runtime.console import say
 
 NVIDIA_DEVICE = re.compile(r"nvidia\d+")
 TPU_DEVICE = re.compile(r"accel\d+")
 TPU_VARIABLES = ("TPU_ACCELERATOR_TYPE", "TPU_WORKER_ID")  # set on Google's TPU VMs
+HOST_DEVICES = "--xla_force_host_platform_device_count"  # of XLA_FLAGS
 HIDDEN = ("", "-1", "none", "NoDevFiles")  # CUDA_VISIBLE_DEVICES that shows no GPU
 MISSING = {
     "nvidia": ("An NVIDIA GPU", 'pip install -U "jax[cuda12]"'),
@@ -55,6 +57,29 @@ def idle(facts: Facts) -> str | None:
                 "use the CPU on purpose set JAX_PLATFORMS=cpu"
             )
     return None
+
+
+def split_cpu(count: int) -> None:
+    """Have the CPU be several devices, between which a batch is split.
+
+    Operations of small networks are too small to be split over cores one by one.
+    Nothing is changed by 0, nor where the process was told a number of devices before,
+    or JAX has started.
+
+    Args:
+        count: number of devices, at most that of the cores for any gain.
+    """
+    told = HOST_DEVICES in os.environ.get("XLA_FLAGS", "")
+    if not count or told or jax.config.jax_num_cpu_devices > 0:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # JAX has started
+        if jax.default_backend() == "cpu" and jax.local_device_count() != count:
+            say(
+                f"mesh.cpu_devices={count} is left out: JAX has started with "
+                f"{jax.local_device_count()}"
+            )
 
 
 def check() -> None:

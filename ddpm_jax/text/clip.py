@@ -183,6 +183,6 @@ def _checked(path):
         raise errors.Refusal(
             f"{str(path)!r} is not the published {FILE} (its content has the SHA-256 "
             f"{found[:12]}…, not {SHA256[:12]}…): give the file that CLIP and GLIDE "
-            f"have, or {INSTALL} and give none"
+            f"have, or {INSTALL} and leave data.vocabulary empty"
         )
     return content

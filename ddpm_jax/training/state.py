@@ -52,7 +52,9 @@ class TrainState:
 
 
 def create(params, *, optimizer, ema_decays, timestep_sampler) -> TrainState:
-    """Return the state before the first step; traceable, so shapes come first.
+    """Return the state before the first step.
+
+    It can be traced, so that its shapes are had before its arrays: `jax.eval_shape`.
 
     Args:
         params: initial parameters.

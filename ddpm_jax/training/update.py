@@ -17,7 +17,7 @@ from ddpm_jax.training import blocks
 from ddpm_jax.training import ema as ema_lib
 from ddpm_jax.training import state as state_lib
 
-# The metrics of every kind of step; a kind's own are scalars of other names.
+# The metrics of every kind of step; a kind's own have other names.
 COMMON = (
     "loss",
     "grad_norm",
@@ -69,9 +69,9 @@ def update_state(
         examples: arrays [B, ...], the draws among them: "t" int32 [B], "weight" [B] of
             the timestep sampler, and whatever `loss_terms` reads.
         loss_terms: `(params, part of the examples [b, ...]) → terms`: "loss" [b],
-            unweighted, and further values [b] whose means become metrics of the same
-            names, none of them in `COMMON`. An example's terms do not depend on the
-            others in its part.
+            without the timestep sampler's weight, and further values [b] whose means
+            become metrics of the same names, none of them in `COMMON`. An example's
+            terms do not depend on the others in its part.
         num_steps: T′ of the process, for the quarters of t.
         timestep_sampler: a value of `diffusion.timesteps`; it is given t and loss.
         optimizer: Optax transformation.
@@ -84,9 +84,10 @@ def update_state(
         The state, unchanged but for `step` and `skipped` where loss or gradient or
         update is not finite; and "loss", the weighted mean, and the means of the other
         terms; "grad_norm", "learning_rate", "finite"; in image order "t" int32 [B] and
-        "example_loss" [B], unweighted; in that of `blocks.block_names` "block_norms"
-        [K] of the gradient; by quarter of t "quarter_loss" (sums) and "quarter_count",
-        [4], and "quarter_<name>" of `by_quarter`; by EMA "ema_initial_share".
+        "example_loss" [B], without that weight; in that of `blocks.block_names`
+        "block_norms" [K] of the gradient; by quarter of t "quarter_loss" (sums) and
+        "quarter_count", [4], and "quarter_<name>" of `by_quarter`; by EMA
+        "ema_initial_share".
 
     Raises:
         ValueError: a term has the name of a common metric.
@@ -98,7 +99,7 @@ def update_state(
     block_norms, grad_norm = blocks.norms(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     proposed, updates = _propose(state, gradient, optimizer, ema_ramp)
-    # The update too: Adam divides by the root of a gradient that may be zero.
+    # The update too: no optimizer is trusted to keep finite gradients finite.
     finite &= jnp.isfinite(optax.tree.norm(updates))
     history = timestep_sampler.update(state.timesteps, t, terms["loss"])
     proposed = proposed.replace(timesteps=history)
@@ -159,7 +160,7 @@ def _gradient(loss_terms, microbatches):
 
         zeros = jax.tree.map(jnp.zeros_like, params)
         total, terms = jax.lax.scan(body, zeros, jax.tree.map(split, examples))
-        # Averaged, not summed: the original codes sum and so scale with the split.
+        # Averaged, not summed: the OpenAI codes sum and so scale with the split.
         gradient = jax.tree.map(lambda value: value / microbatches, total)
         return gradient, jax.tree.map(lambda v: v.swapaxes(0, 1).reshape(-1), terms)
 

@@ -190,8 +190,3 @@ def test_entropy_bounds_hold_and_are_those_of_the_enumeration():
 def test_a_prior_of_certain_bits_is_refused(mean):
     with pytest.raises(errors.Refusal, match=f"a prior mean of {mean}: choose"):
         binomial.Binomial(mean)
-
-
-def test_data_that_are_no_bits_are_refused():
-    with pytest.raises(errors.Refusal, match=r"the image holds 0\.5: binomial"):
-        binomial.check_bits([0, 0.5, 1], "the image")

@@ -282,7 +282,7 @@ def test_what_has_no_effect_on_a_run_of_texts_is_refused(opened):
     config = opened.config.copy_and_resolve_references()
     config.sampling.prompts = PROMPTS
     config.sampling.guidance_scale = 0.0
-    with pytest.raises(errors.Refusal, match="guidance_scale=0 leaves the text out"):
+    with pytest.raises(errors.Refusal, match=r"guidance_scale=0.* leaves the text"):
         build_sampling.recipe(config, opened.facts)
 
 

@@ -1,5 +1,9 @@
 """An idle accelerator stops a run; a CPU that was asked for does not."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from ddpm_jax.core import errors
@@ -119,3 +123,32 @@ def test_the_driver_is_asked(program, sign, tmp_path, monkeypatch):
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert devices.nvidia_sign({}, root=machine(tmp_path / "root")) == sign
+
+
+SPLIT = """
+import jax
+from ddpm_jax.runtime import devices
+devices.split_cpu(2)
+print(jax.local_device_count())
+devices.split_cpu(4)
+print(jax.local_device_count())
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "printed"),
+    [
+        ("", ["2", "2"]),
+        ("--xla_force_host_platform_device_count=3", ["3", "3"]),
+    ],
+)
+def test_a_cpu_is_split_unless_a_number_was_told(given, printed):
+    environment = {**os.environ, "XLA_FLAGS": given, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", SPLIT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == printed

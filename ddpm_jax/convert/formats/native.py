@@ -45,7 +45,7 @@ def read_metadata(found: Mapping[str, str] | None, path) -> dict | None:
     if version != VERSION:
         raise errors.Refusal(
             f"{path} has version {version} of the format and this package reads "
-            f"{VERSION}: update ddpm-jax"
+            f"{VERSION}: update ddpm-jax, or export it again with this version"
         )
     return content
 

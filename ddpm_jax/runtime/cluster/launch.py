@@ -111,7 +111,9 @@ def _number(environ, name) -> int | None:
     """Return a variable that holds a whole number, None where it is not set."""
     text = environ.get(name, "")
     if text and not text.isdecimal():
-        raise errors.Refusal(f"{name}={text} is not a number from 0 up: correct it")
+        raise errors.Refusal(
+            f"environment variable {name}={text}: give a whole number from 0 up"
+        )
     return int(text) if text else None
 
 
