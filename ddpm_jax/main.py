@@ -15,6 +15,7 @@ python -m ddpm_jax.main …
   --mode=compare CARD CARD …                          puts evaluation cards side by side
   --mode=diagnose --workdir=runs/digits               why samples are noise, or tinted
   --mode=convert --source=FILE|DIR --workdir=RUN      imports published weights
+  --mode=reproduce [--row=ROW --source=FILE]          a row of the papers' tables
   --mode=export --workdir=RUN --format=… --output=…   safetensors, diffusers, openai
   --mode=plan --config=… [--topology=v5e:4x4]         memory, FLOPs, hours of a run
   --mode=doctor                                       checks this machine
@@ -42,7 +43,10 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv=None) -> int:
-    """Run one mode and return the exit status: 0, or 1 after an error in one sentence.
+    """Run one mode and return the exit status.
+
+    It is 0, 1 after an error in one sentence, or train.exit_code_on_preemption where a
+    scheduler stopped training.
 
     Args:
         argv: program name and arguments; those of the process by default.
@@ -59,7 +63,8 @@ def main(argv=None) -> int:
             # Only now: a refused command line should not wait for JAX.
             module = importlib.import_module(f"ddpm_jax.modes.{mode.name}")
             with _flags():
-                module.run(*(command.value(name) for name in mode.passes))
+                status = module.run(*(command.value(name) for name in mode.passes))
+            return status or 0
     except errors.Refusal as refusal:
         if debug:
             raise

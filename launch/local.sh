@@ -11,8 +11,8 @@
 #   --python=PATH   the interpreter (python)
 #   --dry-run       print the commands and run nothing
 #
-# Ctrl-C and SIGTERM are passed on once each: the first saves and ends with status 0, a
-# second one ends at once. The same command goes on. The status is that of the first
+# Ctrl-C and SIGTERM are passed on once each: the first saves and ends with status 0 (or
+# config.train.exit_code_on_preemption), a second one ends at once. The same command goes on. The status is that of the first
 # process that ended badly.
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -119,8 +119,10 @@ while ((${#pids[@]})); do
         code=0
         wait "${pids[i]}" || code=$?
         unset "pids[i]"
-        if ((code && !status)); then
-            status=$code failed=$i deadline=$((SECONDS + grace))
+        if ((code && (!status || status == 143))); then
+            status=$code
+            # 143 is no failure: it saved because it was told to, as the others do.
+            ((code == 143)) || failed=$i deadline=$((SECONDS + grace))
         fi
     done
     if [[ $failed ]] && ((SECONDS >= deadline)); then

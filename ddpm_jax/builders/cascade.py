@@ -213,7 +213,7 @@ class Stage:
         lines = build_sampling.guidance_lines(
             self._config, self._saved.facts, self._saved.imported
         )
-        for line in [*(texts.told() if texts else ()), *lines]:
+        for line in [*(texts.summary() if texts else ()), *lines]:
             say(line)
         was_finished = distributed.from_first(self._store.is_finished(count))
         done = generation.generate_until(

@@ -38,7 +38,7 @@ class Prompts(NamedTuple):
             (text_lib.MASK, _rows(self.mask)),
         )
 
-    def told(self) -> list[str]:
+    def summary(self) -> list[str]:
         """Return what is to be said before images are made, in a line each."""
         shown = ", ".join(encoding.shortened(text) for text in self.texts[:SHOWN])
         more = len(self.texts) - SHOWN

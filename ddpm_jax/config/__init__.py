@@ -127,6 +127,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     train.init_from = ""  # run whose weights to start from
     train.init_min_share = 0.5  # of the arrays that must fit; fewer are refused
     train.max_bad_steps = 3  # non-finite in a row: roll back to a checkpoint, once
+    train.exit_code_on_preemption = 0  # of training saved on SIGTERM; schedulers: 143
 
     config.sampling = sampling = config_dict.ConfigDict()
     sampling.method = "ancestral"  # or ddim, heun, dpmpp_2m, dpmpp_2s
@@ -232,6 +233,7 @@ MUTABLE = (
     "train.writers",
     "train.init_min_share",
     "train.max_bad_steps",
+    "train.exit_code_on_preemption",
     "train.microbatches",
     "data.path",
     "data.vocabulary",

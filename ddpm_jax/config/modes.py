@@ -94,6 +94,11 @@ WITH_MASK = (
     Flag("mask", "white where something is to be made", PATH, most=None),
     *PROMPTS,
 )
+MEASURED = (
+    Flag("image", "measurement, or with --degrade the truth", PATH, least=1, most=None),
+    Flag("mask", "of --operator=mask: white where nothing is known", PATH, most=None),
+    *PROMPTS,
+)
 TABLE = (
     Mode("train", "train, or go on training, a run", CONFIG, JOINT),
     Mode("data", "show what a network would see", CONFIG, SINGLE),
@@ -131,7 +136,7 @@ TABLE = (
         RUN,
         JOINT,
         passes=("config", "workdir", "image", "mask"),
-        flags=WITH_MASK,
+        flags=MEASURED,
         short=(
             "sampling.labels",
             "editing.operator",
@@ -240,6 +245,24 @@ TABLE = (
             Flag(
                 "source", "file, folder, FILE#ENTRY; CLIP's two", PATH, least=1, most=2
             ),
+        ),
+    ),
+    Mode(
+        "reproduce",
+        "repeat a row of the papers' tables with its published weights",
+        NOTHING,
+        ALONE,
+        passes=(
+            *("workdir", "row", "source", "classifier"),
+            *("reference", "inception", "num_samples"),
+        ),
+        flags=(
+            Flag("row", "name of the row; without it all are listed"),
+            Flag("source", "file or folder of its weights", PATH),
+            Flag("classifier", "file of the classifier that guides", PATH),
+            Flag("reference", "statistics or images to compare with", PATH),
+            Flag("inception", "weights of FID's network", PATH),
+            Flag("num_samples", "for a trial: fewer than the paper's 50,000"),
         ),
     ),
     Mode(

@@ -129,6 +129,7 @@ POSITIVE = (
     "diffusion.data_std",
 )
 SHARES = ("train.init_min_share",)
+EXIT_CODES = ("train.exit_code_on_preemption",)  # 1 is that of errors
 BELOW_ONE = ("train.beta_1", "train.beta_2", "train.label_dropout", "model.dropout")
 
 
@@ -197,6 +198,11 @@ def check_values(config: config_dict.ConfigDict) -> None:
     check(POSITIVE, lambda value: value > 0, "a number above 0")
     check(BELOW_ONE, lambda value: 0 <= value < 1, "0 … below 1")
     check(SHARES, lambda value: 0 <= value <= 1, "a share of 0 … 1")
+    check(
+        EXIT_CODES,
+        lambda value: value == 0 or 2 <= value <= 255,
+        "0, or 2 … 255, such as 143",
+    )
     for path, choices in CHOICES.items():
         check([path], choices.__contains__, "one of " + ", ".join(choices))
     check(

@@ -32,13 +32,13 @@ class Found:
         captions: of `images.entries`, in that order; an image may have none.
         origin: where they stand, in words.
         images: the listing, without the files of captions among those that are ignored.
-        told: what was found, in a line each.
+        remarks: what was found, in a line each.
     """
 
     captions: captions_lib.Captions
     origin: str
     images: files.Images
-    told: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     def without(self, chosen: Sequence[int] | None = None) -> list[str]:
         """Return the names of the images that have no caption, or an empty one.
@@ -102,7 +102,7 @@ def find(images: files.Images, how: str, say: Callable[[str], None]) -> Found | 
 
 @functools.lru_cache(maxsize=4)  # both splits ask
 def _say(found, say):
-    for line in found.told:
+    for line in found.remarks:
         say(line)
 
 

@@ -25,14 +25,14 @@ class Picture(NamedTuple):
         original: uint8 or uint16 [H', W', C], upright, in the channels of the run.
         opacity: float [H', W'], 0 … 1; None where the file has none.
         fitted: [H, W, C] as samples are stored, what the run takes.
-        told: what was done to it, in a line each.
+        remarks: what was done to it, in a line each.
     """
 
     name: str
     original: np.ndarray
     opacity: np.ndarray | None
     fitted: np.ndarray
-    told: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     @property
     def values(self) -> np.ndarray:
@@ -46,12 +46,12 @@ class Hole(NamedTuple):
     Attributes:
         original: bool [H', W'] of the picture as it was given.
         fitted: bool [H, W] of the picture as the run takes it.
-        told: in a line each, first the share and the polarity.
+        remarks: in a line each, first the share and the polarity.
     """
 
     original: np.ndarray
     fitted: np.ndarray
-    told: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 def read_picture(

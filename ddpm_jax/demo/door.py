@@ -128,7 +128,7 @@ def _with_headers(send):
     return answer
 
 
-async def _refuse(receive, send, status: int, told: str) -> None:
+async def _refuse(receive, send, status: int, text: str) -> None:
     """Answer with a sentence, which browsers show once they have sent all."""
     left = MOST_ASKED
     while left > 0:
@@ -138,4 +138,4 @@ async def _refuse(receive, send, status: int, told: str) -> None:
             break
     kind = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": kind})
-    await send({"type": "http.response.body", "body": told.encode()})
+    await send({"type": "http.response.body", "body": text.encode()})

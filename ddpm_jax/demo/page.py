@@ -83,7 +83,7 @@ class Tab:
                 one = uploads.read(path, player)
             except Exception as error:  # told in the page, and logged
                 return None, view.failed(error)
-            return one, show(one) + "".join(map(view.note, one.told))
+            return one, show(one) + "".join(map(view.note, one.remarks))
 
         def take(seed):
             try:
@@ -180,7 +180,7 @@ class Tab:
             js: changes the inputs in the browser.
         """
         event = button.click(
-            functools.partial(told, self.player, make),
+            functools.partial(follow, self.player, make),
             inputs,
             list(outputs),
             js=js,
@@ -203,7 +203,7 @@ class Tab:
 Show = Callable[[np.ndarray], str]
 
 
-def told(player: Player, make: Callable[..., tuple[Job, Show]], *values) -> Iterator:
+def follow(player: Player, make: Callable[..., tuple[Job, Show]], *values) -> Iterator:
     """Yield (status, pictures, command) while a job is made; what fails is told."""
     command = ""
     try:

@@ -213,11 +213,11 @@ class Player:
                 image = step.state if is_last else step.estimate
                 now = images_lib.to_stored(image, levels)
                 shown = np.concatenate([*made, now])
-                told = Progress(pace.done, pace.whole, left, shown)
-                if not told.is_finished:
-                    watch.tell(told)
+                progress = Progress(pace.done, pace.whole, left, shown)
+                if not progress.is_finished:
+                    watch.tell(progress)
             made.append(now)
-        return told
+        return progress
 
     def _frames(self, job, watch) -> Progress:
         """Return the frames of an animation; what is told shows one under way."""
@@ -229,9 +229,9 @@ class Player:
         def on_step(step):
             left = pace.left()
             shown = images_lib.to_stored(step.estimate, levels)
-            told = Progress(pace.done, pace.whole, left, shown)
-            if not told.is_finished:  # what is shown is no frame yet
-                watch.tell(told)
+            progress = Progress(pace.done, pace.whole, left, shown)
+            if not progress.is_finished:  # what is shown is no frame yet
+                watch.tell(progress)
 
         opened = self.opened._replace(config=job.config, on_step=on_step)
         frames = animation_lib.in_memory(opened, film)

@@ -102,7 +102,7 @@ def address_of(host: str, port: int) -> str:
 def scratch():
     """Give gradio a folder of its own for what is sent to it, which goes at the end."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="ddpm_jax_demo_"))
-    told = {
+    variables = {
         uploads.FOLDER: str(folder),
         "GRADIO_ANALYTICS_ENABLED": "False",
         # Gradio counts requests, and sorts its counts at each of them.
@@ -110,8 +110,8 @@ def scratch():
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield folder
     finally:
@@ -176,20 +176,20 @@ def _take_only_what_was_sent(page) -> None:
             setattr(block, name, checked(getattr(block, name)))
 
 
-def serve(app, bound: socket.socket, told: str) -> None:
+def serve(app, bound: socket.socket, message: str) -> None:
     """Answer until Ctrl-C or SIGTERM.
 
     Args:
         app: from `application`.
         bound: from `listening`.
-        told: what is said once it answers.
+        message: what is said once it answers.
     """
     import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets=None):
             await super().startup(sockets=sockets)
-            say(told)
+            say(message)
 
         async def shutdown(self, sockets=None):
             # What windows wait for is cut off: no error, and no traceback each.

@@ -90,10 +90,10 @@ def add(tab) -> None:
     """Add settings and the animation."""
     gr, player = tab.gr, tab.player
     known = kinds(player)
-    told = "; ".join(f"{kind}: {KINDS[kind]}" for kind in known)
+    info = "; ".join(f"{kind}: {KINDS[kind]}" for kind in known)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            kind = gr.Radio(known, value=known[0], label="Of what", info=told)
+            kind = gr.Radio(known, value=known[0], label="Of what", info=info)
             frames = gr.Slider(
                 2,
                 MOST_FRAMES,

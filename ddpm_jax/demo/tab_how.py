@@ -18,10 +18,10 @@ def reason(player) -> str:
     needed = [
         key for key, spec in specs.items() if key != "label" and spec.none is None
     ]
-    told = f"its network is always told {needed[0]!r}" if needed else ""
+    reason = f"its network is always told {needed[0]!r}" if needed else ""
     if player.config.diffusion.num_steps < LEAST:
-        told = f"its process has fewer than {LEAST} steps"
-    return tab_sample.reason(player) or uploads.reason(player) or told
+        reason = f"its process has fewer than {LEAST} steps"
+    return tab_sample.reason(player) or uploads.reason(player) or reason
 
 
 def add(tab) -> None:
@@ -41,7 +41,7 @@ def add(tab) -> None:
                 choices,
                 value=choices[0] if choices else None,
                 label="Class that the network is told",
-                visible=told_classes(player),
+                visible=takes_class(player),
             )
             seed = gr.Number(0, label="Seed of the noise", precision=0, minimum=0)
             prompts = [tab.prompt()] if jobs.reads_text(player) else []
@@ -88,20 +88,20 @@ def way_back(player, one, t, label, seed, prompt=None):
         raise errors.Refusal("there is no picture: upload one, or take a sample")
     whole = player.config.diffusion.num_steps
     t = jobs.whole("t", t, 0, explain.last_of(whole))
-    told = label in player.facts.class_names and told_classes(player)
+    is_class = label in player.facts.class_names and takes_class(player)
     return tab_vary.job_of(
         player,
         one,
         strength=(t + 1) / whole,
-        label=label if told else "",
-        guidance=1.0 if told or not told_classes(player) else 0.0,
+        label=label if is_class else "",
+        guidance=1.0 if is_class or not takes_class(player) else 0.0,
         seed=seed,
         prompt=prompt,
         method=player.config.sampling.method,
     )
 
 
-def told_classes(player) -> bool:
+def takes_class(player) -> bool:
     """Return whether the network can be told a class."""
     return bool(player.config.model.class_conditional)
 
@@ -118,7 +118,7 @@ def shown(explainer, player, one, t, label, seed) -> tuple[str, str]:
     if one is None:
         return "", chart
     names = list(player.facts.class_names)
-    number = names.index(label) if label in names and told_classes(player) else None
+    number = names.index(label) if label in names and takes_class(player) else None
     seed = jobs.whole("the seed", seed, 0, jobs.MOST_SEED)
     x_0 = one.picture.values
     found = explainer.at(x_0, t, seed=seed, label=number)

@@ -70,12 +70,12 @@ def add(tab) -> None:
     """Add a picture, settings and results."""
     gr, player = tab.gr, tab.player
     known = operators(player)
-    told = "; ".join(f"{name}: {MEASURED[name]}" for name in known)
+    info = "; ".join(f"{name}: {MEASURED[name]}" for name in known)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             picture = gr.HTML(view.note("First upload a picture, or take a sample."))
             kept = tab.given(picture, uploads.shown, "restore")
-            operator = gr.Radio(known, value=known[0], label="Measured how", info=told)
+            operator = gr.Radio(known, value=known[0], label="Measured how", info=info)
             noise = gr.Slider(
                 0,
                 MOST_NOISE,

@@ -32,11 +32,11 @@ class Kept(NamedTuple):
 
     Attributes:
         picture: as the run takes it.
-        told: what was done to it, in a line each.
+        remarks: what was done to it, in a line each.
     """
 
     picture: inputs.Picture
-    told: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     @property
     def fitted(self) -> np.ndarray:
@@ -79,15 +79,15 @@ def read(path: str, player) -> Kept:
         )
     except errors.Refusal as refusal:
         # Where it lies on this machine is nobody's business.
-        told = str(refusal).replace(str(file), file.name)
-        raise errors.Refusal(told) from refusal
+        message = str(refusal).replace(str(file), file.name)
+        raise errors.Refusal(message) from refusal
     except FileNotFoundError as error:
         # The same picture from two windows is one file.
         raise _gone(file) from error
     finally:
         _forget(file)
-    told = tuple(line.replace(str(file), file.name) for line in picture.told)
-    return of_array(picture.fitted, told)
+    remarks = tuple(line.replace(str(file), file.name) for line in picture.remarks)
+    return of_array(picture.fitted, remarks)
 
 
 def check_sent(path: str | os.PathLike) -> None:
@@ -158,9 +158,9 @@ def _check_size(file: pathlib.Path, shape: tuple[int, ...]) -> None:
         )
 
 
-def of_array(fitted: np.ndarray, told: tuple[str, ...] = ()) -> Kept:
+def of_array(fitted: np.ndarray, remarks: tuple[str, ...] = ()) -> Kept:
     """Return a picture that fits already, [H, W, C] as samples are stored."""
-    return Kept(inputs.Picture(PICTURE_FILE, fitted, None, fitted, ()), told)
+    return Kept(inputs.Picture(PICTURE_FILE, fitted, None, fitted, ()), remarks)
 
 
 def given(*kept: Kept) -> plans.Given:

@@ -16,7 +16,7 @@ class Stopped(Exception):
     """Nobody waits for the work any more."""
 
 
-class Told:
+class News:
     """What a piece of work told last.
 
     Attributes:
@@ -47,14 +47,14 @@ class Worker:
 
     def begin(
         self, work: Callable[[Callable], object]
-    ) -> tuple[concurrent.futures.Future, Told]:
+    ) -> tuple[concurrent.futures.Future, News]:
         """Begin `work(tell)` when all work before it has ended.
 
         Returns:
             Its future, and what it tells.
         """
-        told = Told()
-        return self._thread.submit(self._do, work, told), told
+        news = News()
+        return self._thread.submit(self._do, work, news), news
 
     def follow(self, work: Callable[[Callable], object]) -> Iterator:
         """Yield what `work(tell)` told last, now and then, and what it returns.
@@ -65,13 +65,13 @@ class Worker:
         Args:
             work: is given `tell`.
         """
-        making, told = self.begin(work)
+        making, news = self.begin(work)
         try:
             while not concurrent.futures.wait([making], SECONDS).done:
-                yield told.newest
+                yield news.newest
             yield making.result()
         finally:
-            told.is_stopped = True
+            news.is_stopped = True
             making.cancel()
 
     def close(self) -> None:
@@ -81,10 +81,10 @@ class Worker:
             now.is_stopped = True
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _do(self, work, told):
-        self._now = told
+    def _do(self, work, news):
+        self._now = news
         try:
             with flags.as_program():
-                return work(told.tell)
+                return work(news.tell)
         finally:
             self._now = None

@@ -47,10 +47,10 @@ def lines() -> Iterator[tuple[str, str]]:
     if jax.default_backend() != "cpu":
         yield "known defects", "those of CPUs alone are known; this is none"
         return
-    yield from told(*_run(PROGRAM))
+    yield from reports(*_run(PROGRAM))
 
 
-def told(output: str, status: int | None, said: str) -> Iterator[tuple[str, str]]:
+def reports(output: str, status: int | None, said: str) -> Iterator[tuple[str, str]]:
     """Yield in words what the program of the probes printed before it ended.
 
     Args:

@@ -198,8 +198,8 @@ def _noised(config, facts, values, shares):
     kept = build_process.respaced(config, "sampling")
     levels = _levels(config, kept)
     whole = config.diffusion.num_steps
-    told = ", ".join(str(kept.timesteps[k] + 1) for k in levels)
-    say(f"rows at t = {told} of {whole}")
+    shown = ", ".join(str(kept.timesteps[k] + 1) for k in levels)
+    say(f"rows at t = {shown} of {whole}")
     rows = np.tile(shares, len(levels))
     arrays = {
         transforms.PICTURE: values,

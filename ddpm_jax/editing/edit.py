@@ -154,9 +154,9 @@ def read_pictures(
     ]
     sizes = {picture.fitted.shape[:2] for picture in found}
     if len(sizes) > 1:
-        told = ", ".join(f"{h}x{w}" for h, w in sorted(sizes))
+        listed = ", ".join(f"{h}x{w}" for h, w in sorted(sizes))
         raise errors.Refusal(
-            f"pictures of several sizes ({told}): give them one by one, or leave out "
+            f"pictures of several sizes ({listed}): give them one by one, or leave out "
             "--keep-size, which fits them to the run"
         )
     for path, picture in zip(paths, found, strict=True):
@@ -164,7 +164,7 @@ def read_pictures(
         distributed.check_alike(
             {f"--image={path}": content}, "give every host the same files"
         )
-        for line in picture.told:
+        for line in picture.remarks:
             say(line)
     return found
 

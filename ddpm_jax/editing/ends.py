@@ -84,9 +84,9 @@ def _check_one(config, recipe, ends, numbers) -> None:
             )
     if not _differing(ends):
         named = len(config.sampling.labels)
-        told = f"; sampling.labels names {named} classes" if named else ""
+        hint = f"; sampling.labels names {named} classes" if named else ""
         raise errors.Refusal(
-            f"editing.samples={tuple(numbers)}: both ends are one sample{told}; give "
+            f"editing.samples={tuple(numbers)}: both ends are one sample{hint}; give "
             "two numbers, or one number and two classes in sampling.labels, such as "
             "3,5, or two prompts"
         )

@@ -71,9 +71,9 @@ def _walk(config, facts) -> Animation:
         )
     count = _count(config, seeds)
     recipe = _recipe(config, facts, frames=count, start="given")
-    told = f"seeds {sampling.seed} … {sampling.seed + seeds - 1}"
+    which = f"seeds {sampling.seed} … {sampling.seed + seeds - 1}"
     recipe = dataclasses.replace(
-        recipe, fingerprints=(*recipe.fingerprints, (STATE, told))
+        recipe, fingerprints=(*recipe.fingerprints, (STATE, which))
     )
     frames = []
     for leg, share in animation_lib.round_trip(count, seeds):

@@ -86,7 +86,7 @@ def with_prompt(config):
     return config
 
 
-def told(config, saved) -> list[str]:
+def summary(config, saved) -> list[str]:
     """Return what guides the holes, in a line each.
 
     Args:
@@ -95,7 +95,7 @@ def told(config, saved) -> list[str]:
     """
     config = with_prompt(config)
     texts = prompts.of(config, saved.facts)
-    lines = [] if texts is None else texts.told()
+    lines = [] if texts is None else texts.summary()
     guided = build_sampling.guidance_lines(config, saved.facts, saved.imported)
     return [*lines, *guided]
 

@@ -57,8 +57,8 @@ def of_pictures(config, facts, count: int) -> tuple[int, ...] | None:
     try:
         found = class_labels.indices(given, facts.class_names)
     except errors.Refusal as refusal:
-        told = str(refusal).replace("sampling.labels", "editing.image_labels")
-        raise errors.Refusal(told) from refusal
+        message = str(refusal).replace("sampling.labels", "editing.image_labels")
+        raise errors.Refusal(message) from refusal
     return _fitting("editing.image_labels", found, count)
 
 

@@ -81,15 +81,15 @@ def _check_unguided(config) -> None:
     """Refuse guidance while encoding, which no chain undoes."""
     sampling = config.sampling
     scale = build_guidance.guidance_scale(sampling)
-    told = [f"guidance_scale={scale:g}"] if scale not in (0, 1) else []
-    told += [
+    active = [f"guidance_scale={scale:g}"] if scale not in (0, 1) else []
+    active += [
         f"{name}={sampling[name]}"
         for name in ("classifier", "weaker")
         if sampling[name]
     ]
-    if told and not config.editing.force:
+    if active and not config.editing.force:
         raise errors.Refusal(
-            f"sampling.{told[0]} while encoding: a guided chain does not return the "
+            f"sampling.{active[0]} while encoding: a guided chain does not return the "
             "picture; sample with guidance_scale 1 (or 0, unconditional), or go on "
             "all the same with --force on a command line"
         )
@@ -318,8 +318,8 @@ def write(store, encoded: Encoded | None, names: Sequence[str]) -> None:
     file = store.folder / FILE
     if encoded is not None:
         if distributed.is_first():
-            told = {k: v for k, v in encoded._asdict().items() if k != "latents"}
-            files.write_json(file, {"pictures": list(names), **told})
+            record = {k: v for k, v in encoded._asdict().items() if k != "latents"}
+            files.write_json(file, {"pictures": list(names), **record})
     elif file.exists():
-        told = json.loads(file.read_text())
-        tell(Encoded(None, *(told[k] for k in Encoded._fields[1:])), names)
+        record = json.loads(file.read_text())
+        tell(Encoded(None, *(record[k] for k in Encoded._fields[1:])), names)

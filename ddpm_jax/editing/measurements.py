@@ -90,7 +90,7 @@ def from_files(config, saved, image: Sequence[str], mask: Sequence[str]) -> Meas
         pictures = edit.read_pictures(image, config, saved)
         holes = _holes(mask, pictures, config)
         found = of_truth(config, saved.facts, plans.of_pictures(image, pictures), holes)
-        say(f"measured by {config.editing.operator}: {told_shape(found)}")
+        say(f"measured by {config.editing.operator}: {shape_text(found)}")
     else:
         found = _read(config, saved, image, mask)
     for name, values in zip(found.names, found.values, strict=True):
@@ -240,7 +240,7 @@ def fingerprinted(found: Measurement, shape) -> np.ndarray:
     return np.asarray(found.operator.forward(asked))
 
 
-def told_shape(found: Measurement) -> str:
+def shape_text(found: Measurement) -> str:
     """Return the shape of a measurement, such as "4x4x1"."""
     return "x".join(map(str, found.values.shape[1:]))
 
@@ -317,7 +317,7 @@ def _read(config, saved, image, mask) -> Measurement:
     holes = _unmeasured(name, names, values) if holes is None else holes
     operator = _named(config, facts, len(found), holes)
     given = Measurement(names, edit.name_of(image, found), values, operator)
-    say(f"{len(found)} measurements by {name}: {told_shape(given)}")
+    say(f"{len(found)} measurements by {name}: {shape_text(given)}")
     return given
 
 
@@ -351,7 +351,7 @@ def _picture(path, wanted, facts, name) -> list[inputs.Picture]:
     picture = inputs.read_picture(
         path, shape=tuple(wanted), levels=facts.levels, keep_size=1
     )
-    for line in picture.told:
+    for line in picture.remarks:
         say(line)
     size, own = picture.fitted.shape[:2], f"{facts.shape[0]}x{facts.shape[1]}"
     if size != tuple(wanted[:2]):
@@ -376,7 +376,7 @@ def _holes(mask, pictures, config) -> np.ndarray | None:
     holes = []
     for picture, path in zip(pictures, masks, strict=True):
         hole = inputs.read_hole(picture, mask=path)
-        for line in hole.told:
+        for line in hole.remarks:
             say(line)
         holes.append(hole.fitted)
     return np.stack(holes)

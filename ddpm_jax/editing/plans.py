@@ -50,10 +50,10 @@ class Given(NamedTuple):
         """What a recipe is told of them, see `builders.editing.recipe`."""
         if self.stored is None:
             return {}
-        told = {"image": build_editing.word(self.word, self.values)}
+        named = {"image": build_editing.word(self.word, self.values)}
         if self.holes is not None:
-            told["mask"] = build_editing.fingerprint(self.holes[..., None])[:8]
-        return {"given": told, "shape": self.stored.shape[1:]}
+            named["mask"] = build_editing.fingerprint(self.holes[..., None])[:8]
+        return {"given": named, "shape": self.stored.shape[1:]}
 
     @property
     def count(self) -> int:
@@ -200,8 +200,8 @@ def _check_with_any_class(make, config, facts, given):
             refused = refusal
         else:
             return
-    told = str(refused).replace(stand_in, likeliest.LIKELIEST)
-    raise errors.Refusal(told) from refused
+    message = str(refused).replace(stand_in, likeliest.LIKELIEST)
+    raise errors.Refusal(message) from refused
 
 
 def keep(

@@ -171,7 +171,7 @@ def _by_image(rows, times):
         yield np.stack(left).reshape(-1, times, *left[0].shape)
 
 
-def _write(trained, prepared, told, found: enlarging.Errors, paths) -> None:
+def _write(trained, prepared, settings, found: enlarging.Errors, paths) -> None:
     """Write and print the cards."""
     config, times = trained.config, found.draw.shape[1]
     value = {
@@ -200,7 +200,7 @@ def _write(trained, prepared, told, found: enlarging.Errors, paths) -> None:
         ],
     }
     protocol = {
-        **{"sampler" if k == "method" else k: v for k, v in told.items()},
+        **{"sampler" if k == "method" else k: v for k, v in settings.items()},
         "data": config.data.name,
         "split": "test",
         "num_images": len(found.mean),

@@ -94,7 +94,7 @@ def score(trained, prepared) -> bool:
     return not stopped
 
 
-def summed(trained, weights, prepared, *, sums=None, **told) -> bits.Sums:
+def summed(trained, weights, prepared, *, sums=None, **options) -> bits.Sums:
     """Return the sums of the scores of test images; nothing is written.
 
     Args:
@@ -102,7 +102,7 @@ def summed(trained, weights, prepared, *, sums=None, **told) -> bits.Sums:
         weights: that are scored.
         prepared: from `prepare`.
         sums: of the images that were scored before; None for none.
-        **told: see `bits.evaluate`.
+        **options: see `bits.evaluate`.
     """
     dataset, num_images, schedule = prepared
     config = trained.config
@@ -117,7 +117,7 @@ def summed(trained, weights, prepared, *, sums=None, **told) -> bits.Sums:
             min(config.evaluation.batch_size, num_images), trained.mesh
         ),
         condition_spec=trained.network.condition_spec,
-        **told,
+        **options,
     )
 
 

@@ -173,12 +173,7 @@ def make(config, facts, network, mesh, *, dataset, run_dir, writer, should_stop)
         should_stop: whether training shall stop; scores are then not finished.
     """
 
-    @functools.cache
-    def test_split():
-        split = captions.dataset(config, facts, "test")
-        build_data.check_alike(split)
-        return split
-
+    test_split = functools.cache(functools.partial(captions.test_split, config, facts))
     run = Run(
         *(config, facts, network, mesh, dataset, test_split),
         *(run_dir, writer, should_stop),

@@ -36,7 +36,7 @@ def run(config, workdir, image, mask) -> None:
         saved,
         inpainting.with_holes(given, [hole.fitted for hole in holes]),
     )
-    for line in inpainting.told(config, saved):
+    for line in inpainting.summary(config, saved):
         say(line)
     store = plans.keep(opened, plan, given.names)
     if store is None or not distributed.is_first():
@@ -73,7 +73,7 @@ def read_holes(config, pictures, mask) -> list[inputs.Hole]:
             {f"the hole of {picture.name}": build_editing.fingerprint(hole.fitted)},
             "give every host the same mask",
         )
-        for line in hole.told:
+        for line in hole.remarks:
             say(line)
         holes.append(hole)
     return holes

@@ -87,7 +87,7 @@ def written(
             image_grid.write_png(path, picture)
     card = scored(config, facts, given, values)
     files.write_json(store.folder / "card.json", card)
-    for line in told(card):
+    for line in summary(card):
         say(line)
     return restorations.preview(
         given.values,
@@ -165,7 +165,7 @@ def _coverage(config, facts, given, draws, truth) -> dict:
     return {"coverage": several, "tied": tied}
 
 
-def told(card: dict) -> list[str]:
+def summary(card: dict) -> list[str]:
     """Return what a card says, in a line each."""
     lines = [
         "measured again, the draws are "

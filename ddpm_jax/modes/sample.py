@@ -43,7 +43,7 @@ def run(config, workdir) -> None:
         say(f"classes: {classes}")
         if remark := class_labels.remark(classes.names):
             say(f"note: {remark}")
-    lines = [] if texts is None or not recipe.is_conditional else texts.told()
+    lines = [] if texts is None or not recipe.is_conditional else texts.summary()
     lines += build_sampling.guidance_lines(config, saved.facts, saved.imported)
     for line in lines:
         say(line)

@@ -32,8 +32,8 @@ INSPECTED = 64  # images, before the first step
 
 def run(  # noqa: PLR0915 - the story of a training run, in order
     config, workdir, network: functional.Network | None = None
-) -> None:
-    """Train, or go on training, the run in `workdir`.
+) -> int:
+    """Train, or go on training, the run in `workdir`; return the exit status.
 
     Args:
         config: the whole config, its values checked.
@@ -74,9 +74,9 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
     say_what_is_trained(config, facts, network, mesh, dataset)
     with (
         run_dir.lock(),
-        contextlib.ExitStack() as all_saved,
         place.Place(run_dir.path) as where,
         preemption.StopRequest() as stop,
+        contextlib.ExitStack() as all_saved,
         checkpoints.Checkpoints(
             run_dir.checkpoints,
             keep=config.train.keep_checkpoints,
@@ -90,7 +90,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         if first_step >= config.train.steps and not overdue:
             say(f"the run has taken its {config.train.steps} steps already")
             say(closing(config, run_dir, network, workdir))
-            return
+            return 0
         every = config.train.checkpoint_every
         saved.check_room(
             abstract,
@@ -99,7 +99,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
         )
         if stop.agreed():
             say(f"stopped by {stop.signal_name} before step {first_step + 1}")
-            return
+            return status_of_stop(config, stop)
         batches_from = local_batches(config, network, dataset, order, mesh)
         with (
             metric_writers.open_writers(
@@ -142,6 +142,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 **build_planning.speed(config, facts, network, mesh),
             )
             ledger = goodput.Ledger(run_dir, started)
+            report = monitor.reporter(run_dir, where)
             say(f"first step {time.perf_counter() - started:.1f} s after the start")
             step, is_finished = loop.run(
                 state,
@@ -155,7 +156,7 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 parts_due=lambda done: monitor.due(config.train, done),
                 overdue=overdue,
                 monitor=evaluate,
-                report=monitor.reporter(run_dir, where),
+                report=report,
                 report_bad_step=report_bad_step,
                 roll_back=lambda: roll_back(
                     config, run_dir, saved, abstract, network, mesh
@@ -168,15 +169,17 @@ def run(  # noqa: PLR0915 - the story of a training run, in order
                 stop=stop,
                 ledger=ledger,
             )
-            all_saved.callback(ledger.ended, step)  # after the last save
+            asked = None if is_finished else stop.signal_name
+            all_saved.push(loop.last_report(report, ledger, step, asked))
     spent = ledger.sentence()
     if not is_finished:
         say(f"stopped by {stop.signal_name} at step {step}; everything is saved")
         say(f"{spent}\nresume with: {messages.resume_command(network, workdir)}")
-        return
+        return status_of_stop(config, stop)
     took = progress.duration(time.perf_counter() - started)
     say(f"finished {step} steps in {took}; {spent}")
     say(closing(config, run_dir, network, workdir))
+    return 0
 
 
 # ---- before the loop -----------------------------------------------------------------
@@ -329,3 +332,12 @@ def closing(config, run_dir, network, workdir) -> str:
     """Return the last lines: where the run is and how to use it."""
     use = kinds.of(config).use(config, workdir)
     return messages.closing(run_dir, network, workdir, use)
+
+
+def status_of_stop(config, stop: preemption.StopRequest) -> int:
+    """Return the exit status of a training that was stopped and is saved.
+
+    A scheduler takes 0 for finished and would not start the job again; a person who
+    pressed Ctrl-C is told nothing by another number.
+    """
+    return config.train.exit_code_on_preemption if stop.is_preemption else 0

@@ -12,6 +12,7 @@ from ddpm_jax.report import (
     grids,
     hints,
     html,
+    loss_bands,
     time_spent,
 )
 from ddpm_jax.report import history as history_lib
@@ -44,7 +45,9 @@ def write(
     history = history_lib.History(run_dir.read_metrics())
     cards = cards_lib.Cards.read(run_dir)
     sections = {
-        "Is this normal?": hints.element(history, config),
+        "Is this normal?": html.join(
+            [loss_bands.element(history, stored, base), hints.element(history, config)]
+        ),
         "Samples while training": _film(run_dir),
         "Training": figures.training(history),
         "Where the time went": time_spent.element(run_dir),
@@ -131,7 +134,7 @@ def _key_numbers(history):
 def _commands(run_dir, stored, config, state):
     """Return how to go on, and what can be done with the run already."""
     steps = config.get("train.steps")
-    if custom.NOTE in stored:  # a network that the command line does not know
+    if custom.is_noted(stored):  # a network that the command line does not know
         where = repr(str(run_dir.path))
         go_on = longer = f"ddpm_jax.train(config, {where}, network=…)"
         uses = [("Make samples", f"ddpm_jax.load({where}, network=…).sample(64)")]

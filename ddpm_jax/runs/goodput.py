@@ -168,6 +168,6 @@ def sentence(parts: list[dict]) -> str:
         if spent[kind] / seconds >= 0.005
     ]
     starts = sum(part[STARTING] > 0 for part in parts)
-    told = f"goodput {100 * spent[TRAINING] / seconds:.0f} %"
-    told += f" ({', '.join(shares)})" if shares else ""
-    return told + (f" over {starts} starts" if starts > 1 else "")
+    text = f"goodput {100 * spent[TRAINING] / seconds:.0f} %"
+    text += f" ({', '.join(shares)})" if shares else ""
+    return text + (f" over {starts} starts" if starts > 1 else "")

@@ -40,7 +40,7 @@ class ChainRecipe:
     is_conditional = False
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """How the examples are made, in words."""
         return f"the learned reverse chain, {self.num_steps - 1} learned steps"
 

@@ -117,7 +117,7 @@ def _make_missing(store, made_by, weights, wanted, batch_size, levels) -> bool:
     # By all images, not those that are left: a restart compiles the same program.
     batch_size = sampler.rounded_batch(min(batch_size, wanted), made_by.mesh)
     recipe = made_by.recipe
-    say(f"sampling with {recipe.told}; compiling the sampler first …")
+    say(f"sampling with {recipe.summary}; compiling the sampler first …")
     with preemption.StopRequest() as stop:
         parts = batches(
             made_by,

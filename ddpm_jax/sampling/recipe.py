@@ -162,7 +162,7 @@ class Recipe:
         return sum(kind != paths.RENOISE for _, _, kind, *_ in self.whole_path)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """How images are made, in words."""
         return (
             f"{self.solver.name}, {self.schedule.num_steps} steps, "

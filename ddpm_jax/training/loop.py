@@ -21,6 +21,7 @@ from ddpm_jax.runtime.console import say
 from ddpm_jax.training import nonfinite, progress
 from ddpm_jax.training import state as state_lib
 
+REPORTED = (errors.Refusal, OSError, jax.errors.JaxRuntimeError)
 LATE = 2  # steps by which a job of several processes stops later: all must know
 
 
@@ -139,11 +140,7 @@ def run(  # noqa: PLR0912, PLR0915 - the story of a run, in order
         watchdog.beat(f"preparing step {done + 1}")
 
     def ended(is_finished):
-        ledger.note(done)
-        if is_finished:
-            report("finished")
-        else:
-            report("stopped", reason=stop.signal_name)
+        ledger.note(done)  # the last report waits for the last save, see `last_report`
         return done, is_finished
 
     with (
@@ -222,6 +219,40 @@ def _reported_on_failure(report):
     """Write into the report why training ended with an error."""
     try:
         yield
-    except (errors.Refusal, OSError, jax.errors.JaxRuntimeError) as error:
-        report("stopped", reason=str(error).splitlines()[0])
+    except REPORTED as error:
+        report("stopped", reason=_reason(error))
         raise
+
+
+def _reason(error):
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def last_report(
+    report: Callable[..., None],
+    ledger: goodput.Ledger,
+    step: int,
+    stopped_by: str | None,
+) -> Callable[..., None]:
+    """Return what writes the last report once all is saved, for `ExitStack.push`.
+
+    Only then is it known that the run is whole, and what the last save took.
+
+    Args:
+        report: as for `run`.
+        ledger: where the time went.
+        step: steps taken.
+        stopped_by: what asked training to stop; None where it is finished.
+    """
+
+    def write(kind, error, traceback):
+        del kind, traceback
+        ledger.ended(step)
+        if isinstance(error, REPORTED):
+            report("stopped", reason=_reason(error))
+        elif error is None and stopped_by is None:
+            report("finished")
+        elif error is None:
+            report("stopped", reason=stopped_by)
+
+    return write

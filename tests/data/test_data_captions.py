@@ -239,9 +239,8 @@ def test_an_image_in_place_of_a_damaged_one_comes_with_its_caption(
 def test_images_without_captions_are_refused(tmp_path):
     path = write(tmp_path, texts(NAMES[4:]))
     message = refusal(path)
-    assert message.startswith(f"4 of 24 images of {path} have no caption, or an empty")
-    assert "(cat/00.png, cat/01.png, cat/02.png, …)" in message
-    assert "write it into cat/00.txt, move these images away, or train" in message
+    for part in ("4 of 24", str(path), "cat/00.png", "cat/02.png", "cat/00.txt"):
+        assert part in message
     assert load(path, how="none").read_captions is None
 
 

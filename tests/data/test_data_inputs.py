@@ -37,7 +37,7 @@ def test_a_picture_of_the_size_of_the_run_is_taken_as_it_is(save):
     picture = read(save("a.png", pixels))
     np.testing.assert_array_equal(picture.fitted[..., 0], pixels)
     np.testing.assert_allclose(picture.values[..., 0], pixels / 127.5 - 1, atol=1e-6)
-    assert picture.told == ()
+    assert picture.remarks == ()
 
 
 def test_another_size_is_cut_as_training_images_are(save):
@@ -46,8 +46,8 @@ def test_another_size_is_cut_as_training_images_are(save):
     np.testing.assert_array_equal(
         picture.fitted, crops.center(pixels[..., None], (8, 8))
     )
-    assert "21x34" in picture.told[0]
-    assert "8x8" in picture.told[0]
+    assert "21x34" in picture.remarks[0]
+    assert "8x8" in picture.remarks[0]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
@@ -66,7 +66,7 @@ def test_depth_follows_the_run(save):
     path = save("deep.png", deep)
     picture = read(path)
     assert picture.fitted.dtype == np.uint8
-    assert any("16 bits" in line for line in picture.told)
+    assert any("16 bits" in line for line in picture.remarks)
     np.testing.assert_allclose(picture.fitted[..., 0], deep / 257, atol=0.51)
     assert read(path, levels=65536).fitted.dtype == np.uint16
     shallow = read(save("a.png", grey()), levels=65536)
@@ -86,11 +86,11 @@ def test_white_is_to_be_made(save):
     picture, mask = read(save("a.png", grey())), save("mask.png", mask_of(hole))
     found = inputs.read_hole(picture, mask=mask)
     np.testing.assert_array_equal(found.fitted, hole)
-    assert "white in mask.png" in found.told[0]
-    assert f"{100 * hole.mean():.3g} %" in found.told[0]
+    assert "white in mask.png" in found.remarks[0]
+    assert f"{100 * hole.mean():.3g} %" in found.remarks[0]
     turned = inputs.read_hole(picture, mask=mask, invert=True)
     np.testing.assert_array_equal(turned.fitted, ~hole)
-    assert "black in mask.png" in turned.told[0]
+    assert "black in mask.png" in turned.remarks[0]
 
 
 def test_grey_values_of_a_mask_are_counted_and_cut_at_half(save):
@@ -99,7 +99,7 @@ def test_grey_values_of_a_mask_are_counted_and_cut_at_half(save):
     picture = read(save("a.png", grey()))
     found = inputs.read_hole(picture, mask=save("m.png", values))
     assert found.fitted.sum() == 3
-    assert any("3 pixels" in line and "grey" in line for line in found.told)
+    assert any("3 pixels" in line and "grey" in line for line in found.remarks)
 
 
 def test_transparent_pixels_are_to_be_made(save):
@@ -107,7 +107,7 @@ def test_transparent_pixels_are_to_be_made(save):
     picture = read(save("a.png", np.stack([grey()] * 3 + [opacity], -1)))
     found = inputs.read_hole(picture)
     np.testing.assert_array_equal(found.fitted, opacity == 0)
-    assert "transparent" in found.told[0]
+    assert "transparent" in found.remarks[0]
 
 
 def test_a_box(save):

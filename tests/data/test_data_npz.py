@@ -82,7 +82,8 @@ def test_planes_that_are_read_as_channels_are_remarked(tmp_path):
     for i, volume in enumerate(volumes):
         np.save(tmp_path / f"npy/{i}.npy", volume)
     sources.load("folder", "train", path=tmp_path / "npy", say=said.append)
-    assert "with 16 channels: 40 images; if they are [C, H, W]" in said[-1]
+    for part in ("16 channels", "40 images", "[C, H, W]"):
+        assert part in said[-1]
 
 
 def test_the_fingerprint_covers_every_value(tmp_path):

@@ -277,7 +277,7 @@ def test_a_text_without_a_token_is_told(config, text):
     assert not made.mask.any()
     assert "nothing that becomes a token" in made.note
     config.sampling.prompts = (RED, text)
-    lines = build_prompts.of(config, FACTS).told()
+    lines = build_prompts.of(config, FACTS).summary()
     assert [line for line in lines if line.startswith("note: ")] == [
         f"note: {made.note}"
     ]

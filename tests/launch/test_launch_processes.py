@@ -74,6 +74,18 @@ def test_a_signal_reaches_each_process_once(start, number):
     ]
 
 
+def test_status_143_is_no_failure(start):
+    """They still save: a second request would end them without."""
+    arguments = ["--status=143", "--ends=0"]
+    process, logs = start("--processes=3", "--grace=0", arguments=arguments)
+    wait_for(lambda: all(says(logs / f"process_{i}.log", ":") for i in (1, 2)))
+    process.terminate()
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert not errors
+    assert all(says(logs / f"process_{i}.log", "told 1") for i in (1, 2))
+
+
 def test_one_that_dies_ends_the_others_and_is_named(start):
     process, logs = start("--processes=3", "--grace=0", arguments=["--dies=1"])
     said, errors = process.communicate(timeout=20)

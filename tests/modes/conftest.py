@@ -64,13 +64,13 @@ def trained(first_run, tmp_path):
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    """Return a function that runs a command and sends it one SIGINT.
+    """Return a function that runs a command and sends it one signal.
 
     The signal is a real one and comes when `owner.name` has done its work for the first
     time.
     """
 
-    def run(owner, name, command):
+    def run(owner, name, command, number=signal.SIGINT):
         work = getattr(owner, name)
         sent = []
 
@@ -78,7 +78,7 @@ def interrupted(monkeypatch):
             result = work(*args, **kwargs)
             if not sent:
                 sent.append(name)
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
             return result
 
         with monkeypatch.context() as patch:

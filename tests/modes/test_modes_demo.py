@@ -250,7 +250,7 @@ KINDS = ("sample", "denoise", "walk", "encode")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_nobody_listens_to_ends_at_its_next_entry(player, kept, monkeypatch, kind):
     job = jobs_that_take_long(player, kept)[kind]
-    made, told = [], worker.Told()
+    made, told = [], worker.News()
     advance = sampler_lib.Sampler._under_way
 
     def counted(self, *given):
@@ -337,11 +337,11 @@ def test_refusals_are_told_in_the_page(player):
     def make(steps):
         return jobs.sample(player, steps=steps), lambda images: "shown"
 
-    *_, (status, shown, command) = page.told(player, make, 500)
+    *_, (status, shown, command) = page.follow(player, make, 500)
     assert 'role="alert"' in status
     assert "steps is 500: give a whole number of 0 … 24" in status
     assert (shown, command) == ("", "")
-    *_, (status, shown, command) = page.told(player, make, 4)
+    *_, (status, shown, command) = page.follow(player, make, 4)
     assert ("Done." in status, shown) == (True, "shown")
     assert command.startswith("python -m ddpm_jax.main --mode=sample ")
 
@@ -377,7 +377,7 @@ def test_errors_of_the_program_are_logged_and_a_sentence_in_the_page(player, cap
     def make():
         raise KeyError("/home/somebody")
 
-    *_, (status, shown, command) = page.told(player, make)
+    *_, (status, shown, command) = page.follow(player, make)
     assert 'role="alert"' in status
     assert "an error of the program" in status
     assert "somebody" not in status
@@ -551,7 +551,7 @@ def test_a_picture_is_fitted_and_its_file_deleted(player, tmp_path):
     file = sent(tmp_path, uploads.file_of(np.full((24, 24, 1), 77, np.uint8)))
     kept = uploads.read(str(file), player)
     np.testing.assert_array_equal(kept.fitted, np.full((8, 8, 1), 77))
-    assert kept.told[0].startswith("seven.png is 24x24: scaled and cut to 8x8")
+    assert kept.remarks[0].startswith("seven.png is 24x24: scaled and cut to 8x8")
     assert not file.parent.exists()
 
 

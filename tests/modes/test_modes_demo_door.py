@@ -128,9 +128,8 @@ def test_pictures_that_wait_are_few(standing, seen, tmp_path):
     assert asked(standing, length=7 * MIB)[0] == 200
     status, told, _ = asked(standing, length=9 * MIB)
     assert status == 413
-    assert told == (
-        "120 MiB wait to be read, of at most 128: send it again in 5 minutes"
-    )
+    for part in ("120 MiB", "128", "again in 5 minutes"):
+        assert part in told
     # Other requests are answered meanwhile.
     assert asked(standing, "/gradio_api/queue/join", 2 * MIB)[0] == 200
     (tmp_path / "one" / "picture.png").unlink()

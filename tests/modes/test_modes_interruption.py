@@ -1,5 +1,6 @@
 """Requests to stop while training, in this process and in one of its own."""
 
+import functools
 import re
 import signal
 
@@ -41,6 +42,26 @@ def test_a_stopped_run_goes_on_to_the_same_bits(first_run, tmp_path, tell, inter
     assert_same_bits(state_of(tmp_path / "run"), state_of(first_run[0]))
     steps = [record["step"] for record in metrics(tmp_path / "run")]
     assert steps == sorted(set(steps))
+
+
+def test_a_scheduler_is_told_that_training_is_not_finished(tmp_path, tell, interrupted):
+    run = tmp_path / "run"
+    more = ["--config.train.log_every=1", f"--config.train.steps={3 * STEPS}"]
+    option = "--config.train.exit_code_on_preemption=143"
+    for arguments, number, status in (
+        ([*TINY, *more, option], signal.SIGINT, 0),  # a person's Ctrl-C
+        ([], signal.SIGTERM, 143),
+        ([], None, 0),  # finished
+    ):
+        command = functools.partial(tell, f"--workdir={run}", *arguments)
+        if number is None:
+            told = command()
+        else:
+            told = interrupted(directory.RunDir, "append_metrics", command, number)
+            name = signal.Signals(number).name
+            stopped = re.search(rf"stopped by {name} at step (\d+)", told.out)[1]
+            assert f"{stopped}.sha256.json" in checkpoints(run)
+        assert told.status == status, told.out + told.err
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_the_truth_measured_again_is_the_noise_from_what_was_given():
     # Draws that are the truth: all is tied, and no interval says anything.
     assert card["tied"] == 1
     assert card["coverage"][0]["share_untied"] is None
-    assert "100.0 % of the true values are tied" in mode.told(card)[-1]
+    assert "100.0 % of the true values are tied" in mode.summary(card)[-1]
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_prompts_that_cannot_be_read_are_refused(opened, prompt, match):
 def test_a_prompt_that_is_too_long_is_told(opened):
     config = opened.config.copy_and_resolve_references()
     config.sampling.prompts = ("a red circle " * 9,)
-    told = build_prompts.of(config, opened.facts).told()
+    told = build_prompts.of(config, opened.facts).summary()
     assert any("27 of 12 tokens" in line for line in told)
 
 

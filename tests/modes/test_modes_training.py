@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import re
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -30,8 +31,9 @@ from ddpm_jax.builders import trained_run
 from ddpm_jax.builders import training as build_training
 from ddpm_jax.core import errors
 from ddpm_jax.data import dataset
-from ddpm_jax.report import page
-from ddpm_jax.runs import directory
+from ddpm_jax.report import page, time_spent
+from ddpm_jax.runs import checkpoints as checkpoints_lib
+from ddpm_jax.runs import directory, goodput
 from ddpm_jax.runtime import files
 from ddpm_jax.training import progress
 
@@ -285,6 +287,36 @@ def test_a_report_that_cannot_be_written_stops_nothing(trained, tell, monkeypatc
     told = tell(f"--workdir={trained}", "--config.train.steps=8")
     assert told.status == 0
     assert "report.html cannot be written (No space left on device)" in told.out
+
+
+def test_the_last_report_counts_the_last_save(trained, tell, monkeypatch):
+    close = checkpoints_lib.Checkpoints.close
+
+    def slow(self):
+        close(self)
+        time.sleep(1.5)  # a disk that takes its time
+
+    monkeypatch.setattr(checkpoints_lib.Checkpoints, "close", slow)
+    assert tell(f"--workdir={trained}", "--config.train.steps=8").status == 0
+    shown = (trained / "report.html").read_text()
+    assert "Finished" in shown
+    run_dir = directory.RunDir.at(trained)
+    assert goodput.read(run_dir)[-1][goodput.SAVING] > 1.5
+    assert str(time_spent.element(run_dir)) in shown
+
+
+def test_a_run_whose_last_save_fails_is_not_finished(trained, tell, monkeypatch):
+    close = checkpoints_lib.Checkpoints.close
+
+    def full(self):
+        close(self)
+        raise OSError(errno.ENOSPC, "No space left on device", "checkpoints/8")
+
+    monkeypatch.setattr(checkpoints_lib.Checkpoints, "close", full)
+    assert tell(f"--workdir={trained}", "--config.train.steps=8").status == 1
+    shown = (trained / "report.html").read_text()
+    assert re.search(r"Stopped \([^)]*No space left on device", shown)
+    assert "Finished" not in shown
 
 
 @pytest.mark.slow

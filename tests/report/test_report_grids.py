@@ -92,10 +92,12 @@ def test_a_damaged_file_is_named_and_stops_nothing(tmp_path):
     (run_dir.samples / "tag").mkdir()
     (run_dir.samples / "tag" / "grid.png").write_bytes(b"")
     page = runs.Page(grids.film(run_dir))
-    assert "samples/step_7.png is no picture that can be read." in page.text
+    for part in ("samples/step_7.png", "no picture"):
+        assert part in page.text
     assert len(page.all("img")) == 2
     page = runs.Page(grids.tagged(run_dir))
-    assert "samples/tag/grid.png is no picture that can be read." in page.text
+    for part in ("samples/tag/grid.png", "no picture"):
+        assert part in page.text
 
 
 def test_sampled_folders_are_shown_newest_first_within_the_budget(tmp_path):

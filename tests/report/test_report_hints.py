@@ -39,13 +39,15 @@ def test_no_trend_is_read_from_few_records():
 
 def test_the_young_average_is_named():
     text, kinds = said([{"step": 10_000, "ema_initial_share/0.999": 0.9999**10_000}])
-    assert "EMA 0.999 holds 37 % of the initial weights." in text
+    for part in ("EMA 0.999", "37 %"):
+        assert part in text
     assert kinds == ["watch"]
     text, kinds = said([{"step": 10_000, "ema_initial_share/0.999": 0.004}])
-    assert "EMA 0.999 holds 0.4 % of the initial weights. That is little" in text
+    for part in ("EMA 0.999", "0.4 %"):
+        assert part in text
     assert kinds == ["good"]
     text, _ = said([{"step": 1, "ema_initial_share/0.999": 1e-9}])
-    assert "holds less than 0.01 % of" in text
+    assert "less than 0.01 %" in text
 
 
 def test_updates_that_were_left_out_are_counted():
@@ -83,7 +85,7 @@ def test_quarters_of_noise_prediction():
     assert said([usual])[1] == ["plain"]
     unusual = {"step": 2000, "loss_q0": 0.01, "loss_q3": 0.3}
     text, kinds = said([unusual])
-    assert "The last quarter of t costs 0.3, more than the first, 0.01." in text
+    assert text.index("last quarter") < text.index("0.3") < text.index("0.01")
     assert kinds == ["watch"]
     assert said([{**unusual, "step": 50}]) == ("", [])  # too early to tell
     for changes in ({"diffusion.prediction": "v"}, {"diffusion.weighting": "p2"}):
@@ -93,8 +95,8 @@ def test_quarters_of_noise_prediction():
 def test_jumps_of_the_gradient():
     records = series("grad_norm", [0.5] * 8 + [6.0] + [0.5] * 3)
     text, kinds = said(records)
-    assert "jumped to 6 at step 900, 12 times its median." in text
-    assert "train.clip_norm=1." in text
+    for part in ("to 6 ", "step 900", "12 times", "train.clip_norm=1."):
+        assert part in text
     assert kinds == ["watch"]
     text, kinds = said(records, **{"train.clip_norm": 1.0})
     assert "train.clip_norm=1 has cut it." in text
@@ -105,7 +107,8 @@ def test_jumps_of_the_gradient():
 
 def test_clipping_most_steps_is_said():
     text, _ = said(series("grad_norm", [0.5] * 8), **{"train.clip_norm": 0.1})
-    assert "above train.clip_norm=0.1 in 100 % of the records" in text
+    for part in ("train.clip_norm=0.1", "100 %"):
+        assert part in text
 
 
 def test_memorising():
@@ -177,9 +180,10 @@ def validated(training, test, step=500):
 def test_images_known_by_heart_are_told_with_the_quarter_and_what_helps():
     record = validated((0.99, 0.7, 0.2, 0.1), (0.84, 0.6, 0.2, 0.11))
     text, kinds = said([record], **OF_CLASSIFIER, **{"data.crop": "center"})
-    assert "are named right in 49.8 %, test images in 43.8 %, 15.0 points less" in text
-    assert "less in quarter 1 of t." in text
-    assert "data.crop=random, a larger train.weight_decay" in text
+    for part in ("49.8 %", "43.8 %", "15.0 points", "quarter 1"):
+        assert part in text
+    for remedy in ("data.crop=random", "train.weight_decay"):
+        assert remedy in text
     assert kinds == ["watch"]
     text, _ = said([record], **OF_CLASSIFIER, **{"data.crop": "random"})
     assert "data.crop=random" not in text
@@ -188,7 +192,8 @@ def test_images_known_by_heart_are_told_with_the_quarter_and_what_helps():
 def test_a_classifier_that_generalises_is_told_so():
     record = validated((0.98, 0.5, 0.2, 0.1), (0.96, 0.5, 0.2, 0.1))
     text, kinds = said([record], **OF_CLASSIFIER)
-    assert "named right in 44.5 %, test images in 44.0 %. It knows few" in text
+    for part in ("44.5 %", "44.0 %"):
+        assert part in text
     assert kinds == ["good"]
 
 

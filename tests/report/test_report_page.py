@@ -159,7 +159,7 @@ def test_commands(full, tmp_path):
 
 
 def test_a_network_of_ones_own_is_used_from_python(tmp_path):
-    run_dir = runs.make(tmp_path / "run", own={"any": 1})
+    run_dir = runs.make(tmp_path / "run", network="own")
     text = read(run_dir).text
     assert f"ddpm_jax.train(config, '{run_dir.path}', network=…)" in text
     assert "--workdir" not in text

@@ -40,6 +40,7 @@ def test_first_signal_is_a_request(name, capfd):
         os.kill(os.getpid(), getattr(signal, name))
         wait_for(lambda: stop.requested)
         assert stop.signal_name == name
+        assert stop.is_preemption == (name == "SIGTERM")
     assert f"{name}: stopping after saving" in capfd.readouterr().err
 
 

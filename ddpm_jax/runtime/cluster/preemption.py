@@ -18,6 +18,7 @@ ONE_REQUEST_SECONDS = 1.0  # `timeout` and launchers send the same request twice
 NOTICE = 1000  # among the numbers of signals
 NAMES = {number: number.name for number in SIGNALS}
 NAMES[NOTICE] = "the cluster's notice of preemption"
+OF_SCHEDULERS = (NAMES[signal.SIGTERM], NAMES[NOTICE])  # the others are people's
 
 
 class StopRequest:
@@ -76,6 +77,11 @@ class StopRequest:
         os.close(self._writer)  # ends the watcher
         self._watcher.join()
         os.close(self._reader)
+
+    @property
+    def is_preemption(self) -> bool:
+        """Whether a scheduler asked: neither Ctrl-C nor a terminal that closed."""
+        return self.signal_name in OF_SCHEDULERS
 
     def agreed(self, late: int = 0) -> bool:
         """Return whether any process is to stop, the same answer in all of them.
