@@ -13,4 +13,11 @@ def get_config():
     """Return the configuration."""
     config = digits.get_config()
     config.data.image_size = (4,)
+
+    # What is too even here no second stage mends: after 1,200 steps of Adam and by
+    # ancestral steps the images had 0.89 of the variance of the data.
+    config.train.optimizer = "muon"
+    config.train.steps = 3000
+    config.sampling.method = "heun"
+    config.sampling.steps = 25
     return config
