@@ -177,7 +177,7 @@ class Run(edits.Edits):
         num = arguments.plain("num", num)
         config = self._asked(
             num_samples=num,
-            labels=arguments.labels_of(labels),
+            labels=arguments.labels_tuple(labels),
             seed=seed,
             steps=steps,
             method=method,

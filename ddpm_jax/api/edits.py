@@ -226,7 +226,7 @@ class Edits:
         """Return the config of an edit with what was given."""
         settings = dict(options)
         editing = arguments.by_name("editing", settings.pop("editing", None))
-        labels = arguments.labels_of(settings.pop("labels", None))
+        labels = arguments.labels_tuple(settings.pop("labels", None))
         seed, weights = settings.pop("seed", 0), settings.pop("weights", "auto")
         given = {**editing, **{k: v for k, v in own.items() if v is not None}}
         for name in OF_FILES:

@@ -129,7 +129,7 @@ def encoded(tokenizer: encoding.Tokenizer, texts: Sequence[str]) -> dict:
     Raises:
         Refusal: a text that the tokenizer cannot express.
     """
-    tokens, mask, _ = encoding.batch(tokenizer, texts)
+    tokens, mask, _ = encoding.encode_all(tokenizer, texts)
     return {text_lib.TOKENS: tokens, text_lib.MASK: mask}
 
 

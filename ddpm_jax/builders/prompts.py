@@ -82,7 +82,7 @@ def of(config, facts: DataInfo, given: low_res.Given | None = None) -> Prompts |
             '--prompt="a corgi in a field", as often as you like, or --prompts=FILE, '
             "one a line"
         )
-    return Prompts(texts, bool(asked), *encoding.batch(tokenizer, texts))
+    return Prompts(texts, bool(asked), *encoding.encode_all(tokenizer, texts))
 
 
 def check_prompted(texts: Prompts | None, given: low_res.Given | None) -> None:

@@ -84,7 +84,7 @@ def by_name(name: str, fields) -> Mapping[str, Any]:
     return fields
 
 
-def labels_of(labels) -> tuple | None:
+def labels_tuple(labels) -> tuple | None:
     """Return labels as a tuple of Python's numbers and names; None stays."""
     if labels is None:
         return None

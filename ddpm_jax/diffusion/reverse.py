@@ -133,7 +133,7 @@ class DynamicThreshold:
         return jnp.clip(x_0, -s, s) / s
 
 
-def clip(low: float = -1.0, high: float = 1.0) -> Clip:
+def clipping(low: float = -1.0, high: float = 1.0) -> Clip:
     """Return the hook that clips x̂_0 to [low, high], numbers or traced ones."""
     bounds = arrays.number(low), arrays.number(high)
     if None in bounds:
@@ -143,7 +143,7 @@ def clip(low: float = -1.0, high: float = 1.0) -> Clip:
     return Clip(*bounds)
 
 
-def dynamic_threshold(percentile: float = 0.995, maximum: float = 1.0) -> X0Hook:
+def dynamic_thresholding(percentile: float = 0.995, maximum: float = 1.0) -> X0Hook:
     """Return the hook that clips to a quantile of |x̂_0| and rescales to [−1, 1].
 
     Args:

@@ -253,7 +253,7 @@ def branch(config, facts) -> plans.Plan:
         f"sample {number} down to t = {t} of {config.diffusion.num_steps} in "
         f"{len(before)} steps, and {len(after)} steps from there"
     )
-    own = usual.asked_of(np.asarray([number]))
+    own = usual.requested_condition(np.asarray([number]))
     recipe = build_editing.recipe(
         config,
         facts,

@@ -6,7 +6,7 @@ from ddpm_jax.builders import captions
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.data import dataset as dataset_lib
-from ddpm_jax.evaluation import cards, feature_networks, image_sets
+from ddpm_jax.evaluation import cards, image_sets
 from ddpm_jax.metrics import accuracy, table
 from ddpm_jax.runtime.cluster import preemption
 from ddpm_jax.runtime.console import say
@@ -77,7 +77,7 @@ def _tag(trained, weights, dataset) -> str:
     if evaluation.num_images:
         parts.append(f"n{evaluation.num_images}")
     data = image_sets.hash_of(dataset, trained.config.data.crop)
-    return "-".join([*parts, f"step{trained.step}", feature_networks.digest(data)])
+    return "-".join([*parts, f"step{trained.step}", cards.short_hash(data)])
 
 
 def write(trained, dataset, result: accuracy.Result, kind: str, path) -> None:

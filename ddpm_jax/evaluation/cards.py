@@ -1,5 +1,6 @@
 """Evaluation cards: a number and everything that it depends on."""
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -77,3 +78,8 @@ def _software() -> dict:
 def measured(value: float, error: float | None) -> str:
     """Return "2.3120 ± 0.0151" for a line on the terminal."""
     return f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+
+def short_hash(*parts: str) -> str:
+    """Return eight hexadecimal digits that change with any of some strings."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]

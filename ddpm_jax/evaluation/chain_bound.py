@@ -10,7 +10,7 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.core import arrays
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.evaluation import cards, chain_figures, feature_networks, image_sets
+from ddpm_jax.evaluation import cards, chain_figures, image_sets
 from ddpm_jax.metrics import chain_bound, gaussian_fit, known_laws, table
 from ddpm_jax.report import page
 from ddpm_jax.runtime import distributed, files, sharding
@@ -89,7 +89,7 @@ def _tag(trained, weights, prepared) -> str:
     if evaluation.num_images:
         parts.append(f"n{evaluation.num_images}")
     data = image_sets.hash_of(prepared.dataset, trained.config.data.crop)
-    return "-".join([*parts, f"step{trained.step}", feature_networks.digest(data)])
+    return "-".join([*parts, f"step{trained.step}", cards.short_hash(data)])
 
 
 def _terms(trained, setup, weights, prepared, stop) -> chain_bound.Terms | None:

@@ -12,7 +12,7 @@ from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
 from ddpm_jax.data import dataset as dataset_lib
 from ddpm_jax.data import images as images_lib
-from ddpm_jax.evaluation import cards, feature_networks, image_sets
+from ddpm_jax.evaluation import cards, image_sets
 from ddpm_jax.metrics import enlarging, table
 from ddpm_jax.runtime import distributed, image_grid
 from ddpm_jax.runtime.cluster import shared_disk
@@ -141,7 +141,7 @@ def score(trained, prepared: Prepared) -> bool:
 def _paths(trained, prepared, tag) -> dict[str, pathlib.Path]:
     data = image_sets.hash_of(prepared.dataset, trained.config.data.crop)
     draws = f"{prepared.num_images}x{trained.config.evaluation.draws}"
-    end = f"{tag}-{draws}-{feature_networks.digest(data)}.json"
+    end = f"{tag}-{draws}-{cards.short_hash(data)}.json"
     return {n: trained.run_dir.evaluation / f"{n}_{end}" for n in prepared.names}
 
 

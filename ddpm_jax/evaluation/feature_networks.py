@@ -1,7 +1,6 @@
 """The feature networks that metrics are defined on, and when each is at hand."""
 
 import functools
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -101,8 +100,3 @@ def _train(dataset):
         f"{100 * made.accuracy:.1f} % of which it names"
     )
     return made.network, [note]
-
-
-def digest(*parts: str) -> str:
-    """Return eight hexadecimal digits that change with any of some strings."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpm_jax.core import errors
 from ddpm_jax.data import dataset as dataset_lib
-from ddpm_jax.evaluation import feature_networks, image_sets, references
+from ddpm_jax.evaluation import cards, feature_networks, image_sets, references
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import proxy, table
 from ddpm_jax.runtime import distributed
@@ -57,7 +57,7 @@ class Group:
     def digest(self) -> str:
         """Eight digits that change with the network or the reference."""
         reference = self.reference.hash if self.reference else ""
-        return feature_networks.digest(self.source.identity, reference)
+        return cards.short_hash(self.source.identity, reference)
 
     def _united(self, field):
         found = [f for n in self.names for f in getattr(table.METRICS[n], field)]

@@ -12,7 +12,6 @@ from ddpm_jax.builders import network as build_network
 from ddpm_jax.builders import process as build_process
 from ddpm_jax.evaluation import (
     cards,
-    feature_networks,
     image_sets,
     rate_distortion,
 )
@@ -130,7 +129,7 @@ def path_of(trained, dataset, kind: str) -> pathlib.Path:
         kind: of the weights.
     """
     crop = trained.config.data.crop
-    data = feature_networks.digest(image_sets.hash_of(dataset, crop))
+    data = cards.short_hash(image_sets.hash_of(dataset, crop))
     name = f"bits_per_dim_{tag_of(trained, kind)}-{data}.json"
     return trained.run_dir.evaluation / name
 

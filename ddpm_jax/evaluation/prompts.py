@@ -8,7 +8,7 @@ import numpy as np
 from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
-from ddpm_jax.evaluation import cards, feature_networks, sample_sets
+from ddpm_jax.evaluation import cards, sample_sets
 from ddpm_jax.metrics import prompts, table
 from ddpm_jax.runtime.console import say
 
@@ -70,7 +70,7 @@ def _score(trained, prepared, name):
     weights = trained.weights(config.sampling.weights, field="sampling.weights")
     recipe = build_sampling.recipe(config, trained.facts)
     tag = f"{recipe.tag(weights)}-n{config.evaluation.num_samples}"
-    tag += f"-{feature_networks.digest(json.dumps(prepared.captions))}"
+    tag += f"-{cards.short_hash(json.dumps(prepared.captions))}"
     path = trained.run_dir.evaluation / f"{name}_{tag}.json"
     if cards.exist(path):
         return True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from ddpm_jax.core import errors
-from ddpm_jax.evaluation import array_files, feature_networks, image_sets
+from ddpm_jax.evaluation import array_files, cards, image_sets
 from ddpm_jax.metrics import features as features_lib
 from ddpm_jax.metrics import statistics
 from ddpm_jax.runtime import distributed, files, home
@@ -135,7 +135,7 @@ def load_statistics(
     count = min(images.count, PROXY_IMAGES) if proxied else images.count
     summed = tuple(dict.fromkeys(("pool", *summed)))  # no file is without it
     key = (network.fingerprint, network.resize, images.hash, str(count), *summed)
-    path = folder / f"reference-{network.name}-{feature_networks.digest(*key)}.npz"
+    path = folder / f"reference-{network.name}-{cards.short_hash(*key)}.npz"
     if distributed.from_first(path.exists()):
         return statistics.load(path)
     say(f"measuring the reference, {count} images of {reference.name} …")

@@ -12,7 +12,7 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.config import rules
 from ddpm_jax.data import dataset as dataset_lib
-from ddpm_jax.evaluation import feature_networks, feature_pass
+from ddpm_jax.evaluation import cards, feature_pass
 from ddpm_jax.metrics import table
 from ddpm_jax.runtime.console import say
 
@@ -41,7 +41,7 @@ def protocol(config, name: str) -> str:
     decisive = [str(config.evaluation[field]) for field in fields]
     if name != table.BITS:
         decisive += _of_images(config)
-    return feature_networks.digest(*decisive)
+    return cards.short_hash(*decisive)
 
 
 def _of_images(config) -> list[str]:

@@ -10,7 +10,7 @@ from ddpm_jax.builders import data as build_data
 from ddpm_jax.builders import low_res
 from ddpm_jax.builders import sampling as build_sampling
 from ddpm_jax.core import errors
-from ddpm_jax.evaluation import feature_networks, image_sets
+from ddpm_jax.evaluation import cards, image_sets
 from ddpm_jax.metrics import table
 from ddpm_jax.runtime import home
 from ddpm_jax.runtime.cluster import shared_disk
@@ -57,7 +57,7 @@ def of_files(path: str, folder: pathlib.Path | None, crop: str) -> SampleSet:
     found = image_sets.of_path(path, FIELD)
     place = home.expanded(path).absolute()
     return SampleSet(
-        tag=f"{place.stem}-{feature_networks.digest(found.hash)}-n{found.count}",
+        tag=f"{place.stem}-{cards.short_hash(found.hash)}-n{found.count}",
         shape=found.shape,
         count=found.count,
         folder=place.parent / "evaluation" if folder is None else folder,

@@ -101,7 +101,7 @@ def make_estimator(
 
 def _denoisers(tables, apply, prediction, variance, clip):
     """Return `(params, condition) → denoiser`."""
-    hooks = (reverse.clip(-1, 1),) if clip else ()
+    hooks = (reverse.clipping(-1, 1),) if clip else ()
     return lambda params, condition: reverse.denoiser(
         tables,
         lambda x_t, t_seen: apply(params, x_t, t_seen, condition),

@@ -60,7 +60,7 @@ class Text:
         """The token of positions without one; what stands there is not read."""
         return self.vocabulary - 1
 
-    def specs(self) -> dict[str, conditions.Spec]:
+    def condition_spec(self) -> dict[str, conditions.Spec]:
         """Return what is read of a condition; padding alone is "no condition"."""
         shape = (self.context,)
         return {
@@ -68,7 +68,7 @@ class Text:
             MASK: conditions.Spec(shape, "bool", False),
         }
 
-    def prepared_specs(self, embedding_channels: int) -> dict[str, conditions.Spec]:
+    def prepared_spec(self, embedding_channels: int) -> dict[str, conditions.Spec]:
         """Return the same of a condition that the encoder has been run on."""
         return {
             POSITIONS: conditions.Spec((self.context, self.width), "float32"),

@@ -187,8 +187,9 @@ def unet(
     read |= _read_low_res(low_res, low_res_levels, in_channels)
     if text is None:
         return functional.functional(build, rule, read)
-    prepared = {**read, **text.prepared_specs(4 * channels)}
-    return functional.functional(build, rule, {**read, **text.specs()}, prepared)
+    prepared = {**read, **text.prepared_spec(4 * channels)}
+    read |= text.condition_spec()
+    return functional.functional(build, rule, read, prepared)
 
 
 def _read(num_classes, null_label, inpainting, image_shape):

@@ -278,7 +278,7 @@ def memorising(history, config) -> Iterator[Hint]:
         )
 
 
-def by_heart(history, config) -> Iterator[Hint]:
+def classifier_by_heart(history, config) -> Iterator[Hint]:
     """Whether a classifier names training images better than test images."""
     gaps = [gap(history, f"accuracy{part}") for part in ("", *QUARTERS)]
     if not all(gaps):
@@ -393,7 +393,7 @@ CHECKS_OF_CLASSIFIERS = (
     resources,
     waiting,
     average,
-    by_heart,
+    classifier_by_heart,
     memorising,
     gradient,
 )

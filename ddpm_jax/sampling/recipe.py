@@ -52,8 +52,8 @@ def solver_table() -> dict[str, Any]:
 # ---- what the names of parts stand for -----------------------------------------------
 
 HOOKS = {
-    "clip": reverse.clip,
-    "dynamic_threshold": reverse.dynamic_threshold,
+    "clip": reverse.clipping,
+    "dynamic_threshold": reverse.dynamic_thresholding,
 }
 
 RESAMPLED_ROUNDS = 32  # of T entries; T steps gone down 10 times, one by one, are 20
@@ -254,7 +254,7 @@ class Recipe:
             "repeats": np.int32(self.repeats),
         }
 
-    def asked_of(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    def requested_condition(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Return the condition that was asked for, or drawn, by key.
 
         Args:
@@ -287,7 +287,7 @@ class Recipe:
         Raises:
             Refusal: the network reads another condition.
         """
-        given = self.asked_of(index)
+        given = self.requested_condition(index)
         for key in given.keys() & specs.keys():
             given[key] = given[key].astype(specs[key].dtype)
         read = {key for part in self.transforms for key in TRANSFORMS[part.name].reads}

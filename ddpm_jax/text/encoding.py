@@ -77,7 +77,7 @@ class Tokenizer(abc.ABC):
         """Return what `tokenizers.from_json` makes this tokenizer from."""
 
 
-def batch(tokenizer: Tokenizer, texts: Sequence[str]):
+def encode_all(tokenizer: Tokenizer, texts: Sequence[str]):
     """Return (tokens int32 [n, L], mask bool [n, L], the notes that are not empty)."""
     shape = (len(texts), tokenizer.context)
     tokens, mask = np.empty(shape, np.int32), np.empty(shape, np.bool_)

@@ -173,7 +173,7 @@ def test_the_scheduler_takes_the_same_step(library, torch, prediction, variance)
         lambda x, t: out,
         prediction=prediction,
         variance=variance,
-        x_0_hooks=(reverse.clip(-1, 1),),
+        x_0_hooks=(reverse.clipping(-1, 1),),
     )(x_t, np.asarray([400]))
 
     def step(seed):

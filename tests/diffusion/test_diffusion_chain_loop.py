@@ -363,11 +363,11 @@ def test_a_hook_that_cannot_reach_the_mean_is_refused():
     def hook(x_0, x_t, t):
         return x_0
 
-    for other in (hook, reverse.dynamic_threshold(0.99, 2.0)):
+    for other in (hook, reverse.dynamic_thresholding(0.99, 2.0)):
         with pytest.raises(errors.Refusal, match="x_prev"):
-            chain(samplers.ancestral(), other, reverse.clip(-1, 1))
+            chain(samplers.ancestral(), other, reverse.clipping(-1, 1))
         chain(samplers.ddim(eta=0.0), other)
-    chain(samplers.ancestral(), reverse.clip(-1, 1))
+    chain(samplers.ancestral(), reverse.clipping(-1, 1))
 
 
 @pytest.mark.parametrize(

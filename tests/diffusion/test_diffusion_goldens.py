@@ -203,7 +203,7 @@ def package_math(golden, schedule, prediction, variance, rescale):
     @jax.jit
     def compute(x_0, noise, t, x_t):
         values = {}
-        for clip, hooks in (("clip0", ()), ("clip1", (reverse.clip(-1, 1),))):
+        for clip, hooks in (("clip0", ()), ("clip1", (reverse.clipping(-1, 1),))):
             p = reverse.denoiser(tables, network, x_0_hooks=hooks, **kinds)(x_t, t)
             values[f"p/{clip}/mean"] = p.mean
             values[f"p/{clip}/log_variance"] = p.log_var
@@ -243,7 +243,7 @@ def package_chain(golden, schedule, spec, prediction, variance):
         network,
         prediction=stand_in.PREDICTIONS[prediction],
         variance=variance.lower(),
-        x_0_hooks=(reverse.clip(-1, 1),),
+        x_0_hooks=(reverse.clipping(-1, 1),),
     )
     draws, x_0 = float32(golden["chain/noise"]), float32(golden["x0"][:2])
 

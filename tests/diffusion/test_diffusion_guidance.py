@@ -123,7 +123,7 @@ def guide(form, scale=2.5, **options):
         lambda x, _: output,
         prediction="x_0",
         variance="fixed_small",
-        x_0_hooks=(reverse.clip(-1, 1),),
+        x_0_hooks=(reverse.clipping(-1, 1),),
     )(x_t, t)
     transform = guidance.classifier(tables, log_prob, scale, form=form)
     seen = np.array([0, 400, 900]).reshape(-1, 1, 1)

@@ -25,7 +25,7 @@ def noisy_denoiser(tables):
         wide_network,
         prediction="noise",
         variance="learned_range",
-        x_0_hooks=(reverse.clip(),),
+        x_0_hooks=(reverse.clipping(),),
     )
 
 

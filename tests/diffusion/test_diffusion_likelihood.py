@@ -238,7 +238,7 @@ def test_the_whole_bound_with_recorded_noise(name, levels):
         return jnp.tanh(x_t @ weight + time)
 
     denoise = reverse.denoiser(
-        tables, network, x_0_hooks=(reverse.clip(-1, 1),), **kinds
+        tables, network, x_0_hooks=(reverse.clipping(-1, 1),), **kinds
     )
 
     def evaluate(x_0):

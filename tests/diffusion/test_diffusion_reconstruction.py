@@ -96,7 +96,7 @@ def test_the_shift_is_that_of_finite_differences(prediction, likelihood, std):
 def test_gradients_are_taken_before_clipping(likelihood):
     tables, x_t, known = given()
     denoise = make_denoiser(tables, image_network)
-    hooks = (reverse.clip(-0.01, 0.01),)  # flat nearly everywhere
+    hooks = (reverse.clipping(-0.01, 0.01),)  # flat nearly everywhere
     clipped = reverse.denoiser(
         tables,
         image_network,
@@ -127,7 +127,7 @@ def test_hooks_after_the_fact_are_the_hooks(prediction):
         image_network,
         prediction=prediction,
         variance="fixed_small",
-        x_0_hooks=(reverse.clip(-0.1, 0.1),),
+        x_0_hooks=(reverse.clipping(-0.1, 0.1),),
     )
     whole = denoise(x_t, T)
     later = denoise.hooked(denoise.unhooked(x_t, T), x_t, T)

@@ -15,9 +15,9 @@ PREDICTIONS = ("noise", "x_0", "x_prev", "v")
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 HOOKS = {
     "none": ((), None),
-    "clip": ((reverse.clip(-1, 1),), ref_reverse.clip),
+    "clip": ((reverse.clipping(-1, 1),), ref_reverse.clip),
     "threshold": (
-        (reverse.dynamic_threshold(0.9, 1.7),),
+        (reverse.dynamic_thresholding(0.9, 1.7),),
         lambda x_0: ref_reverse.dynamic_threshold(x_0, 0.9, 1.7),
     ),
 }
@@ -85,7 +85,7 @@ def test_fields_agree_with_each_other(prediction, shape):
         lambda x, _: output,
         prediction=prediction,
         variance="learned_range",
-        x_0_hooks=(reverse.clip(-0.5, 0.75),),
+        x_0_hooks=(reverse.clipping(-0.5, 0.75),),
     )(x_t, t)
     assert float(jnp.max(p.x_0)) <= 0.75
     assert float(jnp.min(p.x_0)) >= -0.5
@@ -137,7 +137,7 @@ def test_hooks_run_in_order_and_see_the_noisy_image():
         lambda x, _: output,
         prediction="x_0",
         variance="fixed_small",
-        x_0_hooks=(overwrite, reverse.clip(-1, 1)),
+        x_0_hooks=(overwrite, reverse.clipping(-1, 1)),
     )(x_t, t)
     np.testing.assert_array_equal(seen[0][0], x_t)
     np.testing.assert_array_equal(seen[0][1], t)
@@ -148,15 +148,15 @@ def test_threshold_with_maximum_one_is_clipping():
     x_0 = jnp.asarray(np.random.default_rng(0).normal(size=(3, 50)) * 2, jnp.float32)
     t = jnp.zeros(3, jnp.int32)
     np.testing.assert_allclose(
-        reverse.dynamic_threshold(0.995, 1.0)(x_0, x_0, t),
-        reverse.clip(-1, 1)(x_0, x_0, t),
+        reverse.dynamic_thresholding(0.995, 1.0)(x_0, x_0, t),
+        reverse.clipping(-1, 1)(x_0, x_0, t),
         rtol=1e-6,
     )
 
 
 def test_threshold_leaves_small_images_alone():
     x_0 = jnp.asarray([[0.2, -0.9, 0.5]], jnp.float32)
-    hook = reverse.dynamic_threshold(0.995, 3.0)
+    hook = reverse.dynamic_thresholding(0.995, 3.0)
     np.testing.assert_array_equal(hook(x_0, x_0, jnp.zeros(1, jnp.int32)), x_0)
 
 
@@ -244,9 +244,9 @@ def test_an_output_of_the_wrong_width_is_refused(variance, channels):
 @pytest.mark.parametrize(("percentile", "maximum"), [(0, 2), (1.1, 2), (0.9, 0.5)])
 def test_impossible_thresholds_are_refused(percentile, maximum):
     with pytest.raises(errors.Refusal):
-        reverse.dynamic_threshold(percentile, maximum)
+        reverse.dynamic_thresholding(percentile, maximum)
 
 
 def test_impossible_clipping_is_refused():
     with pytest.raises(errors.Refusal):
-        reverse.clip(1, -1)
+        reverse.clipping(1, -1)

@@ -36,7 +36,7 @@ def test_chains_with_recorded_noise(prediction, variance, step):
     kept = np.array(tables.schedule.timesteps)
     width = 4 if variance.startswith("learned") else 2
     weight = normals(2, width, seed=5).astype(np.float64)
-    hooks = (reverse.clip(-1, 1),)
+    hooks = (reverse.clipping(-1, 1),)
     denoise = reverse.denoiser(
         tables, mixing(width), prediction=prediction, variance=variance, x_0_hooks=hooks
     )

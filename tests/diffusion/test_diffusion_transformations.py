@@ -154,8 +154,8 @@ def of_hook(hook):
 
 NUMBERS = {
     "eta": (lambda e: chain(normals(*SHAPE), jnp.asarray(DRAWS), samplers.ddim(e)).x),
-    "clip": lambda n: of_hook(reverse.clip(-n, n)),
-    "dynamic_threshold": lambda n: of_hook(reverse.dynamic_threshold(0.9, 1 + n)),
+    "clip": lambda n: of_hook(reverse.clipping(-n, n)),
+    "dynamic_threshold": lambda n: of_hook(reverse.dynamic_thresholding(0.9, 1 + n)),
 }
 
 
@@ -248,9 +248,12 @@ def test_whole_numbers_are_no_data(name, dtype):
         (lambda: samplers.ddim(jnp.array([0.1, 0.2])), "one number"),
         (lambda: samplers.ddim(None), "one number"),
         (lambda: jax.jit(samplers.ddim)(jnp.array([0.1, 0.2])), "one number"),
-        (lambda: reverse.clip(jnp.float32(1), -1), "clip"),
-        (lambda: reverse.dynamic_threshold(0.9, np.float32(0.5)), "at least 1"),
-        (lambda: jax.jit(reverse.dynamic_threshold)(0.9), "percentile: give a number"),
+        (lambda: reverse.clipping(jnp.float32(1), -1), "clip"),
+        (lambda: reverse.dynamic_thresholding(0.9, np.float32(0.5)), "at least 1"),
+        (
+            lambda: jax.jit(reverse.dynamic_thresholding)(0.9),
+            "percentile: give a number",
+        ),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(make, words):

@@ -63,7 +63,7 @@ def encoded(*texts):
 def told(config, given=None):
     """Return what the frames are told of both ends, by key."""
     recipe = between.plan(config, FACTS, given or plans.Given()).recipe
-    return recipe.asked_of(np.arange(FRAMES))
+    return recipe.requested_condition(np.arange(FRAMES))
 
 
 def is_told(frames, key, value):
@@ -89,7 +89,7 @@ def test_samples_keep_their_class_and_the_text(config):
 def test_samples_of_two_texts_are_the_two_ends(config, prompts):
     config.editing.samples = (3, 5)
     config.sampling.prompts = prompts
-    alone = build_sampling.recipe(config, FACTS).asked_of(np.array([3, 5]))
+    alone = build_sampling.recipe(config, FACTS).requested_condition(np.array([3, 5]))
     frames = told(config)
     for key in (*OF_TEXTS, "label"):
         one, other = alone[key]
@@ -148,7 +148,7 @@ def test_each_picture_is_encoded_under_its_own_text(config, monkeypatch):
     inside = types.SimpleNamespace(network=None, mesh=None, params=None)
     opened = types.SimpleNamespace(config=config, trained=inside, weights=inside)
     latents.noise_maps_of(opened, recipe, PICTURES.values, (2, 0), 2)
-    found = seen[0].asked_of(np.arange(2))
+    found = seen[0].requested_condition(np.arange(2))
     assert found.keys() == {"label", *OF_TEXTS}
     np.testing.assert_array_equal(found["label"], [2, 0])
     np.testing.assert_array_equal(found["tokens"], encoded(RED, BLUE)["tokens"])
@@ -183,7 +183,7 @@ def test_a_morph_of_texts_keeps_the_classes(config):
     config.sampling.update(labels=("z", "y"), prompts=(RED, BLUE))
     film = films.plan(config, FACTS)
     for frame in film.frames:
-        asked = frame.recipe.asked_of(np.arange(3))
+        asked = frame.recipe.requested_condition(np.arange(3))
         np.testing.assert_array_equal(asked["label"], [2, 1, 2])
         assert {"tokens", "other_tokens", "share"} <= asked.keys()
 

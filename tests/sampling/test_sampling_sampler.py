@@ -351,7 +351,7 @@ def test_a_chain_of_traced_settings_is_that_of_constants():
         ),
         prediction="noise",
         variance="learned_range",
-        x_0_hooks=(reverse.clip(),),
+        x_0_hooks=(reverse.clipping(),),
     )
     stream = keys.key_for(0, "sample/noise", index=index)
     start = keys.key_for(0, "sample/x_T", index=index)

@@ -108,7 +108,7 @@ def test_a_classifier_guides_as_the_mathematics_says():
         lambda x, t: PLAIN_MIXING.apply(PARAMS, x, t, {}),
         prediction="noise",
         variance="learned_range",
-        x_0_hooks=(reverse.clip(),),
+        x_0_hooks=(reverse.clipping(),),
     )
     guide = guidance.classifier(
         tables,

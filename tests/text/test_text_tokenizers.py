@@ -127,14 +127,14 @@ def test_fingerprints_tell_tokenizers_apart():
 
 def test_a_batch_is_its_rows_and_their_notes():
     tokenizer = made("words", context=3)
-    tokens, mask, notes = encoding.batch(tokenizer, ["a", "", "a a a a"])
+    tokens, mask, notes = encoding.encode_all(tokenizer, ["a", "", "a a a a"])
     pad = tokenizer.padding
     np.testing.assert_array_equal(tokens, [[0, pad, pad], [pad, pad, pad], [0, 0, 0]])
     np.testing.assert_array_equal(mask.sum(1), [1, 0, 3])
     assert notes == (
         "'a a a a' has 4 of 3 tokens: what follows the first 3 is left out",
     )
-    assert encoding.batch(tokenizer, [])[0].shape == (0, 3)
+    assert encoding.encode_all(tokenizer, [])[0].shape == (0, 3)
 
 
 @pytest.mark.parametrize("kind", tokenizers.KINDS)
