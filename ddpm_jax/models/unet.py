@@ -182,8 +182,7 @@ def unet(
             remat=remat,
         )
 
-    image_shape = (*plan.sizes[0], in_channels)
-    read = _read(num_classes, null_label, inpainting, image_shape)
+    read = _read(num_classes, null_label, inpainting, (*plan.sizes[0], in_channels))
     read |= _read_low_res(low_res, low_res_levels, in_channels)
     if text is None:
         return functional.functional(build, rule, read)
