@@ -10,7 +10,7 @@ from collections.abc import Iterable
 KINDS = {
     # What kernels are named on NVIDIA's GPUs; the first that fits counts.
     "attention": r"fmha|flash|sdpa|mha_",
-    "convolutions": r"conv|fprop|dgrad|wgrad|implicit_gemm",
+    "convolutions": r"conv(?!ert)|fprop|dgrad|wgrad|implicit_gemm",
     "products": r"gemm|cutlass|nvjet|\bdot|cublas",
     "copies and layouts": r"copy|transpose|memcpy|memset|concat|nchw|nhwc",
     "reductions": r"reduc|softmax|norm",

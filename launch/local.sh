@@ -97,7 +97,8 @@ end() { # with all that they started
     local pid
     for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
 }
-trap stop INT TERM HUP # they all mean: save and end
+stopped=""
+trap 'stopped=yes; stop' INT TERM HUP # they all mean: save and end
 
 mkdir -p "$logs"
 set -m # each in a process group of its own: the terminal's Ctrl-C comes through us alone
@@ -121,8 +122,8 @@ while ((${#pids[@]})); do
         unset "pids[i]"
         if ((code && (!status || status == 143))); then
             status=$code
-            # 143 is no failure: it saved because it was told to, as the others do.
-            ((code == 143)) || failed=$i deadline=$((SECONDS + grace))
+            # 143 is no failure, nor what ends once all were told: they saved as told.
+            [[ $stopped ]] || ((code == 143)) || failed=$i deadline=$((SECONDS + grace))
         fi
     done
     if [[ $failed ]] && ((SECONDS >= deadline)); then

@@ -157,6 +157,7 @@ OTHER_NETWORKS = {
     "text_width": 16,
     "text_heads": 4,
     "text_context": 5,
+    "text_relative": True,
     "text_vocabulary": 30,
     "dropout": 0.1,
     "class_conditional": False,

@@ -161,6 +161,7 @@ def text_sizes(config, facts: DataInfo) -> text.Text | None:
         width=model.text_width,
         layers=model.text_layers,
         heads=model.text_heads,
+        relative=model.text_relative,
         **sizes,
     )
 

@@ -67,6 +67,7 @@ def base() -> config_dict.ConfigDict:  # noqa: PLR0915 - one statement a field
     model.text_layers = 0  # of the text encoder (GLIDE: 16); 0: reads no text
     model.text_width = 512  # channels of a position of the text
     model.text_heads = 8  # attention heads of the text encoder
+    model.text_relative = False  # attention of the text is told distances of words
     model.text_context = 0  # positions of a text (GLIDE: 128); 0: the tokenizer's
     model.text_vocabulary = 0  # number of tokens; 0: the tokenizer's
     model.dropout = 0.0  # of activations inside residual blocks

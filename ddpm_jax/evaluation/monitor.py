@@ -134,6 +134,9 @@ def reporter(run_dir, place):
     return report
 
 
+SINCE = "text_matters_since"  # a step, in the record of its validation
+
+
 class Run(NamedTuple):
     """What the parts of the monitor know of the run, see `make`."""
 
@@ -202,19 +205,11 @@ def _validation(run):
         of_run, splits = run[:3], (run.test_split(), run.dataset)
         return make_validator(*of_run, *splits, mesh=run.mesh)
 
-    before = None  # of the last validation: the largest change by a text
-
     def validate(state, done):
-        nonlocal before
         record = {"step": done, **validator()(run.weights(state))}
-        change = sensitivity.largest(record)
-        if change is not None:
-            if before is None:  # a run that goes on was told before
-                before = 0.0 if done <= run.config.train.validate_every else change
-            if before < sensitivity.MATTERS <= change:
-                record["text_matters_since"] = done
-                say(f"the text has begun to matter at step {done:,}")
-            before = change
+        if _begins_to_matter(run, record):
+            record[SINCE] = done
+            say(f"the text has begun to matter at step {done:,}")
         run.writer.write(record)
         accuracy = record.get("validation_accuracy")
         named = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
@@ -227,6 +222,18 @@ def _validation(run):
         )
 
     return validate
+
+
+def _begins_to_matter(run, record) -> bool:
+    """Return whether a text changes predictions for the first time in this run.
+
+    The file of the run is asked: it tells of earlier starts, and no longer of what was
+    rolled back.
+    """
+    change = sensitivity.largest(record)
+    if change is None or change < sensitivity.MATTERS:
+        return False
+    return not any(SINCE in earlier for earlier in run.run_dir.read_metrics())
 
 
 def _scoring(run, sample):

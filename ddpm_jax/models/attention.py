@@ -136,6 +136,7 @@ def attend(
     *,
     scale: str,
     mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
     """Let every query attend to the keys: [B, N, heads, d] → [B, N, heads·d].
 
@@ -144,6 +145,7 @@ def attend(
         k, v: [B, M, heads, d] keys and their values.
         scale: one of `ATTENTION_SCALES`.
         mask: bool [B, M], the keys that count; a query without any gets zeros.
+        bias: float32 [heads, N, M], added to q·k before the softmax.
     """
     B, N, heads, d = q.shape
     # Scaling q and k by d^(−1/4) each keeps their product within range at half
@@ -151,8 +153,8 @@ def attend(
     factor = d**-0.5
     if scale == "split":
         q, k, factor = q * d**-0.25, k * d**-0.25, None
-    products = functools.partial(einsum, factor=factor, mask=mask)
-    if mask is None:
+    products = functools.partial(einsum, factor=factor, mask=mask, bias=bias)
+    if mask is None and bias is None:
         h = attention_routes.attend(q, k, v, factor=factor, einsum=products)
     else:
         h = products(q, k, v)
@@ -166,16 +168,19 @@ def einsum(
     *,
     factor: float | None,
     mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
-    """Return softmax(factor · q·k) v, [B, N, heads, d]: `attend` in products of arrays.
+    """Return softmax(factor · q·k + bias) v, [B, N, heads, d]: `attend` in products.
 
     Args:
-        q, k, v, mask: see `attend`.
+        q, k, v, mask, bias: see `attend`.
         factor: of q·k before the softmax; None for 1.
     """
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
     if factor is not None:
         logits = logits * factor
+    if bias is not None:
+        logits = logits + bias
     if mask is None:
         weights = jax.nn.softmax(logits, axis=-1)
     else:

@@ -95,6 +95,8 @@ def _beside_kernels(path, shapes):
     module, _, leaf = path.rpartition("/")
     if leaf == "embedding":
         return Draw("normal", 1.0)
+    if leaf == "relative_bias":
+        return Draw("constant", 0.0)
     if leaf == "positional_embedding":
         return Draw("normal", 1.0 / math.sqrt(shapes[path].shape[-1]))
     if leaf == "scale":

@@ -7,7 +7,7 @@ import pytest
 from ddpm_jax.evaluation import monitor
 
 
-def records_of(changes, first, monkeypatch):
+def records_of(changes, first, earlier, monkeypatch):
     """Records of validations, each 100 steps on, with changes in the third quarter."""
     written, values = [], iter(changes)
 
@@ -20,7 +20,8 @@ def records_of(changes, first, monkeypatch):
     monkeypatch.setattr(monitor.kinds, "of", lambda config: kind)
 
     class Run(tuple):  # what `_validation` takes the first three of
-        config = types.SimpleNamespace(train=types.SimpleNamespace(validate_every=100))
+        config = None
+        run_dir = types.SimpleNamespace(read_metrics=lambda: [*earlier, *written])
         mesh = dataset = None
         weights_name = "EMA"
         writer = types.SimpleNamespace(write=written.append)
@@ -32,19 +33,23 @@ def records_of(changes, first, monkeypatch):
     return written
 
 
+BEFORE = [{"step": 100}, {"step": 400, "text_matters_since": 400}]
+
+
 @pytest.mark.parametrize(
-    ("changes", "first", "since"),
+    ("changes", "first", "earlier", "since"),
     [
-        ((0.001, 0.019, 0.03, 0.5), 100, [300]),
-        ((0.03, 0.5), 100, [100]),
-        ((0.001, 0.01), 100, []),
-        # A run that goes on: it was said before, unless the text has not mattered yet.
-        ((0.4, 0.5), 5100, []),
-        ((0.01, 0.5), 5100, [5200]),
+        ((0.001, 0.019, 0.03, 0.5), 100, [], [300]),
+        ((0.03, 0.5), 100, [], [100]),
+        ((0.001, 0.01), 100, [], []),
+        ((0.03, 0.01, 0.03), 100, [], [100]),
+        # A run that goes on: what its file tells is not said again.
+        ((0.4, 0.5), 5100, BEFORE, []),
+        ((0.4, 0.5), 5100, BEFORE[:1], [5100]),
     ],
 )
-def test_the_step_is_said_once(changes, first, since, monkeypatch, capsys):
-    records = records_of(changes, first, monkeypatch)
+def test_the_step_is_said_once(changes, first, earlier, since, monkeypatch, capsys):
+    records = records_of(changes, first, earlier, monkeypatch)
     found = [r["step"] for r in records if "text_matters_since" in r]
     assert found == since
     said = capsys.readouterr()

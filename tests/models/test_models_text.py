@@ -3,11 +3,14 @@
 Against the numbers of GLIDE's own code: tests/convert/test_convert_glide.py.
 """
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import special
 from small_unet import batch, compiled, random_params, tiny
 
@@ -22,7 +25,7 @@ def small(**changes):
     """Return a network of one level that reads all there is; two: tests/convert."""
     reads = {"text": SIZES, "inpainting": True, "low_res": True}
     level = {"channel_mult": (1,), "attention_resolutions": (8,)}
-    return tiny(**reads, **level, **changes)
+    return tiny(**{**reads, **level, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,16 @@ def numpy_dense(p, h):
     return h @ p["kernel"] + p["bias"]
 
 
+def numpy_distances(p, length):
+    """What is learned, and where each of four heads begins."""
+    learned = p["relative_bias"]
+    added = np.zeros((len(learned), length, length))
+    for head, i, j in np.ndindex(added.shape):
+        begins = (3 * (j == i + 1), 3 * (j == i - 1), 1.5 * (j > i), 1.5 * (j < i))
+        added[head, i, j] = learned[head, j - i + length - 1] + begins[head]
+    return added
+
+
 def numpy_block(p, h, heads):
     d = h.shape[-1] // heads
     packed = numpy_dense(p["qkv"], numpy_norm(p["norm_1"], h))
@@ -80,6 +93,8 @@ def numpy_block(p, h, heads):
         start = 3 * d * head
         q, k, v = (packed[:, start + i * d : start + (i + 1) * d] for i in range(3))
         weights = np.exp(q @ k.T / np.sqrt(d))
+        if "distance" in p:
+            weights *= np.exp(numpy_distances(p["distance"], len(h))[head])
         mixed[:, head * d : (head + 1) * d] = (
             weights / weights.sum(-1, keepdims=True) @ v
         )
@@ -108,6 +123,40 @@ def test_the_encoder_is_its_formulas(net, params, condition):
         np.testing.assert_allclose(
             got["text_embedding"][i], pooled, rtol=1e-4, atol=2e-5
         )
+
+
+def _set(module, values):
+    """Put parameters into the layers that they are named after."""
+    for path, leaf in functional.by_path(values).items():
+        *parents, name = path.split("/")
+        place = module
+        for parent in parents:
+            place = place[int(parent)] if parent.isdecimal() else getattr(place, parent)
+        getattr(place, name)[...] = leaf
+
+
+def test_relative_positions_are_added_to_the_logits():
+    sizes = dataclasses.replace(SIZES, heads=4, relative=True)
+    net = small(text=sizes)
+    params = random_params(net)
+    rng = np.random.default_rng(2)
+    mask = np.arange(5) < 4
+    tokens = np.where(mask, rng.integers(0, 10, 5), SIZES.padding)
+    encoder = text.TextEncoder(sizes, 32, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    _set(encoder, params["text"])
+    states, pooled = encoder(tokens[None], mask[None])
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["text"])
+    wanted, wanted_pooled = numpy_encoder(exact, tokens, mask, sizes.heads)
+    np.testing.assert_allclose(states[0], wanted, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(pooled[0], wanted_pooled, rtol=1e-4, atol=2e-5)
+
+
+def test_a_text_that_is_not_relative_has_no_parameter_of_distances(net):
+    relative = small(text=dataclasses.replace(SIZES, relative=True))
+    more = set(functional.by_path(relative.shapes)) - set(
+        functional.by_path(net.shapes)
+    )
+    assert more == {f"text/blocks/{i}/distance/relative_bias" for i in range(2)}
 
 
 # ---- conditions ----------------------------------------------------------------------

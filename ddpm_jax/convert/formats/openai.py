@@ -29,6 +29,7 @@ DIALECT = {
     "model.downsample_padding": "both",
     "model.attention_scale": "split",
     "model.attention_positions": False,
+    "model.text_relative": False,
     "model.middle_attention": "normed",
     "model.initialisation": "openai",
 }
