@@ -12,8 +12,8 @@
 #   --dry-run       print the commands and run nothing
 #
 # Ctrl-C and SIGTERM are passed on once each: the first saves and ends with status 0 (or
-# config.train.exit_code_on_preemption), a second one ends at once. The same command goes on. The status is that of the first
-# process that ended badly.
+# config.train.exit_code_on_preemption), a second one ends at once. The same command goes
+# on. The status is that of the first process that ended badly.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
