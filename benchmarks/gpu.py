@@ -130,8 +130,8 @@ def measure(args, jobs, end: float) -> dict[str, str]:
     return left_out
 
 
-def run(args) -> None:
-    """Do what the flags ask for.
+def run(args) -> int:
+    """Do what the flags ask for; return the exit status, 1 where a job failed.
 
     Raises:
         Refusal: no time to measure in, no GPU, no folder or an unknown job.
@@ -142,7 +142,7 @@ def run(args) -> None:
         jobs = {args.only: errors.choose("job", jobs, args.only)}
     if args.list:
         print(every.listing(jobs))
-        return
+        return 0
     check(args, jax.default_backend())
     args.out.mkdir(parents=True, exist_ok=True)
     # For the jobs: what one has compiled before it was ended is there the next time.
@@ -155,12 +155,13 @@ def run(args) -> None:
     text = section(machine, command, parts, left_out)
     (args.out / "section.md").write_text(text)
     print(f"\n{text}")
+    return 1 if apart.FAILED in left_out.values() else 0
 
 
 def main() -> None:
     """Run, telling refusals in one sentence."""
     try:
-        run(parser().parse_args())
+        sys.exit(run(parser().parse_args()))
     except errors.Refusal as refusal:
         sys.exit(f"error: {refusal}")
 
