@@ -216,7 +216,7 @@ def at_t(t):
         (np.full(8, T), f"t = {T} .* 0 … {T - 1}"),
         (np.array([0, 0, 0, -1, 0, 0, 0, 0]), f"t = -1 .* 0 … {T - 1}"),
         (np.full(8, 2.0), "float.*int32"),
-        (np.zeros(3, int), r"\(3,\).*\(8,\)"),
+        (np.zeros(3, int), r"\[3\].*\[8\]"),
     ],
 )
 @pytest.mark.parametrize("convert", [np.asarray, jnp.asarray])

@@ -142,7 +142,7 @@ def test_results_are_measured_again_in_their_turn():
         (IMAGES, "denoise", {}, "denoise with editing.noise=0"),
         (IMAGES, "mask", {}, "--mask=FILE"),
         (IMAGES, 3, {}, "operator=3: give a name"),
-        (IMAGES, "missing:0.5", {}, "--operator=mask --mask=edits"),
+        (IMAGES, "missing:0.5", {}, "--operator=mask --mask="),
         (IMAGES, operators.Mask(np.ones((8, 8, 1), bool)), {}, r"8, 1\].*hole\[None\]"),
         (IMAGES, operators.Mask(np.ones((1, 8, 8, 1))), {}, r"float64.*hole\[None\]"),
         (IMAGES, operators.Mask(np.ones((1, 8, 4, 1), bool)), {}, r"8, 4, 1\].*give"),

@@ -251,7 +251,7 @@ def test_what_cannot_be_enlarged_is_refused_before_anything_is_written(
         ),
         (eight, (clear,), {}, "a.png has an opacity channel"),
         (eight, (tmp_path / "none",), {}, "none: there is no such file"),
-        (eight, (tmp_path / "plain.npz",), {}, "give --labels=…"),
+        (eight, (tmp_path / "plain.npz",), {}, "--config.sampling.labels="),
         (four, (two,), {"low_res_t": 3}, "was not trained with noise"),
         (four, (two,), {"labels": "nine"}, "unknown class"),
     ):
