@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Iterable, Mapping
 
@@ -158,13 +157,5 @@ def run(args) -> int:
     return 1 if apart.FAILED in left_out.values() else 0
 
 
-def main() -> None:
-    """Run, telling refusals in one sentence."""
-    try:
-        sys.exit(run(parser().parse_args()))
-    except errors.Refusal as refusal:
-        sys.exit(f"error: {refusal}")
-
-
 if __name__ == "__main__":
-    main()
+    every.main(run, parser)
